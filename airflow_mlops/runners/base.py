@@ -1,0 +1,144 @@
+"""What a job is, and what every runner does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+JobStatus = Literal["created", "running", "exited", "gone"]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Limits of one job.
+
+    :param cpus: CPU cores, fractions allowed; ``None`` for no limit.
+    :param memory: bytes of memory, swap included; ``None`` for no limit.
+    :param shm: bytes of ``/dev/shm``.
+    :param pids: most processes and threads.
+    """
+
+    cpus: float | None = None
+    memory: int | None = None
+    shm: int = 64 * 1024**2
+    pids: int = 512
+
+
+@dataclass(frozen=True)
+class ContainerJob:
+    """One command of one model-code image, with everything that it needs.
+
+    :param name: deterministic and unique; a second submit of the same name adopts the first job.
+    :param command: the word given to the entrypoint: ``describe``, ``train``, ...
+    :param image: image reference, best with digest (Docker runner).
+    :param entrypoint: command line in front of ``command`` (process runner).
+    :param directory: working directory of ``entrypoint`` (process runner).
+    :param config: the content of ``input/config/mlops.json``.
+    :param inputs: path below ``/opt/ml`` → local file or folder that is copied there before the start.
+    :param labels: what the job belongs to; keys without prefix, the runner adds its own.
+    :param network: Docker network; ``none`` unless the model code must reach something.
+    """
+
+    name: str
+    command: str
+    image: str = ""
+    entrypoint: tuple[str, ...] = ()
+    directory: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+    network: str = "none"
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What is known of a job at one moment.
+
+    :param status: ``gone`` when neither the job nor its result exists any more.
+    :param exit_code: set once exited.
+    :param out_of_memory: the kernel killed a process of the job for memory.
+    :param started_at: ISO 8601 UTC; ``None`` when never started.
+    :param finished_at: ISO 8601 UTC.
+    :param error: the engine's own words, when it could not start the job.
+    :param image_digest: the digest that was run (Docker), for the lineage.
+    """
+
+    status: JobStatus
+    exit_code: int | None = None
+    out_of_memory: bool = False
+    started_at: str | None = None
+    finished_at: str | None = None
+    error: str = ""
+    image_digest: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a job's output, without its newline.
+
+    :param at: cursor: RFC 3339 timestamp of the engine with nanoseconds, or a byte offset as text.
+    """
+
+    at: str
+    text: str
+
+
+OnLog = Callable[[LogLine], Awaitable[None] | None]
+
+
+class Runner(Protocol):
+    """Starts, watches, stops and collects jobs in one kind of place.
+
+    Every method is idempotent and addresses the job by its deterministic name. Errors are
+    :class:`~airflow_mlops.exceptions.RunnerError` and its children.
+    """
+
+    kind: str
+
+    def submit(self, job: ContainerJob) -> JobState:
+        """Start the job, or adopt the one of this name that exists already (running or exited)."""
+        ...
+
+    def inspect(self, name: str) -> JobState:
+        """State of the job; ``gone`` when there is none."""
+        ...
+
+    def logs(self, name: str, since: str = "") -> list[LogLine]:
+        """Lines after the cursor; at most the last 10,000, each cut at 8 KiB."""
+        ...
+
+    def wait(self, name: str, on_log: OnLog, since: str = "") -> JobState:
+        """Block until the job has exited or is gone, handing every line over as it comes."""
+        ...
+
+    async def wait_async(self, name: str, on_log: OnLog, since: str = "") -> JobState:
+        """As :meth:`wait`, for the triggerer. Survives an engine that is away for a while."""
+        ...
+
+    def stop(self, name: str, grace: int = 4) -> None:
+        """SIGTERM, then SIGKILL after ``grace`` seconds. No error when it is gone."""
+        ...
+
+    async def stop_async(self, name: str, grace: int = 4) -> None:
+        """As :meth:`stop`, for the triggerer."""
+        ...
+
+    def collect(self, name: str, paths: tuple[str, ...], destination: Path) -> None:
+        """Copy files and folders below ``/opt/ml`` into ``destination`` (``output`` → ``destination/output``).
+
+        A path that the job did not write is left out. Links, devices, absolute names and names with
+        ``..`` are refused (:class:`~airflow_mlops.exceptions.ContractError`), and so is more than the
+        runner's byte limit.
+        """
+        ...
+
+    def cleanup(self, name: str) -> None:
+        """Remove everything that the job left behind. No error when it is gone."""
+        ...

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
+# Airflow reads its settings when it is first imported: nobody's own home is touched by a test.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-mlops-tests-")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
 pytest_plugins = [
     "tests.fixtures.docker",
     "tests.fixtures.mlflow",

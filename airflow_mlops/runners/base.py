@@ -114,11 +114,17 @@ class Runner(Protocol):
         """Lines after the cursor; at most the last 10,000, each cut at 8 KiB."""
         ...
 
-    def wait(self, name: str, on_log: OnLog, since: str = "") -> JobState:
-        """Block until the job has exited or is gone, handing every line over as it comes."""
+    def wait(self, name: str, on_log: OnLog, since: str = "", deadline: float | None = None) -> JobState:
+        """Block until the job has exited or is gone, handing every line over as it comes.
+
+        :param deadline: Unix time at which waiting ends; the job's state at that time is returned then
+            (``running``), and nothing is stopped.
+        """
         ...
 
-    async def wait_async(self, name: str, on_log: OnLog, since: str = "") -> JobState:
+    async def wait_async(
+        self, name: str, on_log: OnLog, since: str = "", deadline: float | None = None
+    ) -> JobState:
         """As :meth:`wait`, for the triggerer. Survives an engine that is away for a while."""
         ...
 

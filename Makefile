@@ -1,0 +1,48 @@
+# The doors of the project: make env | demo | test | check | bench
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+
+.PHONY: help env demo test check format bench clean
+
+help:
+	@echo "make env     build $(VENV) from uv.lock"
+	@echo "make demo    the whole loop on the flights of 2013 (FRESH=1 starts over, KEEP=1 leaves the pages up)"
+	@echo "make test    the whole test suite"
+	@echo "make check   style, types, import contracts, docs"
+	@echo "make bench   the benchmarks, each against a peer"
+
+env: $(VENV)/.made
+
+$(VENV)/.made: pyproject.toml uv.lock | $(UV)
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --frozen --quiet --python $(PYTHON) --all-extras --group dev
+	@touch $@
+
+.uv/bin/uv:
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+
+demo: env
+	@$(BIN)/airflow-mlops demo $(if $(FRESH),--fresh) $(if $(KEEP),--keep) $(DEMO)
+
+test: env
+	$(BIN)/pytest $(TEST)
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(UV) lock --check --quiet --python $(PYTHON)
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: env
+	$(BIN)/python benchmarks/provisioning.py
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) run --frozen --all-extras --group dev --group bench python benchmarks/parse.py
+
+clean:
+	rm -rf $(VENV) .uv .demo dist

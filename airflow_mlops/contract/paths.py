@@ -1,0 +1,90 @@
+"""Where everything lies, below ``/opt/ml`` or ``$MLOPS_ROOT``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CONTRACT_VERSION = 1
+
+_DEFAULT_ROOT = "/opt/ml"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files and folders of one job.
+
+    :param root: the folder that everything else is below.
+    """
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls) -> Paths:
+        """``$MLOPS_ROOT``, else ``/opt/ml``."""
+        return cls(Path(os.environ.get("MLOPS_ROOT") or _DEFAULT_ROOT))
+
+    @property
+    def data(self) -> Path:
+        """One folder a split."""
+        return self.root / "input" / "data"
+
+    @property
+    def manifest(self) -> Path:
+        """The dataset version's manifest; it may be absent."""
+        return self.data / "manifest.json"
+
+    @property
+    def config(self) -> Path:
+        """The typed configuration of the job."""
+        return self.root / "input" / "config" / "mlops.json"
+
+    @property
+    def hyperparameters(self) -> Path:
+        """Parameters as strings, the way SageMaker gives them."""
+        return self.root / "input" / "config" / "hyperparameters.json"
+
+    @property
+    def model(self) -> Path:
+        """The model directory: written by ``train``, read by everything else."""
+        return self.root / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What a stopped training needs to go on."""
+        return self.root / "checkpoints"
+
+    @property
+    def output(self) -> Path:
+        """All results."""
+        return self.root / "output"
+
+    @property
+    def metrics(self) -> Path:
+        """List of metrics."""
+        return self.output / "metrics.json"
+
+    @property
+    def tests(self) -> Path:
+        """JUnit report of the test cases."""
+        return self.output / "tests.xml"
+
+    @property
+    def predictions(self) -> Path:
+        """Keys and prediction of every row."""
+        return self.output / "predictions.parquet"
+
+    @property
+    def plots(self) -> Path:
+        """Pictures for people."""
+        return self.output / "plots"
+
+    @property
+    def failure(self) -> Path:
+        """Why the job failed."""
+        return self.output / "failure"
+
+    def split(self, name: str) -> Path:
+        """Folder of the files of one split."""
+        return self.data / name

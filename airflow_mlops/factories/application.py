@@ -1,0 +1,108 @@
+"""What the DAGs of one application have in common."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import DAG, Param
+
+from airflow_mlops.exceptions import SpecError
+
+if TYPE_CHECKING:
+    from airflow_mlops.spec import ApplicationSpec
+
+_START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def application_dag(spec: ApplicationSpec, primitive: str, summary: str, **kwargs: Any) -> DAG:
+    """An empty DAG ``<application>__<primitive>`` with the YAML as its documentation."""
+    return DAG(
+        dag_id=f"{spec.application}__{primitive}",
+        description=summary,
+        doc_md=f"{spec.description}\n\n{summary}\n\n```yaml\n{spec.source_text}\n```",
+        start_date=_START,
+        catchup=False,
+        max_active_runs=1,
+        tags=["mlops", spec.application, *spec.tags],
+        default_args={
+            "owner": spec.owner,
+            "retries": spec.training.retries,
+            "retry_delay": spec.training.retry_delay,
+        },
+        **kwargs,
+    )
+
+
+def model_code_arguments(spec: ApplicationSpec) -> dict[str, Any]:
+    """Arguments that every operator running model code takes."""
+    training = spec.training
+    runner: dict[str, Any] = {"kind": training.run_on}
+    if training.run_on == "docker":
+        runner["docker_conn_id"] = training.docker.connection
+    else:
+        runner["root"] = f"{spec.store}/{spec.application}/jobs"
+    return {
+        "application": spec.application,
+        "store": spec.store,
+        "runner": runner,
+        "limits": training.resources.model_dump(),
+        "network": training.docker.network,
+        "seed": training.seed,
+        "paradigm": spec.paradigm,
+        "job_timeout": training.timeout.total_seconds(),
+        "deferrable": training.deferrable,
+    }
+
+
+def code_of(spec: ApplicationSpec) -> dict[str, Any]:
+    """Where the model code is: an image, or a command in a folder."""
+    if spec.training.run_on == "docker":
+        return {"image": spec.code.image}
+    process = spec.code.process
+    if process is None:
+        raise SpecError(f"{spec.application}: run_on: process needs code.process (directory and command).")
+    return {"entrypoint": list(process.command), "directory": str(process.directory)}
+
+
+def dataset_arguments(spec: ApplicationSpec) -> dict[str, Any]:
+    """Arguments of every task that provisions a dataset of the application."""
+    provisioning = spec.provisioning
+    return {
+        "application": spec.application,
+        "store": spec.store,
+        "examples": examples_of(spec),
+        "features": provisioning.features,
+        "feast_conn_id": provisioning.feature_store,
+    }
+
+
+def training_dataset_arguments(spec: ApplicationSpec) -> dict[str, Any]:
+    """Arguments of the tasks that provision a training dataset: the same question, the same version."""
+    provisioning = spec.provisioning
+    return {
+        **dataset_arguments(spec),
+        "window": f"{provisioning.window.total_seconds():.0f}s" if provisioning.window else None,
+        "split": provisioning.split.model_dump(mode="json"),
+        "assumptions": [rule.model_dump(mode="json", exclude_none=True) for rule in provisioning.assumptions],
+    }
+
+
+def examples_of(spec: ApplicationSpec) -> dict[str, Any]:
+    """The examples as JSON values."""
+    return spec.provisioning.examples.model_dump(mode="json", exclude_none=True)
+
+
+def training_form() -> dict[str, Param]:
+    """What a person may say who starts a training."""
+    return {
+        "why": Param(
+            "", type="string", title="Why", description="Goes to the run, its MLflow run and the model."
+        ),
+        "parameters": Param(
+            {},
+            type="object",
+            title="Parameters",
+            description="Hyperparameters, stronger than those of the YAML.",
+        ),
+    }

@@ -1,0 +1,59 @@
+"""Delivery: champion → predictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.sdk import XComArg
+
+from airflow_mlops.assets import predictions_asset
+from airflow_mlops.factories.application import (
+    application_dag,
+    code_of,
+    dataset_arguments,
+    model_code_arguments,
+)
+from airflow_mlops.factories.schedules import schedule_of
+from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
+from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+    from airflow_mlops.spec import ApplicationSpec
+
+
+def build_delivery_dag(spec: ApplicationSpec) -> DAG:
+    """Build ``<application>__delivery``: a batch job of the champion over the examples not predicted yet."""
+    name, mlflow = spec.application, spec.tracking.connection
+    with application_dag(
+        spec,
+        "delivery",
+        "Predicts the examples that arrived, with the champion, and publishes the predictions.",
+        schedule=schedule_of(spec.delivery[0].batch.schedule),
+    ) as dag:
+        plan = PlanBatchOperator(
+            task_id="plan_batch",
+            application=name,
+            store=spec.store,
+            model=spec.registration.model,
+            code=code_of(spec),
+            mlflow_conn_id=mlflow,
+        )
+        dataset = ProvisionDatasetOperator(
+            task_id="provision",
+            purpose="prediction",
+            window_start=XComArg(plan, key="window_start"),
+            when_empty="skip",
+            **dataset_arguments(spec),
+        )
+        PredictBatchOperator(
+            task_id="predict",
+            code=XComArg(plan, key="code"),
+            training=plan.output,
+            dataset=dataset.output,
+            mlflow_conn_id=mlflow,
+            outlets=[predictions_asset(name)],
+            **model_code_arguments(spec),
+        )
+    return dag

@@ -1,0 +1,54 @@
+"""Monitoring: predictions and outcomes → a reason to train."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_mlops.assets import predictions_asset, retraining_asset
+from airflow_mlops.factories.application import application_dag, examples_of
+from airflow_mlops.factories.schedules import schedule_of
+from airflow_mlops.operators.monitoring import (
+    DecideRetrainingOperator,
+    MeasurePerformanceOperator,
+    ProfileInputsOperator,
+    RaiseAlarmOperator,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+    from airflow_mlops.spec import ApplicationSpec
+
+
+def build_monitoring_dag(spec: ApplicationSpec) -> DAG:
+    """Build ``<application>__monitoring``."""
+    monitoring = spec.monitoring
+    place = {"application": spec.application, "store": spec.store}
+    drift, performance = (rule.model_dump(mode="json") for rule in (monitoring.drift, monitoring.performance))
+    with application_dag(
+        spec,
+        "monitoring",
+        "Compares what arrives with what the model was trained on, and its errors with those of its test.",
+        schedule=schedule_of(monitoring.schedule, predictions_asset(spec.application)),
+    ) as dag:
+        profile = ProfileInputsOperator(task_id="profile_inputs", drift=drift, **place)
+        measure = MeasurePerformanceOperator(
+            task_id="measure_performance", examples=examples_of(spec), performance=performance, **place
+        )
+        decide = DecideRetrainingOperator(
+            task_id="decide",
+            rules={
+                "drift": drift,
+                "performance": performance,
+                "retraining": {"on": list(spec.retraining.on)},
+            },
+            **place,
+        )
+        RaiseAlarmOperator(
+            task_id="raise_alarm",
+            decision=decide.output,
+            outlets=[retraining_asset(spec.application)],
+            **place,
+        )
+        profile >> measure >> decide
+    return dag

@@ -1,0 +1,31 @@
+"""Provisioning: sources → dataset version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_mlops.assets import dataset_asset
+from airflow_mlops.factories.application import application_dag, training_dataset_arguments
+from airflow_mlops.factories.schedules import schedule_of
+from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+    from airflow_mlops.spec import ApplicationSpec
+
+
+def build_provisioning_dag(spec: ApplicationSpec) -> DAG:
+    """Build ``<application>__provisioning``."""
+    with application_dag(
+        spec,
+        "provisioning",
+        "Joins the examples with their features and publishes an immutable dataset version.",
+        schedule=schedule_of(spec.provisioning.schedule),
+    ) as dag:
+        ProvisionDatasetOperator(
+            task_id="provision",
+            outlets=[dataset_asset(spec.application)],
+            **training_dataset_arguments(spec),
+        )
+    return dag

@@ -1,0 +1,80 @@
+"""
+The Python file that Airflow wants beside each YAML.
+
+Airflow looks for Python files and reports import errors by file. One stub a YAML therefore gives each
+application an error of its own, and keeps the others alive.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from airflow_mlops.exceptions import SpecError
+
+Action = Literal["written", "removed", "unchanged", "missing"]
+
+_MARK = "# Airflow DAGs of the YAML beside this file, written by `airflow-mlops generate`."
+_STUB = f"""{_MARK}
+from airflow_mlops.factories import application_dags
+
+globals().update(application_dags(__file__))
+"""
+_DEFAULTS = "defaults"
+
+
+def write_stubs(folder: str | Path, *, check: bool = False) -> list[tuple[Path, Action]]:
+    """Write a stub beside each application YAML and remove those whose YAML is gone.
+
+    :param folder: folder of YAML files.
+    :param check: change nothing; stubs to be written are ``missing``, those to be removed ``removed``.
+    :returns: each stub and what was done to it. A Python file of that name that is no stub is an error.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SpecError(f"{folder} is no folder. Cure: name the folder with the application YAML files.")
+    yamls = sorted(
+        path for path in folder.iterdir() if path.suffix in (".yaml", ".yml") and path.stem != _DEFAULTS
+    )
+    wanted = {path.with_suffix(".py") for path in yamls}
+    done: list[tuple[Path, Action]] = [(stub, _ensure(stub, check=check)) for stub in sorted(wanted)]
+    for stub in sorted(folder.glob("*.py")):
+        if stub not in wanted and stub.read_text(errors="replace").startswith(_MARK):
+            if not check:
+                stub.unlink(missing_ok=True)
+            done.append((stub, "removed"))
+    return done
+
+
+def ensure_stubs(folder: str | Path) -> None:
+    """Write missing stubs when the folder can be written to; what the loader ``mlops.py`` calls.
+
+    :raises SpecError: when the folder is read-only and a stub is missing, naming it and the cure.
+    """
+    try:
+        write_stubs(folder)
+    except OSError as error:
+        missing = [path.name for path, action in write_stubs(folder, check=True) if action != "unchanged"]
+        if missing:
+            raise SpecError(
+                f"{folder} cannot be written to ({error.strerror}), and these stubs are missing or stale: "
+                f"{', '.join(missing)}. Cure: run `airflow-mlops generate` where the folder is made, and commit them."
+            ) from error
+
+
+def _ensure(stub: Path, *, check: bool) -> Action:
+    existing = stub.read_text(errors="replace") if stub.exists() else None
+    if existing == _STUB:
+        return "unchanged"
+    if existing is not None and not existing.startswith(_MARK):
+        raise SpecError(f"{stub} is no stub of airflow-mlops. Cure: rename it or the YAML beside it.")
+    if check:
+        return "missing"
+    handle, temporary = tempfile.mkstemp(dir=stub.parent, prefix=f".{stub.stem}-", suffix=".tmp")
+    with os.fdopen(handle, "w") as file:
+        file.write(_STUB)
+        os.fchmod(handle, 0o644)
+    Path(temporary).replace(stub)
+    return "written"

@@ -1,0 +1,146 @@
+"""Operators that deliver predictions."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.exceptions import ContractError
+from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.evaluation import TrainedModelOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from airflow.sdk import Context
+
+    from airflow_mlops.hooks.store import FileStore
+    from airflow_mlops.runners.base import JobState
+
+
+class PlanBatchOperator(BaseOperator):
+    """
+    Find the champion and the examples that it has not predicted yet.
+
+    Returns ``{"run_id", "model", "version", "dataset_id", "code", "window_start"}``; skipped when there is no
+    champion.
+
+    :param application: name of the application.
+    :param store: URI of the artifact store.
+    :param model: name of the registered model.
+    :param code: ``image``, ``entrypoint``, ``directory``; the image is replaced by the champion's own digest.
+    :param mlflow_conn_id: Airflow connection of type ``mlflow``.
+    """
+
+    template_fields: Sequence[str] = ("model", "code")
+
+    def __init__(
+        self,
+        *,
+        application: str,
+        store: str,
+        model: str,
+        code: dict[str, Any],
+        mlflow_conn_id: str = "mlflow_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=True, **kwargs)
+        self.application = application
+        self.store = store
+        self.model = model
+        self.code = code
+        self.mlflow_conn_id = mlflow_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        """Read the registry and the ledger of batches."""
+        from airflow_mlops.hooks.mlflow import MLflowHook
+        from airflow_mlops.hooks.store import DatasetStore, open_store
+        from airflow_mlops.primitives.delivery.batch import next_start
+
+        with airflow_errors():
+            champion = MLflowHook(self.mlflow_conn_id).champion(self.model)
+            if champion is None:
+                raise AirflowSkipException(
+                    f"Model {self.model} has no champion: nothing can predict. Cure: run {self.application}__training."
+                )
+            store = open_store(self.store)
+            dataset_id = champion.tags["airflow_mlops.dataset_id"]
+            trained_to = DatasetStore(store, self.application).manifest(dataset_id).window[1]
+            digest = champion.tags.get("airflow_mlops.image_digest")
+            return {
+                "run_id": champion.run_id,
+                "model": self.model,
+                "version": champion.version,
+                "dataset_id": dataset_id,
+                "code": {**self.code, "image": digest} if digest else self.code,
+                "window_start": next_start(published_batches(store, self.application), trained_to),
+            }
+
+
+class PredictBatchOperator(TrainedModelOperator):
+    """
+    Predict a dataset version with the champion and publish the predictions, all or nothing.
+
+    ``predictions/<window>/predictions.parquet`` holds the keys, ``request_id``, the example's time, ``prediction``,
+    ``predicted_at`` and ``model_version``; ``meta.json`` beside it is written last and makes the batch exist.
+    """
+
+    command: ClassVar[str] = "predict"
+    split: ClassVar[str] = "predict"
+
+    def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
+        """Check the predictions against the examples and publish them."""
+        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.primitives.delivery.batch import PredictionBatch, window_id
+        from airflow_mlops.primitives.delivery.predictions import write_predictions
+
+        source = output / "output/predictions.parquet"
+        if not source.is_file():
+            raise ContractError(f"{self._code_name()} predicted and wrote no output/predictions.parquet.")
+        datasets, plan = self._datasets(), self.training
+        manifest = datasets.manifest(self.dataset["dataset_id"])
+        start, end = self.dataset["window"]
+        window, now = window_id(start, end), datetime.now(UTC)
+        target = output / "published.parquet"
+        rows = write_predictions(
+            source,
+            datasets.paths(manifest.id, self.split),
+            target,
+            application=self.application,
+            window=window,
+            keys=[column.name for column in manifest.columns if column.role == "key"],
+            timestamp=next(column.name for column in manifest.columns if column.role == "timestamp"),
+            model_version=plan["version"],
+            predicted_at=now,
+        )
+        batch = PredictionBatch(
+            window_id=window,
+            window=(start, end),
+            rows=rows,
+            application=self.application,
+            dataset_id=manifest.id,
+            model=plan["model"],
+            model_version=plan["version"],
+            reference_dataset_id=plan["dataset_id"],
+            run_id=plan["run_id"],
+            predicted_at=now.isoformat(),
+            reference={"metrics": self._mlflow().evaluation(plan["run_id"])},
+        )
+        store, folder = open_store(self.store), f"{self.application}/predictions/{window}"
+        store.put_if_absent(f"{folder}/predictions.parquet", target)
+        created = store.put_if_absent(f"{folder}/meta.json", batch.to_json())
+        self.log.info(
+            "%s %d predictions of %s", "Published" if created else "Already published", rows, window
+        )
+        return {"window_id": window, "rows": rows, "model_version": plan["version"], "created": created}
+
+
+def published_batches(store: FileStore, application: str) -> list[dict[str, Any]]:
+    """Metadata of all published batches, oldest first."""
+    keys = [key for key in store.list(f"{application}/predictions/") if key.endswith("/meta.json")]
+    return [json.loads(store.read(key) or b"{}") for key in keys]

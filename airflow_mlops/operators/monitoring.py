@@ -1,0 +1,314 @@
+"""Operators that watch what comes in, how well it was predicted, and say when a new model is needed.
+
+Everything about a window lies in ``<application>/monitoring/windows/<window>/`` and is written once:
+``profile.bin`` and ``inputs.json``, ``performance.json``, ``decision.json``, ``raised.json``. A task that
+runs again finds what is there and goes on from it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.exceptions import DataError
+from airflow_mlops.hooks.store import DatasetStore, FileStore, open_store
+from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.primitives.monitoring.alarms import decide_window
+from airflow_mlops.primitives.monitoring.rules import DriftRule, PerformanceRule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from airflow.sdk import Context
+
+    from airflow_mlops.primitives.monitoring.drift import DriftReport
+    from airflow_mlops.primitives.monitoring.performance import BettingState, PerformanceReport
+    from airflow_mlops.primitives.monitoring.reference import Reference
+
+Window = dict[str, Any]
+
+
+class MonitoringOperator(BaseOperator):
+    """
+    Base of the monitoring operators: where the windows of an application are.
+
+    :param application: name of the application.
+    :param store: URI of the artifact store.
+    """
+
+    def __init__(self, *, application: str, store: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.application = application
+        self.store = store
+
+    def _open(self) -> FileStore:
+        return open_store(self.store)
+
+    def _windows(self, store: FileStore) -> list[Window]:
+        """Metadata of all published predictions, oldest window first."""
+        keys = [key for key in store.list(f"{self.application}/predictions/") if key.endswith("/meta.json")]
+        return [store.read_json(key) for key in keys]
+
+    def _key(self, window: Window, name: str) -> str:
+        return f"{self.application}/monitoring/windows/{window['window_id']}/{name}"
+
+    def _write_once(
+        self, store: FileStore, window: Window, name: str, value: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Write unless another run was faster; return what is there now."""
+        key = self._key(window, name)
+        store.put_json_if_absent(key, {**_names(window), **value})
+        written: dict[str, Any] = store.read_json(key)
+        return written
+
+
+class ProfileInputsOperator(MonitoringOperator):
+    """
+    Profile the inputs of every new window of predictions and compare them with the model's training data.
+
+    Writes a stock whylogs profile and a drift report for each window. A window whose data cannot be read is recorded
+    as such, fails this task once and holds up no other window. Returns a list of
+    ``{"window_id", "rows", "drifted": [columns]}`` of the windows that were new.
+
+    :param drift: ``false_alarm_rate``, ``min_rows``, ``columns``, ``min_columns``, ``alarm``; all optional.
+    """
+
+    template_fields: Sequence[str] = ("drift",)
+
+    def __init__(self, *, drift: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.drift = drift
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Apply each window once."""
+        with airflow_errors():
+            store, rule = self._open(), DriftRule.from_mapping(self.drift)
+            applied: list[dict[str, Any]] = []
+            broken: list[DataError] = []
+            for window in self._windows(store):
+                if store.exists(self._key(window, "inputs.json")):
+                    continue
+                try:
+                    report = self._apply(store, window, rule).to_json()
+                except DataError as error:
+                    broken.append(DataError(f"Window {window['window_id']}: {error}"))
+                    report = {"error": str(error), "rows": window["rows"], "drifted": []}
+                report = self._write_once(store, window, "inputs.json", report)
+                self.log.info(
+                    "%s: %d rows, drifted: %s", window["window_id"], report["rows"], report["drifted"]
+                )
+                applied.append({**_names(window), "rows": report["rows"], "drifted": report["drifted"]})
+            if broken:
+                raise DataError(" ".join(map(str, broken)))
+            return applied
+
+    def _apply(self, store: FileStore, window: Window, rule: DriftRule) -> DriftReport:
+        from airflow_mlops.hooks.whylogs import profile_parquet
+        from airflow_mlops.primitives.monitoring.drift import compare_window
+
+        datasets = DatasetStore(store, self.application)
+        reference = self._reference(store, datasets, window["reference_dataset_id"])
+        paths = datasets.paths(window["dataset_id"], "predict")
+        report = compare_window(reference, paths, rule)
+        profile = profile_parquet(paths, list(reference.columns), datetime.fromisoformat(window["window"][1]))
+        store.put_if_absent(self._key(window, "profile.bin"), profile)
+        return report
+
+    def _reference(self, store: FileStore, datasets: DatasetStore, dataset_id: str) -> Reference:
+        """The training split of a dataset version, counted and profiled once."""
+        from airflow_mlops.hooks.whylogs import profile_parquet
+        from airflow_mlops.primitives.monitoring.reference import Reference, build_reference
+
+        key = f"{self.application}/monitoring/references/{dataset_id}"
+        if found := store.read_json(f"{key}.json"):
+            return Reference.from_json(found)
+        manifest = datasets.manifest(dataset_id)
+        paths, columns = datasets.paths(dataset_id, "train"), manifest.model_inputs
+        reference = build_reference(dataset_id, paths, columns)
+        profile = profile_parquet(paths, columns, datetime.fromisoformat(manifest.window[1]))
+        store.put_if_absent(f"{key}.bin", profile)
+        store.put_json_if_absent(f"{key}.json", reference.to_json())
+        return reference
+
+
+class MeasurePerformanceOperator(MonitoringOperator):
+    """
+    Join predictions with the labels that came since and test whether the model is worse than its own test said.
+
+    A window is measured once, when its labels are complete, and in the order of time, because the test goes on from
+    one window of a model version to the next. Returns a list of
+    ``{"window_id", "labelled", "loss", "mean", "auc", "degraded"}`` of the windows that were new.
+
+    :param examples: where the labels are: ``sql`` or ``parquet``, ``keys``, ``timestamp``, ``targets``,
+        ``targets_known_at``, ``folder``.
+    :param performance: ``loss``, ``false_alarm_rate``, ``min_rows``, ``min_labelled``, ``alarm``; all optional.
+    """
+
+    template_fields: Sequence[str] = ("examples", "performance")
+
+    def __init__(
+        self, *, examples: dict[str, Any], performance: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.examples = examples
+        self.performance = performance
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Measure each window once."""
+        with airflow_errors():
+            store, rule = self._open(), PerformanceRule.from_mapping(self.performance)
+            states: dict[str, BettingState] = {}
+            waiting: set[str] = set()
+            measured: list[dict[str, Any]] = []
+            for window in self._windows(store):
+                version = window["model_version"]
+                if version in waiting:
+                    continue
+                report = store.read_json(self._key(window, "performance.json"))
+                if report is None:
+                    fresh = self._measure(store, window, rule, states.get(version))
+                    if fresh is None:
+                        waiting.add(version)
+                        self.log.info("%s waits for its labels.", window["window_id"])
+                        continue
+                    report = self._write_once(store, window, "performance.json", fresh.to_json())
+                    summary = ("window_id", "model_version", "labelled", "loss", "mean", "auc", "degraded")
+                    measured.append({name: report[name] for name in summary})
+                    self.log.info("%s", measured[-1])
+                states[version] = _state(report)
+            return measured
+
+    def _measure(
+        self, store: FileStore, window: Window, rule: PerformanceRule, state: BettingState | None
+    ) -> PerformanceReport | None:
+        from airflow_mlops.primitives.monitoring.labels import join_labels, labels_are_complete
+        from airflow_mlops.primitives.monitoring.performance import BettingState, expected_loss, measure
+
+        found = join_labels(self._predictions(store, window), self.examples)
+        if not labels_are_complete(found, datetime.fromisoformat(window["window"][1]), rule.min_labelled):
+            return None
+        where = f"Model {window['model']} version {window['model_version']}"
+        return measure(
+            found.prediction,
+            found.actual,
+            rows=found.rows,
+            loss=rule.loss,
+            tested=expected_loss(window["reference"]["metrics"], rule.loss, where),
+            state=state or BettingState(),
+            false_alarm_rate=rule.false_alarm_rate,
+            min_labels=rule.min_rows,
+        )
+
+    def _predictions(self, store: FileStore, window: Window) -> Path:
+        return store.path(f"{self.application}/predictions/{window['window_id']}/predictions.parquet")
+
+
+class DecideRetrainingOperator(MonitoringOperator):
+    """
+    Decide for every window with both reports: OK, WARN or RETRAIN.
+
+    A decision is written once and never changes. Returns ``{"decision": the most serious one, "windows": [{"window_id",
+    "decision", "message"}], "alarms": [evidence]}``; ``windows`` are those decided now, ``alarms`` all that have not
+    been raised yet, so that none is lost when a task dies between deciding and raising.
+
+    :param rules: ``{"drift": {...} | None, "performance": {...} | None, "retraining": {"on": [...]}}``.
+    """
+
+    template_fields: Sequence[str] = ("rules",)
+
+    def __init__(self, *, rules: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rules = rules
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        """Decide each window once, and collect what is still to be said."""
+        with airflow_errors():
+            store = self._open()
+            windows = self._windows(store)
+            decided: list[dict[str, str]] = []
+            alarms: list[Mapping[str, Any]] = []
+            for index, window in enumerate(windows):
+                decision = store.read_json(self._key(window, "decision.json"))
+                if decision is None:
+                    decision = self._decide(store, window, windows[index + 1 :])
+                    if decision is None:
+                        continue
+                    decision = self._write_once(store, window, "decision.json", decision)
+                    self.log.info("%s: %s. %s", window["window_id"], decision["kind"], decision["message"])
+                    decided.append(
+                        {**_names(window), "decision": decision["kind"], "message": decision["message"]}
+                    )
+                if decision["alarm"] and not store.exists(self._key(window, "raised.json")):
+                    alarms.append(decision["alarm"])
+            kinds = {entry["decision"] for entry in decided} | ({"RETRAIN"} if alarms else set())
+            worst = next((kind for kind in ("RETRAIN", "WARN") if kind in kinds), "OK")
+            return {"decision": worst, "windows": decided, "alarms": alarms}
+
+    def _decide(self, store: FileStore, window: Window, later: list[Window]) -> dict[str, Any] | None:
+        watched = {"inputs.json": self.rules.get("drift"), "performance.json": self.rules.get("performance")}
+        reports = {
+            name: store.read_json(self._key(window, name))
+            for name, rule in watched.items()
+            if rule is not None
+        }
+        if not reports or None in reports.values():
+            return None
+        successors = [
+            entry["model_version"] for entry in later if entry["model_version"] != window["model_version"]
+        ]
+        return decide_window(
+            window,
+            reports.get("inputs.json"),
+            reports.get("performance.json"),
+            drift_rule=DriftRule.from_mapping(watched["inputs.json"]),
+            performance_rule=PerformanceRule.from_mapping(watched["performance.json"]),
+            retrain_on=(self.rules.get("retraining") or {}).get("on") or (),
+            superseded_by=successors[-1] if successors else None,
+        ).to_json()
+
+
+class RaiseAlarmOperator(MonitoringOperator):
+    """
+    Tell the outlets that a new model is needed, with the evidence; skipped when there is no alarm.
+
+    The event's ``extra`` is the newest alarm (``reason``, ``alarm_id``, ``message``, ``window``, ``figures``,
+    ``model_version``, ...) with all of them in ``alarms``. Raising an alarm again is harmless: its id is the same.
+
+    :param decision: what :class:`DecideRetrainingOperator` returned.
+    """
+
+    template_fields: Sequence[str] = ("decision",)
+
+    def __init__(self, *, decision: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.decision = decision
+
+    def execute(self, context: Context) -> list[str]:
+        """Put the evidence on the outlets' events, then mark the alarms as raised."""
+        alarms: list[Any] = list((self.decision or {}).get("alarms") or ())
+        if not alarms:
+            raise AirflowSkipException("No alarm: no window asks for a new model.")
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = {**alarms[-1], "alarms": alarms}
+        with airflow_errors():
+            store = self._open()
+            for alarm in alarms:
+                self.log.info("%s alarm %s: %s", alarm["reason"], alarm["alarm_id"], alarm["message"])
+                marker = {"alarm_id": alarm["alarm_id"], "run_id": context["ti"].run_id}
+                store.put_json_if_absent(self._key(alarm, "raised.json"), marker)
+        return [alarm["alarm_id"] for alarm in alarms]
+
+
+def _names(window: Window) -> dict[str, Any]:
+    return {"window_id": window["window_id"], "model_version": window["model_version"]}
+
+
+def _state(report: Mapping[str, Any]) -> BettingState:
+    from airflow_mlops.primitives.monitoring.performance import BettingState
+
+    state = report["state"]
+    return BettingState(tuple(state["log_wealth"]), state["labels"])

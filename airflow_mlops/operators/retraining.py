@@ -1,0 +1,145 @@
+"""Operators that collect the reasons to train, and answer each of them once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.assets import retraining_asset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_mlops.primitives.retraining import Answers, Reason
+
+#: Key of the memory in the asset state store of the retraining asset.
+ANSWERS = "answers"
+
+
+class ReasonsOperator(BaseOperator):
+    """
+    Base of the operators around the retraining asset.
+
+    :param application: name of the application.
+    """
+
+    def __init__(self, *, application: str, **kwargs: Any) -> None:
+        self.asset = retraining_asset(application)
+        kwargs["inlets"] = [*(kwargs.get("inlets") or ()), self.asset]
+        super().__init__(**kwargs)
+        self.application = application
+
+    def _answers(self, context: Context) -> Answers:
+        from airflow_mlops.primitives.retraining import Answers
+
+        return Answers.from_dict(context["asset_state_store"][self.asset].get(ANSWERS))
+
+    def _store(self, context: Context, answers: Answers) -> None:
+        context["asset_state_store"][self.asset].set(ANSWERS, answers.to_dict())
+
+    def _drain(self, context: Context, answers: Answers) -> list[Reason]:
+        from airflow_mlops.primitives.retraining import drain_from, reason_from_event
+
+        events = context["inlet_events"][Asset(name=self.asset.name, uri=self.asset.uri)]
+        if since := drain_from(answers):
+            events = events.after(since)
+        reasons = (reason_from_event(event.id, event.timestamp, event.extra) for event in events)
+        return [reason for reason in reasons if reason is not None]
+
+
+class CollectReasonsOperator(ReasonsOperator):
+    """
+    Drain every reason to train since the watermark and take those that nobody has answered.
+
+    Returns the reasons as a list of ``{"id", "kind", "at", "evidence"}``. Skipped, and with it the whole run, when
+    there is none. A run that a person or the clock started is a reason of its own.
+
+    :param why: what the person wrote into the trigger form.
+    """
+
+    template_fields: Sequence[str] = ("why",)
+
+    def __init__(self, *, why: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.why = why
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Take the reasons; taking them again gives the same ones."""
+        from airflow_mlops.primitives.retraining import describe, take
+
+        answers, run_id = self._answers(context), context["ti"].run_id
+        reasons, answers = take(answers, run_id, self._drain(context, answers), self._own(context))
+        if not reasons:
+            raise AirflowSkipException("Every reason to train has been answered already: nothing to do.")
+        self._store(context, answers)
+        self.log.info("Training because of: %s", describe(reasons))
+        return [reason.to_dict() for reason in reasons]
+
+    def _own(self, context: Context) -> list[Reason]:
+        from airflow_mlops.primitives.retraining import Reason
+
+        run = context["dag_run"]
+        kind = {"manual": "on_demand", "scheduled": "schedule"}.get(
+            str(getattr(run.run_type, "value", run.run_type))
+        )
+        if kind is None:
+            return []
+        evidence = {"who": run.triggering_user_name, "why": self.why} if kind == "on_demand" else {}
+        at = run.run_after.isoformat()
+        return [Reason(f"{kind}:{run.run_id}", kind, at, {k: v for k, v in evidence.items() if v})]  # type: ignore[arg-type]
+
+
+class AnswerReasonsOperator(ReasonsOperator):
+    """
+    Close the run's reasons, and look once more for those that came meanwhile.
+
+    Runs whatever happened before it. The reasons count as answered when the gate has decided, either way; after a
+    failure they are free again for the next run. Returns the ids of reasons that came meanwhile.
+
+    :param decision: what ``GateModelOperator`` returned; empty when the run failed before.
+    """
+
+    template_fields: Sequence[str] = ("decision",)
+
+    def __init__(self, *, decision: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.decision = decision
+
+    def execute(self, context: Context) -> list[str]:
+        """Write the memory, then drain again."""
+        from airflow_mlops.primitives.retraining import answer, unanswered
+
+        answers, run_id = self._answers(context), context["ti"].run_id
+        if run_id not in answers.taken:
+            self.log.info("This run has taken no reason.")
+        came = unanswered(answers, run_id, self._drain(context, answers))
+        self._store(context, answer(answers, run_id, succeeded=bool(self.decision)))
+        return [reason.id for reason in came]
+
+
+class RearmOperator(BaseOperator):
+    """
+    Wake the training DAG again when reasons came while it worked; skipped otherwise.
+
+    :param application: name of the application.
+    :param pending: what :class:`AnswerReasonsOperator` returned.
+    """
+
+    template_fields: Sequence[str] = ("pending",)
+
+    def __init__(self, *, application: str, pending: Any, **kwargs: Any) -> None:
+        self.asset = retraining_asset(application)
+        kwargs["outlets"] = [self.asset]
+        super().__init__(**kwargs)
+        self.application = application
+        self.pending = pending
+
+    def execute(self, context: Context) -> None:
+        """Emit an event that wakes and is no reason of its own."""
+        if not self.pending:
+            raise AirflowSkipException("No reason came while this run worked.")
+        context["outlet_events"][self.asset].extra = {"reason": "rearm", "pending": list(self.pending)}

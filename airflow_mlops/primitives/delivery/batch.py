@@ -1,0 +1,58 @@
+"""Batches of predictions: which examples come next, and what a batch is called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class PredictionBatch:
+    """What is recorded of one published batch (``predictions/<window_id>/meta.json``).
+
+    :param window: first (exclusive) and last (inclusive) example time, ISO 8601.
+    :param rows: number of predictions, equal to the number of examples.
+    :param dataset_id: dataset version with the inputs (split ``predict``).
+    :param model_version: version in the MLflow registry.
+    :param reference_dataset_id: dataset version that this model version was trained on.
+    :param reference: the model's evaluation on its own test split.
+    :param run_id: MLflow run that trained the model.
+    """
+
+    window_id: str
+    window: tuple[str, str]
+    rows: int
+    application: str
+    dataset_id: str
+    model: str
+    model_version: str
+    reference_dataset_id: str
+    run_id: str
+    predicted_at: str
+    reference: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Readable JSON."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+
+def window_id(start: str, end: str) -> str:
+    """Name of a window that sorts by time: ``20130301T000000Z-20130401T000000Z``."""
+    return f"{_compact(start)}-{_compact(end)}"
+
+
+def _compact(time: str) -> str:
+    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def next_start(batches: Iterable[Mapping[str, Any]], dataset_end: str) -> str:
+    """Time after which examples have not been predicted.
+
+    :param batches: metadata of the published batches.
+    :param dataset_end: end of the champion's training window; counts until there is a first batch.
+    """
+    ends = [str(batch["window"][1]) for batch in batches]
+    return max(ends, key=datetime.fromisoformat) if ends else dataset_end

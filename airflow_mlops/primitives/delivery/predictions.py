@@ -1,0 +1,71 @@
+"""What a container predicted, held against the examples it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from airflow_mlops.exceptions import ContractError
+
+
+def write_predictions(
+    predictions: Path,
+    examples: Sequence[Path],
+    target: Path,
+    *,
+    application: str,
+    window: str,
+    keys: Sequence[str],
+    timestamp: str,
+    model_version: str,
+    predicted_at: datetime,
+) -> int:
+    """Write the predictions with request id, time and model version; one row an example, no more, no fewer.
+
+    :param predictions: the container's file: key columns and a finite ``prediction``.
+    :param examples: Parquet files of the examples.
+    :param target: file to write, ordered by time and keys.
+    :returns: number of rows.
+    :raises ContractError: when rows are missing, too many, doubled or not finite.
+    """
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
+        try:
+            connection.from_parquet(str(predictions)).create_view("predicted")
+            connection.from_parquet([str(path) for path in examples]).create_view("examples")
+            names = ", ".join(_quoted(key) for key in keys)
+            identity = ", ".join(f"CAST({_quoted(key)} AS VARCHAR)" for key in keys)
+            counted = connection.execute(
+                f"""SELECT (SELECT count(*) FROM examples), (SELECT count(*) FROM predicted),
+                (SELECT count(*) FROM (SELECT DISTINCT {names} FROM predicted)),
+                (SELECT count(*) FROM predicted SEMI JOIN examples USING ({names})),
+                (SELECT count(*) FROM predicted WHERE prediction IS NULL OR NOT isfinite(prediction::DOUBLE))"""
+            ).fetchall()[0]
+        except duckdb.Error as error:
+            raise ContractError(
+                f"output/predictions.parquet must hold the columns {', '.join(keys)} and prediction: {error}"
+            ) from error
+        given, predicted, distinct, matching, broken = counted
+        if not given == predicted == distinct == matching or broken:
+            raise ContractError(
+                f"output/predictions.parquet does not answer the examples one to one: {given} examples, {predicted} "
+                f"predictions, {distinct} with different keys, {matching} of known keys, {broken} null or not finite. "
+                "Cure: write one finite prediction for each row of the split predict, with its keys."
+            )
+        connection.execute(
+            f"""COPY (
+                SELECT {names}, substr(sha256(json_array(?, ?, json_array({identity}))::VARCHAR), 1, 32) AS request_id,
+                e.{_quoted(timestamp)}, prediction::DOUBLE AS prediction, ?::TIMESTAMPTZ AS predicted_at,
+                ? AS model_version
+                FROM examples e JOIN predicted p USING ({names}) ORDER BY e.{_quoted(timestamp)}, {names}
+            ) TO '{str(target).replace("'", "''")}' (FORMAT parquet, COMPRESSION zstd)""",
+            [application, window, predicted_at.isoformat(), model_version],
+        )
+        return int(given)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,157 @@
+"""Predictions joined with the labels that came later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.exceptions import DataError, SourceError, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import duckdb
+    import numpy as np
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class LabelledPredictions:
+    """The predictions of a window that have a label, in their order in time.
+
+    :param prediction: what was predicted.
+    :param actual: what came true.
+    :param rows: predictions of the window, labelled or not.
+    :param newest_known: when the newest label of the whole source was known; ``None`` without labels.
+    :param usual_delay: seconds within which 99 % of the labels are known after their example.
+    """
+
+    prediction: npt.NDArray[np.float64]
+    actual: npt.NDArray[np.float64]
+    rows: int
+    newest_known: datetime | None
+    usual_delay: float
+
+
+def labels_are_complete(found: LabelledPredictions, window_end: datetime, min_labelled: float) -> bool:
+    """Whether waiting longer would bring nothing of weight.
+
+    Either enough rows have a label, or the source has moved on: it knows labels from later than the
+    window's end plus the usual delay. So a label that never comes (a cancelled flight) blocks nothing.
+
+    :param found: the join.
+    :param window_end: time of the window's last example.
+    :param min_labelled: share of rows that is enough.
+    """
+    if len(found.actual) >= min_labelled * found.rows:
+        return True
+    if found.newest_known is None:
+        return False
+    return (found.newest_known - window_end).total_seconds() > found.usual_delay
+
+
+def join_labels(
+    predictions: Path, examples: Mapping[str, Any], timestamp: str | None = None
+) -> LabelledPredictions:
+    """Join predictions with the labels of their examples by key.
+
+    :param predictions: Parquet file with the key columns, the event time and ``prediction``.
+    :param examples: the application's examples: ``sql`` or ``parquet``, ``keys``, ``timestamp``, ``targets``,
+        optionally ``targets_known_at`` and ``folder`` (where relative paths begin).
+    :param timestamp: name of the event time in the predictions, when not the examples' own.
+    :raises SourceError: the examples cannot be read, or a key has several labels.
+    :raises DataError: a label is no number.
+    """
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
+        if folder := examples.get("folder"):
+            connection.execute(f"SET file_search_path={_text(str(folder))}")
+        try:
+            return _join(connection, predictions, examples, timestamp or examples["timestamp"])
+        except duckdb.ConversionException as error:
+            raise DataError(
+                f"Labels in column {_target(examples)}: expected numbers or booleans, got something else ({error}). "
+                "Let the examples' SQL turn the target into a number."
+            ) from error
+        except duckdb.Error as error:
+            raise SourceError(
+                f"The examples cannot be joined with predictions by {', '.join(examples['keys'])}: {error}. "
+                "Check provisioning.examples: its source, keys, timestamp and targets."
+            ) from error
+
+
+def _join(
+    connection: duckdb.DuckDBPyConnection, predictions: Path, examples: Mapping[str, Any], timestamp: str
+) -> LabelledPredictions:
+    keys = ", ".join(_name(key) for key in examples["keys"])
+    time = _name(examples["timestamp"])
+    known = _name(examples.get("targets_known_at") or examples["timestamp"])
+    target = _name(_target(examples))
+    connection.execute(
+        f"""CREATE TEMP TABLE labels AS
+        SELECT {keys}, CAST({target} AS DOUBLE) AS label, epoch(CAST({known} AS TIMESTAMPTZ)) AS known,
+            epoch(CAST({time} AS TIMESTAMPTZ)) AS happened
+        FROM ({_source(examples)}
+        ) WHERE {target} IS NOT NULL"""
+    )
+    connection.from_parquet(str(predictions)).create_view("predicted")
+    rows = _one(connection, "SELECT count(*) FROM predicted")[0]
+    newest, delay = _one(connection, "SELECT max(known), quantile_cont(known - happened, 0.99) FROM labels")
+    joined = connection.execute(
+        f"SELECT prediction, label FROM predicted JOIN labels USING ({keys}) ORDER BY {_name(timestamp)}, {keys}"
+    ).fetchnumpy()
+    if len(joined["label"]) > rows:
+        raise SourceError(
+            f"The examples have several labels for one key ({', '.join(examples['keys'])}): {rows} predictions "
+            f"found {len(joined['label'])} labels. Let the examples' SQL keep one row per key."
+        )
+    return LabelledPredictions(
+        prediction=_array(joined["prediction"]),
+        actual=_array(joined["label"]),
+        rows=rows,
+        newest_known=None if newest is None else datetime.fromtimestamp(newest, UTC),
+        usual_delay=max(0.0, delay or 0.0),
+    )
+
+
+def _source(examples: Mapping[str, Any]) -> str:
+    if examples.get("sql"):
+        return str(examples["sql"]).strip().rstrip(";")
+    path = Path(examples.get("folder") or "") / Path(examples["parquet"]).expanduser()
+    pattern = path / "**" / "*.parquet" if path.is_dir() else path
+    return f"SELECT * FROM read_parquet({_text(str(pattern))})"
+
+
+def _target(examples: Mapping[str, Any]) -> str:
+    targets = examples.get("targets") or []
+    if len(targets) != 1:
+        raise SpecError(
+            f"Actual performance needs exactly one column in provisioning.examples.targets, got {len(targets)}: "
+            f"{', '.join(targets) or 'none'}."
+        )
+    return str(targets[0])
+
+
+def _array(values: Any) -> npt.NDArray[np.float64]:
+    import numpy as np
+
+    return np.asarray(values, dtype=np.float64)
+
+
+def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    row = connection.execute(query).fetchone()
+    if row is None:
+        raise SourceError(f"DuckDB gave no row for: {query}")
+    return row
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,345 @@
+"""Examples: the query that gives them, the window of them that counts, and their order."""
+
+from __future__ import annotations
+
+import difflib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.exceptions import DataError, EmptyDatasetError, SourceError, SpecError
+from airflow_mlops.primitives.provisioning.sources import check_same_columns, files_in_query, find_files
+from airflow_mlops.primitives.provisioning.split import iso
+from airflow_mlops.primitives.provisioning.sql import identifier, literal, parquet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from duckdb import DuckDBPyConnection
+
+    from airflow_mlops.primitives.provisioning.version import Purpose, Role
+
+__all__ = ["ROW", "Examples", "ExamplesQuery", "Window", "connect", "source_errors"]
+
+ROW = "__row"
+"""Name of the column that numbers the examples by time and keys."""
+
+
+@dataclass(frozen=True)
+class ExamplesQuery:
+    """Where examples come from and what their columns mean.
+
+    :param keys: columns that, with the time, identify an example.
+    :param timestamp: the time at which the question is asked.
+    :param targets: what is to be predicted.
+    :param known_at: the time at which the targets were known.
+    :param sql: a DuckDB query; this or ``parquet``.
+    :param parquet: a Parquet file, folder or pattern.
+    :param folder: relative paths are below it.
+    """
+
+    keys: tuple[str, ...]
+    timestamp: str
+    targets: tuple[str, ...] = ()
+    known_at: str | None = None
+    sql: str | None = None
+    parquet: str | None = None
+    folder: Path | None = None
+
+    @classmethod
+    def from_mapping(cls, value: Mapping[str, Any]) -> ExamplesQuery:
+        """Read the ``examples`` of a YAML file.
+
+        :raises SpecError: a key is missing or unknown.
+        """
+        known = ("sql", "parquet", "keys", "timestamp", "targets", "targets_known_at", "folder")
+        if unknown := [key for key in value if key not in known]:
+            raise SpecError(f"examples: unknown key(s) {', '.join(unknown)}; known are {', '.join(known)}")
+        if bool(value.get("sql")) == bool(value.get("parquet")):
+            raise SpecError("examples: give exactly one of sql and parquet")
+        if not value.get("keys") or not value.get("timestamp"):
+            raise SpecError("examples: keys and timestamp are needed")
+        return cls(
+            keys=tuple(value["keys"]),
+            timestamp=value["timestamp"],
+            targets=tuple(value.get("targets") or ()),
+            known_at=value.get("targets_known_at"),
+            sql=(value.get("sql") or "").strip().rstrip(";") or None,
+            parquet=value.get("parquet"),
+            folder=Path(value["folder"]) if value.get("folder") else None,
+        )
+
+    @property
+    def name(self) -> str:
+        """The source in one line, for messages."""
+        return self.parquet or " ".join((self.sql or "").split())
+
+    def to_json(self) -> dict[str, Any]:
+        """What decides about values, without the folder, as JSON values."""
+        return {
+            "sql": self.sql,
+            "parquet": self.parquet,
+            "keys": list(self.keys),
+            "timestamp": self.timestamp,
+            "targets": list(self.targets),
+            "targets_known_at": self.known_at,
+        }
+
+
+@dataclass(frozen=True)
+class Window:
+    """Examples later than ``start``, up to and including ``end``; microseconds since 1970 UTC.
+
+    :param as_of: the moment at which their targets had to be known; ``None`` for predictions.
+    """
+
+    start: int
+    end: int
+    as_of: int | None = None
+
+    def to_json(self) -> tuple[str, str]:
+        """Both ends as ISO 8601 UTC."""
+        return iso(self.start), iso(self.end)
+
+    def as_of_json(self) -> str | None:
+        """The moment of known targets as ISO 8601 UTC."""
+        return None if self.as_of is None else iso(self.as_of)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples as a DuckDB connection sees them.
+
+    :param query: where they come from.
+    :param columns: DuckDB type of each column.
+    :param sources: the local files behind them, by the path or pattern that the query names.
+    """
+
+    query: ExamplesQuery
+    columns: Mapping[str, str]
+    sources: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def open(cls, connection: DuckDBPyConnection, query: ExamplesQuery) -> Examples:
+        """Find the files, make the query a view, and check that its columns are there.
+
+        :raises SourceError: a file or a column is missing, or the query is wrong.
+        """
+        files: dict[str, tuple[str, ...]]
+        if query.parquet:
+            files = {query.parquet: find_files(query.parquet, query.folder)}
+            check_same_columns(files[query.parquet], "examples")
+            sql = f"SELECT * FROM {parquet(files[query.parquet])}"
+        else:
+            sql = query.sql or ""
+            with source_errors(query):
+                found = connection.execute(f"SELECT json_serialize_sql({literal(sql)})").fetchone()
+            files = files_in_query(found[0] if found else "{}", query.folder)
+        with source_errors(query, files):
+            if query.folder is not None:
+                connection.execute(f"SET file_search_path={literal(str(query.folder))}")
+            connection.execute(f"CREATE TEMP VIEW examples AS ({sql})")
+            described = connection.execute("DESCRIBE examples").fetchall()
+        examples = cls(query=query, columns={str(row[0]): str(row[1]) for row in described}, sources=files)
+        examples._check()
+        return examples
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The local files behind them."""
+        return tuple(dict.fromkeys(file for group in self.sources.values() for file in group))
+
+    def roles(self, purpose: Purpose) -> dict[str, Role]:
+        """Role of each column that the dataset keeps, keys and time first, targets last."""
+        query = self.query
+        roles: dict[str, Role] = dict.fromkeys(query.keys, "key")
+        roles[query.timestamp] = "timestamp"
+        answers = {*query.targets, *([query.known_at] if query.known_at else [])} - {query.timestamp}
+        roles.update({name: "input" for name in self.columns if name not in roles and name not in answers})
+        if purpose == "training":
+            roles.update(dict.fromkeys(query.targets, "target"))
+            if query.known_at and query.known_at != query.timestamp:
+                roles[query.known_at] = "known_at"
+        return roles
+
+    def window(
+        self,
+        connection: DuckDBPyConnection,
+        purpose: Purpose,
+        length: timedelta | None,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> Window:
+        """Settle the window from what is there.
+
+        For training it ends with the newest example whose targets are known, and ``end`` also says by
+        when they had to be known. For a prediction it ends with the newest example. It begins ``length``
+        earlier, or just before the first example.
+
+        :param start: begins here instead, whatever ``length`` says.
+        :param end: ends here instead.
+        :raises EmptyDatasetError: there is nothing to settle it from.
+        """
+        time = self._time
+        known = self._known_at if purpose == "training" else time
+        by = f"{known} <= make_timestamptz({end})" if end is not None else "TRUE"
+        row = self._one(
+            connection,
+            f"SELECT epoch_us(max({known})), epoch_us(max({time})), epoch_us(min({time})) "
+            f"FROM examples WHERE {self._counts(purpose)} AND {by}",
+        )
+        as_of, newest, first = row
+        if newest is None:
+            self.fail_empty(connection, purpose, start, end)
+        until = newest if end is None else end
+        if start is None:
+            start = first - 1 if length is None else until - length // timedelta(microseconds=1)
+        as_of = end if end is not None else as_of
+        return Window(start, until, as_of if purpose == "training" else None)
+
+    def write(
+        self, connection: DuckDBPyConnection, purpose: Purpose, window: Window, destination: Path
+    ) -> tuple[list[int], list[int]]:
+        """Write the window's examples to Parquet, numbered by time and keys.
+
+        :return: the distinct times of the examples, ascending, and how many examples each has.
+        :raises EmptyDatasetError: there is none.
+        :raises DataError: two examples have the same keys and time.
+        """
+        time, query = self._time, self.query
+        within = f"{time} > make_timestamptz({window.start}) AND {time} <= make_timestamptz({window.end})"
+        if window.as_of is not None:
+            within += f" AND {self._known_at} <= make_timestamptz({window.as_of})"
+        order = ", ".join([time, *(identifier(key) for key in query.keys)])
+        columns = [
+            f"{time} AS {identifier(name)}" if role == "timestamp" else identifier(name)
+            for name, role in self.roles(purpose).items()
+        ]
+        with source_errors(query, self.sources):
+            connection.execute(
+                f"COPY (SELECT row_number() OVER (ORDER BY {order}) - 1 AS {ROW}, {', '.join(columns)} "
+                f"FROM examples WHERE {self._counts(purpose)} AND {within}) "
+                f"TO {literal(str(destination))} (FORMAT parquet, COMPRESSION zstd)"
+            )
+        table = parquet((str(destination),))
+        counted = connection.execute(
+            f"SELECT epoch_us({identifier(query.timestamp)}), count(*) FROM {table} GROUP BY 1 ORDER BY 1"
+        ).fetchnumpy()
+        times, counts = ([int(value) for value in column] for column in counted.values())
+        if not times:
+            self.fail_empty(connection, purpose, window.start, window.end)
+        self._check_unique(connection, table, sum(counts))
+        return times, counts
+
+    def fail_empty(
+        self, connection: DuckDBPyConnection, purpose: Purpose, start: int | None, end: int | None
+    ) -> None:
+        """Say that there is no example, and what there is instead.
+
+        :raises EmptyDatasetError: always.
+        """
+        newest, known = self._one(
+            connection,
+            f"SELECT epoch_us(max({self._time})), epoch_us(max({self._time}) FILTER ({self._counts('training')})) "
+            "FROM examples",
+        )
+        after = iso(start) if start is not None else "the beginning"
+        until = iso(end) if end is not None and (start is None or start < end) else "now"
+        about = "with known targets " if purpose == "training" else ""
+        there = f"newest example {iso(newest)}" if newest is not None else "it gives no example at all"
+        if newest is not None and purpose == "training":
+            there += f", newest with known targets {iso(known) if known is not None else 'none'}"
+        raise EmptyDatasetError(
+            f"no example {about}after {after} up to {until} in {self.query.name} ({there}); "
+            "wait for data, or widen the window"
+        )
+
+    @property
+    def _time(self) -> str:
+        return f"{identifier(self.query.timestamp)}::TIMESTAMPTZ"
+
+    @property
+    def _known_at(self) -> str:
+        return f"{identifier(self.query.known_at)}::TIMESTAMPTZ" if self.query.known_at else self._time
+
+    def _counts(self, purpose: Purpose) -> str:
+        needed = [self._time]
+        if purpose == "training":
+            needed += [identifier(target) for target in self.query.targets] + [self._known_at]
+        return " AND ".join(f"{name} IS NOT NULL" for name in dict.fromkeys(needed))
+
+    def _one(self, connection: DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+        with source_errors(self.query, self.sources):
+            row: tuple[Any, ...] | None = connection.execute(sql).fetchone()
+        return row or ()
+
+    def _check(self) -> None:
+        query = self.query
+        needed = [*query.keys, query.timestamp, *query.targets, *([query.known_at] if query.known_at else [])]
+        if missing := [name for name in needed if name not in self.columns]:
+            for group in self.sources.values():
+                check_same_columns(group, "examples")
+            near = difflib.get_close_matches(missing[0], self.columns, n=1)
+            raise SourceError(
+                f"examples lack the column(s) {', '.join(missing)}; {query.name} gives "
+                f"{', '.join(self.columns)}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+        kind = self.columns[query.timestamp]
+        if not kind.startswith(("TIMESTAMP", "DATE")):
+            raise SourceError(
+                f"examples: the time {query.timestamp!r} is {kind}, expected TIMESTAMP, "
+                f"TIMESTAMP WITH TIME ZONE or DATE; cast it in the query"
+            )
+        if ROW in self.columns:
+            raise SourceError(f"examples: the column name {ROW} is taken; rename it in the query")
+
+    def _check_unique(self, connection: DuckDBPyConnection, table: str, rows: int) -> None:
+        names = [*self.query.keys, self.query.timestamp]
+        key = f"struct_pack({', '.join(f'k{n} := {identifier(name)}' for n, name in enumerate(names))})"
+        distinct = self._one(connection, f"SELECT count(DISTINCT {key}) FROM {table}")[0]
+        if distinct == rows:
+            return
+        twice = connection.execute(
+            f"SELECT {', '.join(identifier(name) for name in names)}, count(*) FROM {table} "
+            "GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
+        ).fetchone()
+        *values, times = twice or ()
+        shown = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=False))
+        raise DataError(
+            f"{rows - distinct} of {rows} examples repeat the keys and time of another one, such as {shown} "
+            f"({times} times): {self.query.name} must give each example once"
+        )
+
+
+def connect(spill: Path, memory: str) -> DuckDBPyConnection:
+    """A DuckDB connection in which a time without zone is UTC.
+
+    :param spill: folder for what does not fit into memory.
+    :param memory: how much it may hold in memory, such as ``2GB``.
+    """
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone='UTC'; SET enable_progress_bar=false")
+    connection.execute(f"SET memory_limit={literal(memory)}; SET temp_directory={literal(str(spill))}")
+    return connection
+
+
+@contextmanager
+def source_errors(query: ExamplesQuery, files: Mapping[str, tuple[str, ...]] | None = None) -> Iterator[None]:
+    """Translate what DuckDB says about the user's query and files.
+
+    :param files: files by pattern; if their columns differ, that is the error to report.
+    """
+    import duckdb
+
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise DataError(f"examples need more memory than there is: {error}") from error
+    except duckdb.Error as error:
+        for group in (files or {}).values():
+            check_same_columns(group, "examples")
+        raise SourceError(f"examples: {query.name}: {error}") from error

@@ -1,0 +1,89 @@
+"""Where a model version comes from, as it is written beside the version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.exceptions import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: In front of every tag of ours in MLflow.
+PREFIX = "airflow_mlops."
+#: Characters of a tag; MLflow takes 5,000 on every back end.
+TAG_LIMIT = 5000
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What went into a model version: enough to train it again.
+
+    :param application: the application.
+    :param dataset_id: the dataset version that it learned from.
+    :param image: image as the YAML names it; empty for the process runner.
+    :param image_digest: what was run.
+    :param code: the model code's own name and version.
+    :param parameters_digest: see :func:`parameters_digest`; the parameters themselves are with the run.
+    :param seed: seed of everything random.
+    :param reasons: why it was trained, in words.
+    :param dag_run: ``<dag_id>/<run_id>`` of the Airflow run.
+    """
+
+    application: str = ""
+    dataset_id: str = ""
+    image: str = ""
+    image_digest: str = ""
+    code: str = ""
+    parameters_digest: str = ""
+    seed: int | None = None
+    reasons: str = ""
+    dag_run: str = ""
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Lineage:
+        """Read JSON values; lists and objects are kept as JSON text.
+
+        :raises SpecError: a key that lineage does not have.
+        """
+        known = {item.name for item in fields(cls)}
+        unknown = set(value) - known
+        if unknown:
+            raise SpecError(
+                f"Lineage has no {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known))}. "
+                "Cure: put anything else into tags of the MLflow run."
+            )
+        given = {key: item for key, item in value.items() if item is not None}
+        seed = given.pop("seed", None)
+        return cls(
+            seed=None if seed is None else int(seed), **{key: _text(item) for key, item in given.items()}
+        )
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> Lineage:
+        """Read the tags of a model version; what it does not say stays empty."""
+        known = {item.name for item in fields(cls)}
+        ours = {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
+        return cls.from_dict({key: value for key, value in ours.items() if key in known})
+
+    def to_tags(self) -> dict[str, str]:
+        """Tags of the model version; empty values are left out."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            f"{PREFIX}{name}": str(value)[:TAG_LIMIT]
+            for name, value in values.items()
+            if value not in ("", None)
+        }
+
+
+def parameters_digest(parameters: Mapping[str, Any]) -> str:
+    """SHA-256 of the parameters' canonical JSON: equal for equal parameters in any order."""
+    text = json.dumps(parameters, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,109 @@
+"""What the end of a job means: whether it succeeded, and if not, whose turn it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+OutcomeKind = Literal[
+    "success",
+    "parameters",
+    "data",
+    "assumption",
+    "tests",
+    "try_again",
+    "stopped",
+    "out_of_memory",
+    "engine_gone",
+    "failed",
+]
+
+#: Kind and meaning of each exit code of the model-code contract, and whether it is final.
+EXIT_CODES: Mapping[int, tuple[OutcomeKind, bool, str]] = {
+    0: ("success", True, "it succeeded"),
+    10: (
+        "parameters",
+        True,
+        "it refuses its parameters (exit code 10). Cure: correct training.parameters in the YAML",
+    ),
+    11: (
+        "data",
+        True,
+        "it cannot use its data (exit code 11). Cure: look at the dataset version, or at what the model code expects",
+    ),
+    12: (
+        "assumption",
+        True,
+        "an assumption that it makes does not hold (exit code 12). Cure: correct the data or the assumption",
+    ),
+    13: ("tests", True, "its test cases failed (exit code 13). Cure: see output/tests.xml for the cases"),
+    75: ("try_again", False, "it asks to be tried again (exit code 75)"),
+    143: ("stopped", False, "it was stopped from outside (exit code 143, SIGTERM)"),
+}
+#: Exit codes of shells and engines for a command that could not be run.
+NOT_RUN = (125, 126, 127)
+KILLED = 137
+#: Characters of the model code's own words that go into a message.
+TEXT_LIMIT = 2_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    :param kind: class of the end.
+    :param final: trying again without a change cannot help.
+    :param message: what happened, in the model code's own words where it left some, and the cure.
+    """
+
+    kind: OutcomeKind
+    final: bool
+    message: str
+
+
+def classify(state: Mapping[str, Any], failure_text: str = "") -> Outcome:
+    """Class the end of a job.
+
+    A code of the contract is the model code's own judgement and counts more than the kernel's killing of one of
+    its children.
+
+    :param state: ``status``, ``exit_code``, ``out_of_memory`` and ``error`` as a runner gives them.
+    :param failure_text: content of ``output/failure``; may be empty.
+    """
+    text, error = failure_text.strip()[:TEXT_LIMIT], str(state.get("error") or "").strip()
+    if state.get("status") == "gone":
+        reason = f" ({error})" if error else ""
+        return Outcome(
+            "engine_gone",
+            False,
+            f"the job is no longer there, and neither is its result{reason}: its machine was restarted, or somebody "
+            "removed it. It can be tried again.",
+        )
+    if state.get("status") != "exited" or state.get("exit_code") is None:
+        raise ValueError(f"Only a job that has ended has an outcome; this one is {state.get('status')!r}.")
+    return _classify_exit(int(state["exit_code"]), bool(state.get("out_of_memory")), error, text)
+
+
+def _classify_exit(code: int, out_of_memory: bool, error: str, text: str) -> Outcome:
+    kind, final, message = EXIT_CODES.get(code, ("failed", False, ""))
+    if message and not (kind == "stopped" and out_of_memory):
+        return Outcome(kind, final, _sentence(message, text))
+    if out_of_memory or code == KILLED:
+        what = (
+            "it needed more memory than its limit"
+            if out_of_memory
+            else "it was killed (exit code 137, SIGKILL), most likely because the machine ran out of memory"
+        )
+        cure = "Cure: raise training.resources.memory, or use less data"
+        return Outcome("out_of_memory", False, _sentence(f"{what}. {cure}", text))
+    if code in NOT_RUN and error:
+        message = f"its command could not be run: {error} (exit code {code}). Cure: correct the entrypoint"
+        return Outcome("failed", True, _sentence(message, text))
+    reason = f" ({error})" if error else ""
+    hint = "" if text else ". Cure: its last log lines say why"
+    return Outcome("failed", False, _sentence(f"it failed with exit code {code}{reason}{hint}", text))
+
+
+def _sentence(message: str, text: str) -> str:
+    return f"{message}. It says: {text}" if text else f"{message}."

@@ -1,0 +1,215 @@
+"""Data in and out of jobs: tar streams and folders, never a whole archive in memory; what comes out is not trusted."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import time
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from airflow_mlops.exceptions import ContractError, RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from airflow_mlops.runners.layout import InputFile
+
+CHUNK = 1024**2
+BLOCK = 512
+#: Files and folders that one collected path may have at most.
+MEMBER_LIMIT = 100_000
+
+
+def pack(files: Iterable[InputFile], folders: Iterable[str], root: str, owner: int) -> Iterator[bytes]:
+    """Make a tar stream of files below ``root``, all of it owned by one user.
+
+    :param root: path without leading slash, as ``opt/ml``; the folder itself is in the archive too.
+    :raises RunnerError: when a local file cannot be read, or changes while it is.
+    """
+    now = int(time.time())
+
+    def header(path: str, kind: bytes, mode: int, size: int = 0) -> bytes:
+        member = tarfile.TarInfo(f"{root}/{path}" if path else root)
+        member.type, member.mode, member.size, member.mtime = kind, mode, size, now
+        member.uid = member.gid = owner
+        return member.tobuf(tarfile.PAX_FORMAT)
+
+    for folder in ("", *folders):
+        yield header(folder, tarfile.DIRTYPE, 0o755)
+    for file in files:
+        try:
+            size = file.size
+            yield header(file.path, tarfile.REGTYPE, 0o644, size)
+            sent = 0
+            for chunk in _content(file):
+                sent += len(chunk)
+                yield chunk
+        except OSError as error:
+            raise RunnerError(f"Input {file.path} cannot be read: {error}.") from error
+        if sent != size:
+            raise RunnerError(
+                f"Input {file.path} had {size} bytes and then {sent}: it changed while it was copied."
+            )
+        yield b"\0" * (-size % BLOCK)
+    yield b"\0" * (2 * BLOCK)
+
+
+def _content(file: InputFile) -> Iterator[bytes]:
+    if isinstance(file.content, bytes):
+        yield file.content
+        return
+    with file.content.open("rb") as source:
+        while chunk := source.read(CHUNK):
+            yield chunk
+
+
+def unpack(stream: Iterable[bytes], path: str, destination: Path, limit: int, job: str) -> int:
+    """Unpack one collected path, all of it or nothing.
+
+    :param stream: tar of a single file or folder, as an engine gives it: names begin with its last part.
+    :param path: path below ``/opt/ml`` that was asked for; it becomes ``destination/<path>``.
+    :param limit: bytes at most.
+    :return: bytes written.
+    :raises ContractError: for links, devices, absolute names, names with ``..``, and too much.
+    """
+    target = destination / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".collect-", dir=destination) as scratch:
+        written = _extract(stream, Path(scratch), limit, f"Job {job}, {path}")
+        came = Path(scratch, PurePosixPath(path).name)
+        if not came.exists():
+            raise RunnerError(f"Job {job}: the engine gave an archive without {path}.")
+        if target.is_dir():
+            shutil.rmtree(target)
+        came.replace(target)
+    return written
+
+
+def _extract(stream: Iterable[bytes], folder: Path, limit: int, where: str) -> int:
+    written = 0
+    try:
+        with tarfile.open(fileobj=_Reader(stream), mode="r|") as archive:
+            for number, member in enumerate(archive):
+                check_member(member, where)
+                written += member.size
+                check_amount(number + 1, written, limit, where)
+                target = folder / member.name
+                if member.isdir():
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source = archive.extractfile(member)
+                if source is not None:
+                    with target.open("xb") as file:
+                        shutil.copyfileobj(source, file, CHUNK)
+    except tarfile.TarError as error:
+        raise RunnerError(f"{where}: the engine's archive is broken: {error}.") from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise ContractError(f"{where}: the archive names {error.filename} twice.") from error
+    return written
+
+
+def copy(tree: Path, path: str, destination: Path, limit: int, job: str) -> int:
+    """Copy one collected path out of a job's folder, with the same checks as :func:`unpack`.
+
+    :return: bytes written; 0 when the path is not there.
+    """
+    where = f"Job {job}, {path}"
+    source = tree
+    for part in PurePosixPath(path).parts:
+        source /= part
+        if not os.path.lexists(source):
+            return 0
+        _check_file(source, where)
+    found, written = [], 0
+    for file, size in _walk(source, where):
+        found.append(file)
+        written += size
+        check_amount(len(found), written, limit, where)
+    target = destination / path
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for file in found:
+        if file.is_dir():
+            (target / file.relative_to(source)).mkdir()
+        else:
+            shutil.copyfile(file, target / file.relative_to(source), follow_symlinks=False)
+    return written
+
+
+def _walk(path: Path, where: str) -> Iterator[tuple[Path, int]]:
+    found = _check_file(path, where)
+    if not stat.S_ISDIR(found.st_mode):
+        yield path, found.st_size
+        return
+    yield path, 0
+    for child in sorted(path.iterdir()):
+        yield from _walk(child, where)
+
+
+def _check_file(path: Path, where: str) -> os.stat_result:
+    found = path.lstat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise _refused(where, path.name, "link" if stat.S_ISLNK(found.st_mode) else "device or pipe")
+    return found
+
+
+def _refused(where: str, name: str, kind: str) -> ContractError:
+    return ContractError(
+        f"{where}: {name!r} is a {kind}, which is not taken over. Cure: the model code may write only files and "
+        "folders there."
+    )
+
+
+def check_member(member: tarfile.TarInfo, where: str) -> None:
+    """Refuse what could write elsewhere or is no data."""
+    if not (member.isfile() or member.isdir()) or member.issparse():
+        kind = "link" if member.issym() or member.islnk() else "device, pipe or sparse file"
+        raise _refused(where, member.name, kind)
+    if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts or "\0" in member.name:
+        raise _refused(where, member.name, "name that leaves its folder")
+
+
+def check_amount(members: int, written: int, limit: int, where: str) -> None:
+    """Refuse more than the limits."""
+    if written > limit:
+        raise ContractError(
+            f"{where}: more than {limit} bytes, the limit of what is taken over. Cure: write less, or raise the "
+            "runner's limit_bytes."
+        )
+    if members > MEMBER_LIMIT:
+        raise ContractError(f"{where}: more than {MEMBER_LIMIT} files and folders. Cure: write fewer.")
+
+
+class _Reader(io.RawIOBase):
+    """File over an iterable of chunks, as tarfile's stream mode wants it."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        pieces: list[memoryview | bytes] = []
+        missing = size
+        while missing:
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    break
+                self._rest = memoryview(chunk)
+                continue
+            piece = self._rest[:missing] if missing > 0 else self._rest
+            self._rest = self._rest[len(piece) :]
+            pieces.append(piece)
+            if missing > 0:
+                missing -= len(piece)
+        return b"".join(pieces)

@@ -1,0 +1,95 @@
+"""The folder that a job finds below ``/opt/ml``: one layout for every runner."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.exceptions import RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from airflow_mlops.runners.base import ContainerJob
+
+#: Folders that every job finds, writable, whatever its command.
+FOLDERS = ("input", "input/config", "input/data", "model", "output")
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file of the tree.
+
+    :param path: POSIX path below ``/opt/ml``.
+    :param content: its bytes, or the local file that holds them.
+    """
+
+    path: str
+    content: bytes | Path
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+
+def input_tree(job: ContainerJob) -> list[InputFile]:
+    """Lay out what the job needs: its configuration and its inputs, folders walked.
+
+    :raises RunnerError: for a local file that is missing, a path that leaves ``/opt/ml``, or two files of one path.
+    """
+    files = list(_configuration(job.config))
+    for path, source in job.inputs.items():
+        files.extend(_walk(checked_path(path), Path(source)))
+    seen: set[str] = set()
+    for file in files:
+        if file.path in seen:
+            raise RunnerError(
+                f"Job {job.name}: two inputs want to be {file.path}. Cure: give each its own path."
+            )
+        seen.add(file.path)
+    return files
+
+
+def folders_of(files: list[InputFile]) -> list[str]:
+    """All folders of the tree, parents first."""
+    parents = {str(parent) for file in files for parent in PurePosixPath(file.path).parents}
+    return sorted((parents | set(FOLDERS)) - {"."})
+
+
+def checked_path(path: str) -> str:
+    """Normal form of a path below ``/opt/ml``.
+
+    :raises RunnerError: when it is absolute, empty, or climbs out.
+    """
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        raise RunnerError(f"A path below /opt/ml must be relative, without '..'; got {path!r}.")
+    return "/".join(parts)
+
+
+def hyperparameters(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as strings, as SageMaker hands them over: text as it is, everything else as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in parameters.items()}
+
+
+def _configuration(config: Mapping[str, Any]) -> Iterator[InputFile]:
+    strings = hyperparameters(config.get("parameters") or {})
+    yield InputFile("input/config/hyperparameters.json", json.dumps(strings, indent=2).encode())
+    yield InputFile("input/config/mlops.json", json.dumps(dict(config), indent=2).encode())
+
+
+def _walk(path: str, source: Path) -> Iterator[InputFile]:
+    if source.is_file():
+        yield InputFile(path, source)
+        return
+    if not source.is_dir():
+        raise RunnerError(f"Input {path} should come from {source}, which is neither a file nor a folder.")
+    for folder, subfolders, names in os.walk(source):
+        subfolders.sort()
+        for name in sorted(names):
+            file = Path(folder, name)
+            yield InputFile(f"{path}/{file.relative_to(source).as_posix()}", file)

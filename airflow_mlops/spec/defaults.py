@@ -1,0 +1,53 @@
+"""``defaults.yaml``: what all applications of a folder share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from airflow_mlops.spec.problems import Problem
+from airflow_mlops.spec.syntax import Node, parse, read_text
+
+DEFAULTS_FILE = "defaults.yaml"
+
+
+def defaults_files(path: Path) -> list[Path]:
+    """The defaults that hold for an application file, the strongest last.
+
+    They are the ``defaults.yaml`` of its own folder, of the parent, of the parent's parent and so on. The
+    first folder above its own without one ends the search, so that the answer depends on nothing but the
+    place of the file.
+    """
+    found: list[Path] = []
+    own = path.absolute().parent
+    for folder in (own, *own.parents):
+        file = folder / DEFAULTS_FILE
+        if file.is_file():
+            found.append(file)
+        elif folder != own:
+            break
+    return found[::-1]
+
+
+def read_defaults(path: Path) -> tuple[Node | None, list[Problem]]:
+    """Read one ``defaults.yaml``; an empty one is fine."""
+    text, problems = read_text(path)
+    if problems:
+        return None, problems
+    node, problems = parse(text, path, may_be_empty=True)
+    if node is not None and "application" in node.value:
+        place = node.value["application"].key or node.place
+        cure = "remove it here, and write it in each application's own file"
+        what = "does not belong into the defaults of several applications"
+        problems = [*problems, Problem(place, "application", what, cure=cure)]
+    return node, problems
+
+
+def merge(weak: Node, strong: Node) -> Node:
+    """Mappings key by key; everything else, lists too, is replaced. Every value keeps its own place."""
+    if not isinstance(weak.value, dict) or not isinstance(strong.value, dict):
+        return strong
+    merged = dict(weak.value)
+    for key, node in strong.value.items():
+        merged[key] = merge(merged[key], node) if key in merged else node
+    return replace(strong, value=merged)

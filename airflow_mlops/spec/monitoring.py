@@ -1,0 +1,86 @@
+"""``monitoring:``: how data and predictions are watched."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from airflow_mlops.spec.values import (
+    Probability,
+    Schedule,
+    Section,
+    UniqueColumns,
+    WholeNumber,
+    complaint,
+    section,
+    unstated,
+)
+
+Alarm = Literal["warn", "retrain"]
+Loss = Literal["brier", "error", "absolute_error"]
+LOSSES: dict[str, tuple[Loss, ...]] = {
+    "classification": ("brier", "error"),
+    "regression": ("absolute_error",),
+}
+"""Paradigm → losses that make sense for it, the default first."""
+
+
+class DriftMonitoring(Section):
+    """Are the inputs still those that the champion was trained on."""
+
+    alarm: Alarm = Field(default="warn", description="What moved inputs mean: tell people, or retrain.")
+    false_alarm_rate: Probability = Field(
+        default=1e-4, description="Chance of an alarm per window without any change."
+    )
+    min_rows: WholeNumber = Field(default=1000, ge=1, description="Fewer rows are not judged.")
+    columns: UniqueColumns | None = Field(
+        default=None, min_length=1, description="Inputs to watch; null for all."
+    )
+    min_columns: WholeNumber = Field(
+        default=2, ge=1, description="How many inputs must have moved for an alarm.", validate_default=True
+    )
+
+    @field_validator("min_columns")
+    @classmethod
+    def _can_be_reached(cls, value: int, info: ValidationInfo) -> int:
+        columns = info.data.get("columns")
+        if columns is not None and value > len(columns):
+            raise complaint(
+                "is more than the watched columns, so that no alarm could ever be raised",
+                expected=f"at most {len(columns)}",
+                cure=f"write min_columns: {len(columns)}, or watch more columns",
+            )
+        return value
+
+
+class PerformanceMonitoring(Section):
+    """Are the predictions still as good as they were on the test split."""
+
+    alarm: Alarm = Field(
+        default="retrain", description="What worse predictions mean: tell people, or retrain."
+    )
+    loss: Loss = Field(
+        default="brier",
+        description="What is compared: brier or error (classification), absolute_error (regression). "
+        "Default: the first that fits the paradigm.",
+        json_schema_extra=unstated,
+    )
+    false_alarm_rate: Probability = Field(
+        default=1e-6, description="Chance of ever raising an alarm without any change."
+    )
+    min_rows: WholeNumber = Field(
+        default=1000, ge=1, description="Fewer rows with known targets are not judged."
+    )
+
+
+class Monitoring(Section):
+    """How data and predictions are watched."""
+
+    schedule: Schedule | None = Field(
+        default=None,
+        description="When to look, in addition to each arrival of this application's predictions: "
+        "cron (UTC), {assets: [...]}, or null.",
+    )
+    drift: DriftMonitoring = section("The inputs.")
+    performance: PerformanceMonitoring = section("The predictions.")

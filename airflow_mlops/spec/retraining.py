@@ -1,0 +1,25 @@
+"""``retraining:``: what starts a training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from airflow_mlops.spec.values import Schedule, Section, no_doubles
+
+AlarmReason = Literal["drift", "performance"]
+
+
+class Retraining(Section):
+    """What starts a training, besides a person."""
+
+    schedule: Schedule | None = Field(
+        default=None,
+        description="Train at these times (cron, UTC) or when these assets have news; null for neither.",
+    )
+    on: tuple[AlarmReason, ...] = Field(
+        default=("drift", "performance"), description="Alarms of the monitoring that start a training."
+    )
+
+    _each_once = field_validator("on")(no_doubles)

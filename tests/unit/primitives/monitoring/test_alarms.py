@@ -1,0 +1,140 @@
+import json
+
+import pytest
+
+from airflow_mlops.exceptions import SpecError
+from airflow_mlops.primitives.monitoring.alarms import alarm_id, decide_window
+from airflow_mlops.primitives.monitoring.rules import DriftRule, PerformanceRule
+
+BATCH = {
+    "window_id": "w3",
+    "window": ["2013-03-01T00:00:00+00:00", "2013-03-31T23:00:00+00:00"],
+    "application": "flight_delay",
+    "model": "flight_delay",
+    "model_version": "1",
+    "reference_dataset_id": "d1",
+}
+
+
+def inputs(*drifted, judged=True):
+    columns = [{"column": c, "drifted": True, "p_value": 1e-9, "effects": {"ks": 0.2}} for c in drifted]
+    columns.append({"column": "calm", "drifted": False, "p_value": 0.5, "effects": {}})
+    return {"rows": 5000, "judged": judged, "columns": columns, "drifted": list(drifted)}
+
+
+def performance(*, degraded):
+    return {
+        "rows": 5100,
+        "labelled": 5000,
+        "loss": "brier",
+        "mean": 0.2,
+        "interval": [0.19, 0.21],
+        "tested": {"mean": 0.15, "stderr": 0.001, "bound": 0.153, "auc": 0.7},
+        "auc": 0.65,
+        "auc_interval": [0.64, 0.66],
+        "e_value": 12_345_678.9,
+        "fired_after": 700 if degraded else None,
+        "degraded": degraded,
+    }
+
+
+def decide(report, actual, drift=None, watch=None, on=("drift", "performance"), **changes):
+    return decide_window(
+        BATCH,
+        report,
+        actual,
+        drift_rule=DriftRule.from_mapping(drift),
+        performance_rule=PerformanceRule.from_mapping(watch),
+        retrain_on=on,
+        **changes,
+    )
+
+
+def test_a_quiet_window_is_ok_and_says_the_figures():
+    decision = decide(inputs(), performance(degraded=False))
+    assert (decision.kind, decision.alarm) == ("OK", None)
+    assert (
+        "brier 0.2000 (0.1900 to 0.2100) over 5000 labels, as tested (0.1500, at most 0.1530)"
+        in decision.message
+    )
+    assert "None of 1 inputs has drifted" in decision.message
+
+
+def test_a_worse_spell_within_a_good_window_is_said_and_nothing_more():
+    decision = decide(inputs(), {**performance(degraded=False), "fired_after": 700})
+    assert decision.kind == "OK"
+    assert "as tested with worse spells" in decision.message
+
+
+def test_worse_performance_asks_for_a_new_model_with_evidence():
+    decision = decide(inputs("temp", "dewp"), performance(degraded=True))
+    assert decision.kind == "RETRAIN"
+    alarm = decision.alarm
+    assert alarm["reason"] == "performance"
+    assert alarm["alarm_id"] == alarm_id("flight_delay", "1", "d1", "w3")
+    assert alarm["figures"]["actual"] == 0.2
+    assert alarm["figures"]["tested_bound"] == 0.153
+    assert [column["column"] for column in alarm["figures"]["drifted_columns"]] == ["temp", "dewp"]
+    assert "2 of 3 inputs have drifted: temp, dewp." in alarm["message"]
+    json.dumps(decision.to_json(), allow_nan=False)
+
+
+def test_drift_alone_is_a_warning_unless_asked_for_more():
+    assert decide(inputs("temp", "dewp"), performance(degraded=False)).kind == "WARN"
+    decision = decide(inputs("temp", "dewp"), performance(degraded=False), drift={"alarm": "retrain"})
+    assert (decision.kind, decision.alarm["reason"]) == ("RETRAIN", "drift")
+
+
+def test_one_moved_column_is_never_enough_by_default():
+    assert decide(inputs("temp"), None, drift={"alarm": "retrain"}).kind == "OK"
+    assert decide(inputs("temp"), None, drift={"alarm": "retrain", "min_columns": 1}).kind == "RETRAIN"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"watch": {"alarm": "warn"}}, {"on": ("drift",)}, {"superseded_by": "2"}],
+    ids=["only warn", "not a reason", "replaced"],
+)
+def test_when_nobody_wants_a_retraining_people_are_warned(changes):
+    decision = decide(inputs(), performance(degraded=True), **changes)
+    assert (decision.kind, decision.alarm) == ("WARN", None)
+
+
+def test_unreadable_inputs_are_a_warning_that_says_why():
+    decision = decide({"error": "month.parquet lacks 1 column: wind", "rows": 10, "drifted": []}, None)
+    assert decision.kind == "WARN"
+    assert "lacks 1 column: wind" in decision.message
+
+
+def test_too_few_rows_or_labels_are_said():
+    assert "5000 rows are too few" in decide(inputs(judged=False), None).message
+    nothing = {**performance(degraded=False), "mean": None, "interval": None, "labelled": 0}
+    assert "None of 5100 predictions has a label." in decide(inputs(), nothing).message
+
+
+def test_the_id_of_an_alarm_depends_on_what_it_is_about_and_nothing_else():
+    known = alarm_id("flight_delay", "1", "d1", "w3")
+    assert known == "7ac256374d5508d7"
+    others = [("x", "1", "d1", "w3"), ("flight_delay", "2", "d1", "w3"), ("flight_delay", "1", "d2", "w3")]
+    assert (
+        len({known, *(alarm_id(*other) for other in others), alarm_id("flight_delay", "1", "d1", "w4")}) == 5
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "message"),
+    [
+        (DriftRule, {"min_row": 5}, "unknown DriftRule key min_row; known are alarm"),
+        (DriftRule, {"alarm": "panic"}, "drift.alarm: expected one of warn, retrain, got 'panic'"),
+        (PerformanceRule, {"loss": "rmse"}, "performance.loss: expected one of brier, error, absolute_error"),
+        (PerformanceRule, {"false_alarm_rate": 0}, "expected a number between 0 and 1, got 0"),
+    ],
+)
+def test_a_rule_that_means_nothing_is_refused(rule, given, message):
+    with pytest.raises(SpecError, match=message):
+        rule.from_mapping(given)
+
+
+def test_what_is_left_out_of_a_rule_takes_the_default():
+    assert DriftRule.from_mapping({"columns": None, "min_rows": 5}) == DriftRule(min_rows=5)
+    assert PerformanceRule.from_mapping(None).alarm == "retrain"

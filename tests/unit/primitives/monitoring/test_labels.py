@@ -1,0 +1,114 @@
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_mlops.exceptions import DataError, SourceError, SpecError
+from airflow_mlops.primitives.monitoring.labels import LabelledPredictions, join_labels, labels_are_complete
+
+START = datetime(2013, 3, 1, tzinfo=UTC)
+EXAMPLES = {
+    "sql": "SELECT * FROM read_parquet('landed/*.parquet') -- of all months",
+    "keys": ["flight_id"],
+    "timestamp": "event_timestamp",
+    "targets": ["late"],
+    "targets_known_at": "known_at",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    times = [START + timedelta(hours=hour) for hour in range(10)]
+    predictions = {
+        "flight_id": range(10),
+        "event_timestamp": times,
+        "prediction": [i / 10 for i in range(10)],
+    }
+    pq.write_table(
+        pa.table(predictions).take([3, 1, 2, 0, 9, 8, 7, 6, 5, 4]), tmp_path / "predictions.parquet"
+    )
+    (tmp_path / "landed").mkdir()
+    write_labels(tmp_path, range(8))
+    return tmp_path
+
+
+def write_labels(folder, ids, name="march", **changes):
+    ids = list(ids)
+    columns = {
+        "flight_id": ids,
+        "event_timestamp": [START + timedelta(hours=i) for i in ids],
+        "known_at": [START + timedelta(hours=i + 4) for i in ids],
+        "late": [i % 2 for i in ids],
+    } | changes
+    pq.write_table(pa.table(columns), folder / "landed" / f"{name}.parquet")
+
+
+def join(folder, **changes):
+    return join_labels(folder / "predictions.parquet", {**EXAMPLES, "folder": str(folder), **changes})
+
+
+def test_labels_are_joined_by_key_in_order_of_time_from_a_relative_path(folder):
+    found = join(folder)
+    assert found.prediction.tolist() == [i / 10 for i in range(8)]
+    assert found.actual.tolist() == [0, 1] * 4
+    assert found.rows == 10
+    assert found.newest_known == START + timedelta(hours=11)
+    assert found.usual_delay == pytest.approx(4 * 3600)
+
+
+@pytest.mark.parametrize("parquet", ["landed/*.parquet", "landed", "landed/march.parquet"])
+def test_files_instead_of_sql_and_booleans_and_unknown_labels(folder, parquet):
+    write_labels(folder, range(8), late=pa.array([True, False, None, True, None, False, True, True]))
+    found = join(folder, sql=None, parquet=parquet)
+    assert found.actual.tolist() == [1, 0, 1, 0, 1, 1]
+
+
+def test_without_a_time_of_knowing_the_example_itself_counts(folder):
+    found = join(folder, targets_known_at=None)
+    assert found.newest_known == START + timedelta(hours=7)
+    assert found.usual_delay == 0
+
+
+def test_two_labels_for_one_key_are_an_error_not_two_rows(folder):
+    write_labels(folder, range(8), name="again")
+    with pytest.raises(
+        SourceError, match=r"several labels for one key \(flight_id\): 10 predictions found 16"
+    ):
+        join(folder)
+
+
+def test_text_labels_name_the_column(folder):
+    write_labels(folder, range(8), late=["yes"] * 8)
+    with pytest.raises(DataError, match="Labels in column late: expected numbers"):
+        join(folder)
+
+
+def test_a_source_without_the_key_says_where_to_look(folder):
+    with pytest.raises(SourceError, match=r"(?s)predictions by tail: .*Check provisioning.examples"):
+        join(folder, keys=["tail"])
+
+
+def test_several_targets_cannot_be_measured(folder):
+    with pytest.raises(
+        SpecError, match=r"exactly one column in provisioning\.examples\.targets, got 2: late, delay"
+    ):
+        join(folder, targets=["late", "delay"])
+
+
+@pytest.mark.parametrize(
+    ("labelled", "newest_known", "complete"),
+    [
+        (95, START, True),
+        (94, START, False),
+        (0, None, False),
+        (50, START + timedelta(hours=3), False),
+        (50, START + timedelta(hours=5), True),
+    ],
+    ids=["enough", "too few", "none at all", "may still come", "will never come"],
+)
+def test_labels_that_never_come_do_not_block(labelled, newest_known, complete):
+    some = np.zeros(labelled)
+    found = LabelledPredictions(some, some, rows=100, newest_known=newest_known, usual_delay=4 * 3600)
+    assert labels_are_complete(found, START, 0.95) is complete

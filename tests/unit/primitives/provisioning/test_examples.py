@@ -1,0 +1,174 @@
+"""Examples: which count, in which order, and what is said when something is wrong with them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import duckdb
+import pytest
+
+from airflow_mlops.exceptions import DataError, EmptyDatasetError, SourceError, SpecError
+from airflow_mlops.primitives.provisioning.examples import Examples, ExamplesQuery, Window, connect
+from airflow_mlops.primitives.provisioning.split import parse_time
+
+ROWS = """
+    SELECT i AS id, TIMESTAMP '2024-01-01' + to_days(i::INTEGER) AS at, i * 10 AS size,
+        CASE WHEN i < 8 THEN i % 2 END AS late,
+        CASE WHEN i < 8 THEN TIMESTAMP '2024-01-03' + to_days(i::INTEGER) END AS known
+    FROM range(10) t(i)
+"""
+GIVEN = {"sql": ROWS, "keys": ["id"], "timestamp": "at", "targets": ["late"], "targets_known_at": "known"}
+
+
+@pytest.fixture
+def connection(tmp_path):
+    with connect(tmp_path / "spill", "200MB") as connection:
+        yield connection
+
+
+def opened(connection, **changes):
+    return Examples.open(connection, ExamplesQuery.from_mapping({**GIVEN, **changes}))
+
+
+def rows(connection, path):
+    return connection.execute(f"SELECT * FROM '{path}' ORDER BY __row").to_arrow_table().to_pylist()
+
+
+def day(number):
+    return parse_time("2024-01-01") + number * 86_400_000_000
+
+
+def test_training_ends_with_the_newest_known_target(connection, tmp_path):
+    examples = opened(connection)
+    window = examples.window(connection, "training", timedelta(days=3))
+    assert window == Window(day(4), day(7), as_of=day(9))
+    times, counts = examples.write(connection, "training", window, tmp_path / "rows.parquet")
+    assert times == [day(5), day(6), day(7)]
+    assert counts == [1, 1, 1]
+    assert [row["id"] for row in rows(connection, tmp_path / "rows.parquet")] == [5, 6, 7]
+    assert list(rows(connection, tmp_path / "rows.parquet")[0]) == [
+        "__row",
+        "id",
+        "at",
+        "size",
+        "late",
+        "known",
+    ]
+
+
+def test_a_target_counts_only_from_the_time_it_was_known(connection, tmp_path):
+    examples = opened(connection)
+    window = examples.window(connection, "training", None, end=day(6))
+    assert window == Window(day(0) - 1, day(6), as_of=day(6))
+    times, _ = examples.write(connection, "training", window, tmp_path / "rows.parquet")
+    assert times == [day(0), day(1), day(2), day(3), day(4)]  # 5 and 6 were known two days later
+
+
+def test_a_prediction_takes_all_and_no_targets(connection, tmp_path):
+    examples = opened(connection)
+    window = examples.window(connection, "prediction", None, start=day(6))
+    assert window == Window(day(6), day(9))
+    examples.write(connection, "prediction", window, tmp_path / "rows.parquet")
+    found = rows(connection, tmp_path / "rows.parquet")
+    assert [row["id"] for row in found] == [7, 8, 9]
+    assert list(found[0]) == ["__row", "id", "at", "size"]
+
+
+def test_without_a_time_of_knowing_a_target_is_known_with_its_example(connection):
+    examples = opened(connection, targets_known_at=None)
+    assert examples.window(connection, "training", None) == Window(day(0) - 1, day(7), as_of=day(7))
+
+
+def test_rows_are_in_order_of_time_and_keys_whatever_the_source_does(connection, tmp_path):
+    query = (
+        "SELECT id, TIMESTAMP '2024-01-01' AS at, 1 AS late FROM (VALUES ('c'), (NULL), ('a'), ('b')) t(id)"
+    )
+    examples = opened(connection, sql=query, targets_known_at=None)
+    window = examples.window(connection, "training", None)
+    examples.write(connection, "training", window, tmp_path / "rows.parquet")
+    assert [row["id"] for row in rows(connection, tmp_path / "rows.parquet")] == ["a", "b", "c", None]
+
+
+@pytest.mark.parametrize(
+    ("purpose", "start", "end", "message"),
+    [
+        (
+            "training",
+            8,
+            None,
+            "no example with known targets after 2024-01-09.* newest with known targets 2024-01-08",
+        ),
+        ("training", None, 1, "with known targets after the beginning up to 2024-01-02"),
+        ("prediction", 9, None, r"after 2024-01-10T00:00:00\+00:00 up to now .*newest example 2024-01-10"),
+    ],
+)
+def test_an_empty_window_says_what_there_is(connection, tmp_path, purpose, start, end, message):
+    examples = opened(connection)
+    with pytest.raises(EmptyDatasetError, match=message):
+        window = examples.window(
+            connection,
+            purpose,
+            None,
+            None if start is None else day(start),
+            None if end is None else day(end),
+        )
+        examples.write(connection, purpose, window, tmp_path / "rows.parquet")
+
+
+def test_a_source_without_rows_says_so(connection):
+    with pytest.raises(EmptyDatasetError, match="gives no example at all"):
+        opened(connection, sql=f"{ROWS} WHERE false").window(connection, "training", None)
+
+
+def test_an_example_that_comes_twice_is_named(connection, tmp_path):
+    examples = opened(connection, sql=f"({ROWS}) UNION ALL ({ROWS})")
+    window = examples.window(connection, "training", None)
+    with pytest.raises(
+        DataError, match=r"8 of 16 examples repeat .* such as id=0, at=2024-01-01.* \(2 times\)"
+    ):
+        examples.write(connection, "training", window, tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": ["lat"]}, r"lack the column\(s\) lat; .* did you mean 'late'\?"),
+        ({"sql": "SELECT nope FROM range(3)"}, 'Referenced column "nope" not found'),
+        ({"sql": "SELEC 1"}, "syntax error"),
+        ({"timestamp": "size"}, "the time 'size' is BIGINT, expected TIMESTAMP"),
+        ({"sql": "SELECT * FROM read_parquet('nothing/*.parquet')"}, "no file at .*nothing"),
+        ({"sql": f"SELECT *, 1 AS __row FROM ({ROWS})"}, "__row is taken"),
+    ],
+)
+def test_a_wrong_source_is_explained(connection, tmp_path, changes, message):
+    with pytest.raises(SourceError, match=message):
+        opened(connection, folder=str(tmp_path), **changes)
+
+
+@pytest.mark.parametrize("source", ["parquet", "sql"])
+@pytest.mark.parametrize("broken", ["2024-01", "2024-02"])
+def test_a_month_that_lacks_a_column_is_named(connection, tmp_path, source, broken):
+    for month in ("2024-01", "2024-02"):
+        columns = "* EXCLUDE (late)" if month == broken else "*"
+        with duckdb.connect() as other:
+            other.execute(f"COPY (SELECT {columns} FROM ({ROWS})) TO '{tmp_path}/{month}.parquet'")
+    given = (
+        {"sql": "SELECT * FROM read_parquet('*.parquet')"}
+        if source == "sql"
+        else {"sql": None, "parquet": "*.parquet"}
+    )
+    with pytest.raises(SourceError, match=f"{broken}.parquet lacks late .it has id, at, size, known"):
+        opened(connection, folder=str(tmp_path), **given).window(connection, "training", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parquet": "a"}, "exactly one of sql and parquet"),
+        ({"keys": []}, "keys and timestamp are needed"),
+        ({"key": ["id"]}, r"unknown key\(s\) key; known are"),
+    ],
+)
+def test_a_description_that_cannot_be_meant_is_refused(changes, message):
+    with pytest.raises(SpecError, match=message):
+        ExamplesQuery.from_mapping({**GIVEN, **changes})

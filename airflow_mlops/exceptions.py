@@ -91,7 +91,7 @@ class TrackingError(MLOpsError):
     """MLflow refused a request."""
 
 
-class TrackingUnavailable(TrackingError):
+class TrackingUnavailable(TrackingError):  # noqa: N818  the name says more than an ending
     """MLflow does not answer."""
 
     retriable = True
@@ -105,7 +105,7 @@ class ImageNotFoundError(RunnerError):
     """The image is not on the engine and cannot be pulled."""
 
 
-class EngineUnavailable(RunnerError):
+class EngineUnavailable(RunnerError):  # noqa: N818
     """The engine that runs containers does not answer."""
 
     retriable = True

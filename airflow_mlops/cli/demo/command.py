@@ -65,12 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _play(home: DemoHome, arguments: argparse.Namespace) -> list[Month]:
     run_on = arguments.run_on or ("docker" if engine_answers() else "process")
-    if run_on == "docker":
-        _say("a Docker Engine answers: the model code runs in containers")
-    else:
-        _say(
-            "no Docker Engine answers: the model code runs as processes of this machine (see README: runners)"
-        )
+    why = "as asked" if arguments.run_on else f"{'a' if run_on == 'docker' else 'no'} Docker Engine answers"
+    where = "in containers" if run_on == "docker" else "as processes of this machine, without isolation"
+    _say(f"{why}: the model code runs {where}")
     resumed = (home.path / "airflow").exists()
     _say(f"{'resuming' if resumed else 'starting'} in {home.path}")
     with _servers(home, run_on) as (airflow, mlflow_url):

@@ -6,13 +6,13 @@ import difflib
 import importlib
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
 from airflow_mlops.exceptions import FeatureStoreError, MLOpsError, SourceError
+from airflow_mlops.primitives.provisioning.dataset import TrainingSet
 from airflow_mlops.primitives.provisioning.point_in_time import SEMANTICS
 from airflow_mlops.primitives.provisioning.sources import find_files
 
@@ -22,29 +22,9 @@ if TYPE_CHECKING:
 
     from feast import FeatureService, FeatureStore, FeatureView
 
-__all__ = ["FeastHook", "TrainingSet"]
+__all__ = ["FeastHook"]
 
 _SQLITE = "sqlite:///"
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Examples with their features in a Parquet file, and how they came about.
-
-    :param path: the file; the order of its rows means nothing.
-    :param rows: number of its rows.
-    :param references: ``view:feature`` of each feature, by the name of its column, in order of the service.
-    :param views: what was joined, as JSON values.
-    :param semantics: name of the rules of the join.
-    :param files: local files that the features came from.
-    """
-
-    path: Path
-    rows: int
-    references: dict[str, str]
-    views: tuple[dict[str, Any], ...]
-    semantics: str
-    files: tuple[str, ...] = field(default=(), repr=False)
 
 
 class FeastHook(BaseHook):

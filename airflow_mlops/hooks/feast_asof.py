@@ -320,7 +320,7 @@ def _connect(settings: AsofOfflineStoreConfig, spill: str) -> duckdb.DuckDBPyCon
 
 def _register(connection: duckdb.DuckDBPyConnection, rows: pd.DataFrame | pa.Table | str) -> str:
     if isinstance(rows, str):
-        return f"({rows.strip().rstrip(';')})"
+        return f"({rows.strip().rstrip(';')}\n)"  # it may end in a comment
     connection.register(_ENTITY_TABLE, rows)
     return _ENTITY_TABLE
 

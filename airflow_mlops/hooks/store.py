@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError
-from airflow_mlops.primitives.provisioning.version import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from airflow_mlops.primitives.provisioning.version import Manifest
 
 __all__ = ["DatasetStore", "FileStore", "open_store"]
 
@@ -278,6 +279,8 @@ class DatasetStore:
 
         :raises StoreError: there is none, or its content does not match its id.
         """
+        from airflow_mlops.primitives.provisioning.version import Manifest
+
         path = self.store.path(self.key("manifests", f"{dataset_id}.json"))
         data = self.store.read(self.key("manifests", f"{dataset_id}.json"))
         if data is None:

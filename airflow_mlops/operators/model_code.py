@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 
-from airflow_mlops.exceptions import ContractError
+from airflow_mlops.exceptions import ContractError, MLOpsError
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.triggers.job import JobTrigger
 
@@ -112,9 +112,13 @@ class ModelCodeOperator(BaseOperator):
                 ),
                 method_name=self.complete.__name__,
             )
-        with airflow_errors():
-            runner.wait(name, self._print, deadline=deadline)
-        return self.complete(context, {"status": "exited"})
+        try:
+            with airflow_errors():
+                state = runner.wait(name, self._print, deadline=deadline)
+        except AirflowTaskTimeout:
+            self.on_kill()
+            raise
+        return self.complete(context, {"status": "timeout" if state.status == "running" else state.status})
 
     def complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Judge the finished job, take over what it wrote, and remove it.
@@ -136,9 +140,19 @@ class ModelCodeOperator(BaseOperator):
                 runner.cleanup(name)
                 failure = AirflowFailException if outcome.final else AirflowException
                 raise failure(f"{self.command} of {self._code_name()}: {outcome.message}")
-            result = self.take_over(context, output, state)
+            try:
+                result = self.take_over(context, output, state)
+            except Exception as error:
+                if not self._comes_back(context, error):
+                    runner.cleanup(name)
+                raise
             runner.cleanup(name)
             return result
+
+    def _comes_back(self, context: Context, error: Exception) -> bool:
+        """Whether a retry will adopt the finished job and take it over after all."""
+        final = isinstance(error, MLOpsError) and not error.retriable
+        return not final and context["ti"].try_number <= (context["ti"].max_tries or 0)
 
     def accepts(self, kind: str, output: Path) -> bool:  # noqa: ARG002
         """Whether an outcome other than success is a result all the same."""

@@ -14,10 +14,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import DataError
-from airflow_mlops.hooks.store import DatasetStore, FileStore, open_store
 from airflow_mlops.operators.errors import airflow_errors
-from airflow_mlops.primitives.monitoring.alarms import decide_window
-from airflow_mlops.primitives.monitoring.rules import DriftRule, PerformanceRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,9 +22,11 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_mlops.hooks.store import DatasetStore, FileStore
     from airflow_mlops.primitives.monitoring.drift import DriftReport
     from airflow_mlops.primitives.monitoring.performance import BettingState, PerformanceReport
     from airflow_mlops.primitives.monitoring.reference import Reference
+    from airflow_mlops.primitives.monitoring.rules import DriftRule, PerformanceRule
 
 Window = dict[str, Any]
 
@@ -46,6 +45,8 @@ class MonitoringOperator(BaseOperator):
         self.store = store
 
     def _open(self) -> FileStore:
+        from airflow_mlops.hooks.store import open_store
+
         return open_store(self.store)
 
     def _windows(self, store: FileStore) -> list[Window]:
@@ -85,6 +86,8 @@ class ProfileInputsOperator(MonitoringOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
         """Apply each window once."""
+        from airflow_mlops.primitives.monitoring.rules import DriftRule
+
         with airflow_errors():
             store, rule = self._open(), DriftRule.from_mapping(self.drift)
             applied: list[dict[str, Any]] = []
@@ -107,6 +110,7 @@ class ProfileInputsOperator(MonitoringOperator):
             return applied
 
     def _apply(self, store: FileStore, window: Window, rule: DriftRule) -> DriftReport:
+        from airflow_mlops.hooks.store import DatasetStore
         from airflow_mlops.hooks.whylogs import profile_parquet
         from airflow_mlops.primitives.monitoring.drift import compare_window
 
@@ -159,6 +163,8 @@ class MeasurePerformanceOperator(MonitoringOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
         """Measure each window once."""
+        from airflow_mlops.primitives.monitoring.rules import PerformanceRule
+
         with airflow_errors():
             store, rule = self._open(), PerformanceRule.from_mapping(self.performance)
             states: dict[str, BettingState] = {}
@@ -249,6 +255,9 @@ class DecideRetrainingOperator(MonitoringOperator):
             return {"decision": worst, "windows": decided, "alarms": alarms}
 
     def _decide(self, store: FileStore, window: Window, later: list[Window]) -> dict[str, Any] | None:
+        from airflow_mlops.primitives.monitoring.alarms import decide_window
+        from airflow_mlops.primitives.monitoring.rules import DriftRule, PerformanceRule
+
         watched = {"inputs.json": self.rules.get("drift"), "performance.json": self.rules.get("performance")}
         reports = {
             name: store.read_json(self._key(window, name))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,36 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_mlops.exceptions import AssumptionError, EmptyDatasetError, FeatureStoreError, SpecError
-from airflow_mlops.hooks.feast import FeastHook
+from airflow_mlops.exceptions import AssumptionError, EmptyDatasetError
 from airflow_mlops.hooks.store import DatasetStore, open_store
 from airflow_mlops.operators.errors import airflow_errors
-from airflow_mlops.primitives.provisioning.assumptions import check_table, parse_assumptions, report, summary
-from airflow_mlops.primitives.provisioning.chunks import merge_features, read_types, write_chunks
-from airflow_mlops.primitives.provisioning.examples import ROW, Examples, ExamplesQuery, Window, connect
-from airflow_mlops.primitives.provisioning.sources import pin_files
-from airflow_mlops.primitives.provisioning.split import (
-    cut_by_month,
-    parse_split,
-    parse_time,
-    split_by_time,
-    whole,
-)
-from airflow_mlops.primitives.provisioning.sql import identifier, parquet
-from airflow_mlops.primitives.provisioning.version import Column, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
-    from duckdb import DuckDBPyConnection
 
-    from airflow_mlops.hooks.feast import TrainingSet
-    from airflow_mlops.primitives.provisioning.assumptions import Finding
-    from airflow_mlops.primitives.provisioning.split import TimeSplit
-    from airflow_mlops.primitives.provisioning.version import Purpose, Role
-
-_MEMORY = "2GB"
+    from airflow_mlops.primitives.provisioning.version import Manifest, Purpose
 
 
 class ProvisionDatasetOperator(BaseOperator):
@@ -87,7 +68,7 @@ class ProvisionDatasetOperator(BaseOperator):
         store: str,
         examples: dict[str, Any],
         features: str | None = None,
-        feast_conn_id: str = FeastHook.default_conn_name,
+        feast_conn_id: str = "feast_default",
         window: str | None = None,
         split: dict[str, Any] | None = None,
         assumptions: list[dict[str, Any]] | None = None,
@@ -124,9 +105,10 @@ class ProvisionDatasetOperator(BaseOperator):
     def _provision(self, context: Context) -> dict[str, Any]:
         datasets = DatasetStore(open_store(self.store), self.application)
         with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
-            scratch = Path(folder)
-            with connect(scratch / "spill", _MEMORY) as connection:
-                manifest, files = self._build(connection, scratch, datasets)
+            try:
+                manifest, files = self._build(datasets, Path(folder))
+            except AssumptionError as error:
+                raise self._reported(error, datasets) from error
             ref = "latest" if self.purpose == "training" else "latest-prediction"
             created = datasets.publish(manifest, files, _commit(context), ref)
         self.log.info(
@@ -148,144 +130,36 @@ class ProvisionDatasetOperator(BaseOperator):
             "application": self.application,
         }
 
-    def _build(
-        self, connection: DuckDBPyConnection, scratch: Path, datasets: DatasetStore
-    ) -> tuple[Manifest, Mapping[str, Path]]:
-        rules, query = parse_assumptions(self.assumptions or ()), ExamplesQuery.from_mapping(self.examples)
-        shares, gap = parse_split(self.split)
-        examples = Examples.open(connection, query)
-        window = self._settle_window(connection, examples)
-        after, until = window.to_json()
-        rows_file, dataset = scratch / "examples.parquet", scratch / "dataset.parquet"
-        times, counts = examples.write(connection, self.purpose, window, rows_file)
-        rows = sum(counts)
-        self.log.info("%d examples after %s up to %s", rows, after, until)
+    def _build(self, datasets: DatasetStore, scratch: Path) -> tuple[Manifest, Mapping[str, Path]]:
+        # Here and not above: a DAG file that only names this operator needs none of it.
+        from airflow_mlops.hooks.feast import FeastHook
+        from airflow_mlops.primitives.provisioning.dataset import DatasetRequest, build_dataset
 
-        joined = self._join(examples, rows_file, scratch / "features.parquet")
-        roles = _with_features(examples.roles(self.purpose), joined)
-        merge_features(connection, rows_file, joined.path if joined else None, roles, rows, dataset)
-        types = read_types(dataset)
-        findings = check_table(
-            connection, rules, dataset, types, order=ROW, shown=[*query.keys, query.timestamp]
+        request = DatasetRequest.parse(
+            application=self.application,
+            purpose=self.purpose,
+            examples=self.examples,
+            features=self.features,
+            window=self.window,
+            window_start=self.window_start,
+            window_end=self.window_end,
+            split=self.split,
+            assumptions=self.assumptions,
         )
-        self._judge(findings, datasets, (after, until), rows)
-
-        split = self._split(times, counts, shares, gap, rows)
-        chunks, files = write_chunks(
-            dataset,
-            cut_by_month(times, counts, split),
-            query.timestamp,
+        return build_dataset(
+            request,
+            FeastHook(self.feast_conn_id),
             scratch,
             lambda digest: datasets.store.exists(datasets.chunk_key(digest)),
         )
-        references = joined.references if joined else {}
-        manifest = Manifest(
-            application=self.application,
-            purpose=self.purpose,
-            columns=tuple(
-                Column(name, types[name], role, references.get(name)) for name, role in roles.items()
-            ),
-            chunks=chunks,
-            window=(after, until),
-            as_of=window.as_of_json(),
-            split=split.to_json(),
-            features=_features(self.features, joined),
-            examples=query.to_json(),
-            sources=_sources(examples, joined),
-            assumptions=tuple(finding.to_json(examples=False) for finding in findings),
-        )
-        return manifest, files
 
-    def _settle_window(self, connection: DuckDBPyConnection, examples: Examples) -> Window:
-        start, end = (
-            parse_time(text) if text and text != "None" else None
-            for text in (self.window_start, self.window_end)
-        )
-        return examples.window(connection, self.purpose, _duration(self.window), start, end)
-
-    def _join(self, examples: Examples, rows: Path, destination: Path) -> TrainingSet | None:
-        if not self.features:
-            return None
-        hook, query = FeastHook(self.feast_conn_id), examples.query
-        columns = hook.entity_columns(self.features)
-        there = [name for name, role in examples.roles(self.purpose).items() if role in ("key", "input")]
-        if missing := [name for name in columns if name not in there]:
-            raise FeatureStoreError(
-                f"feature service {self.features!r} is joined by {', '.join(missing)}, which the examples do not "
-                f"give; they give {', '.join(there)}. Add it to {query.name}"
-            )
-        names = [ROW, *(identifier(name) for name in columns)]
-        sql = (
-            f"SELECT {', '.join(names)}, {identifier(query.timestamp)} AS event_timestamp "
-            f"FROM {parquet((str(rows),))}"
-        )
-        joined = hook.training_set(self.features, sql, destination)
-        taken = {name.lower() for name in examples.columns}
-        if twice := [name for name in joined.references if name.lower() in taken]:
-            raise FeatureStoreError(
-                f"feature(s) {', '.join(twice)} of service {self.features!r} have the name of a column of the "
-                f"examples; rename it in {query.name}"
-            )
-        self.log.info("Joined %d features of %s", len(joined.references), self.features)
-        return joined
-
-    def _judge(
-        self, findings: list[Finding], datasets: DatasetStore, window: tuple[str, str], rows: int
-    ) -> None:
-        """Warn of what may be, and stop at what may not."""
-        failed = [f for f in findings if not f.passed and f.assumption.severity == "fail"]
-        warned = [f for f in findings if not f.passed and f.assumption.severity == "warn"]
-        if warned:
-            self.log.warning("%d assumption(s) do not hold:\n%s", len(warned), summary(warned))
-        if not failed:
-            return
-        name, content = report(self.application, self.purpose, window, rows, findings)
-        key = datasets.key("assumptions", name)
-        datasets.store.put_json_if_absent(key, content)
-        raise AssumptionError(
-            f"{len(failed)} of {len(findings)} assumption(s) about the data of {self.application!r} do not hold "
-            f"({rows} rows after {window[0]} up to {window[1]}):\n{summary(failed)}\n"
-            f"Nothing was published. Full report: {datasets.store.path(key)}",
-            [finding.to_json() for finding in failed],
-        )
-
-    def _split(
-        self, times: list[int], counts: list[int], shares: dict[str, float], gap: timedelta, rows: int
-    ) -> TimeSplit:
-        if self.purpose == "prediction":
-            return whole("predict", rows)
-        return split_by_time(times, counts, shares, gap) if shares else whole("train", rows)
-
-
-def _with_features(roles: Mapping[str, Role], joined: TrainingSet | None) -> dict[str, Role]:
-    """Features stand behind the other inputs and before the targets."""
-    answers: tuple[Role, ...] = ("target", "known_at")
-    features: dict[str, Role] = dict.fromkeys(joined.references if joined else (), "feature")
-    asked = {name: role for name, role in roles.items() if role not in answers}
-    return {**asked, **features, **{name: role for name, role in roles.items() if role in answers}}
-
-
-def _features(service: str | None, joined: TrainingSet | None) -> dict[str, Any] | None:
-    if joined is None:
-        return None
-    return {"service": service, "semantics": joined.semantics, "views": list(joined.views)}
-
-
-def _sources(examples: Examples, joined: TrainingSet | None) -> tuple[dict[str, Any], ...]:
-    pins = [{"of": "examples", **pin} for pin in pin_files(examples.files)]
-    pins += [{"of": "features", **pin} for pin in pin_files(joined.files if joined else ())]
-    return tuple(pins)
-
-
-def _duration(text: str | None) -> timedelta | None:
-    from airflow_mlops.spec.values import duration
-
-    if not text:
-        return None
-    try:
-        return duration(text)
-    except ValueError as error:
-        raise SpecError(f"window {text!r} {error}; expected such as 90d, 24h or 30m") from error
+    def _reported(self, error: AssumptionError, datasets: DatasetStore) -> AssumptionError:
+        """The error with the place of its full report, which it writes."""
+        name = hashlib.sha256(str(error).encode()).hexdigest()[:16]
+        key = datasets.key("assumptions", f"{self.purpose}-{name}.json")
+        report = {"application": self.application, "message": str(error), "findings": error.failures}
+        datasets.store.put_json_if_absent(key, report)
+        return AssumptionError(f"{error} Full report: {datasets.store.path(key)}", error.failures)
 
 
 def _commit(context: Context) -> dict[str, Any]:

@@ -9,16 +9,14 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.operators.errors import airflow_errors
-from airflow_mlops.primitives.evaluation.cases import TestSummary
-from airflow_mlops.primitives.evaluation.gate import decide
-from airflow_mlops.primitives.registration.lineage import Lineage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.sdk import Context
+
+    from airflow_mlops.hooks.mlflow import MLflowHook
 
 #: Where the run keeps the decision.
 GATE_FILE = "evaluation/gate.json"
@@ -63,6 +61,10 @@ class GateModelOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Decide, say it, and keep it with the run."""
+        from airflow_mlops.hooks.mlflow import MLflowHook
+        from airflow_mlops.primitives.evaluation.cases import TestSummary
+        from airflow_mlops.primitives.evaluation.gate import decide
+
         with airflow_errors():
             candidate = json_value("candidate", self.candidate) or {}
             champion, tests = json_value("champion", self.champion), json_value("tests", self.tests)
@@ -119,6 +121,9 @@ class RegisterModelOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Register, then move the alias."""
+        from airflow_mlops.hooks.mlflow import MLflowHook
+        from airflow_mlops.primitives.registration.lineage import Lineage
+
         with airflow_errors():
             decision = json_value("decision", self.decision)
             if decision is None or "passed" not in decision:

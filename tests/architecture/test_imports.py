@@ -6,7 +6,19 @@ import json
 import subprocess
 import sys
 
-HEAVY = ("pandas", "numpy", "feast", "mlflow", "whylogs", "docker", "aiodocker", "boto3", "duckdb", "pyarrow", "scipy")
+HEAVY = (
+    "pandas",
+    "numpy",
+    "feast",
+    "mlflow",
+    "whylogs",
+    "docker",
+    "aiodocker",
+    "boto3",
+    "duckdb",
+    "pyarrow",
+    "scipy",
+)
 
 MEASURE = """
 import json, sys, time

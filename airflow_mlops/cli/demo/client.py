@@ -41,6 +41,11 @@ class AirflowClient:
         self._token = ""
         return self.call(method, path, body, **query)
 
+    def get_ui(self, path: str) -> Any:
+        """GET of a path outside the public API."""
+        self.call("GET", "/version")
+        return self._send("GET", path)
+
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
         """Start a DAG run; returns its id."""
         body = {"logical_date": None, "conf": conf}

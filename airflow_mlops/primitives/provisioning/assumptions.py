@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.primitives.provisioning.sql import identifier, literal, parquet
-from airflow_mlops.primitives.provisioning.version import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -257,21 +255,6 @@ def check_table(
     for number, row in connection.execute(query).fetchall() if query else ():
         rows.setdefault(number, []).append(json.loads(row, parse_constant=str))
     return [replace(finding, examples=tuple(rows.get(n, ()))) for n, finding in enumerate(findings)]
-
-
-def report(
-    application: str, purpose: str, window: tuple[str, str], rows: int, findings: Sequence[Finding]
-) -> tuple[str, dict[str, Any]]:
-    """The full report and a file name that follows from it."""
-    content = {
-        "application": application,
-        "purpose": purpose,
-        "window": list(window),
-        "rows": rows,
-        "findings": [finding.to_json() for finding in findings],
-    }
-    digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()
-    return f"{purpose}-{digest[:16]}.json", content
 
 
 def summary(findings: Sequence[Finding]) -> str:

@@ -140,7 +140,7 @@ class Examples:
         with source_errors(query, files):
             if query.folder is not None:
                 connection.execute(f"SET file_search_path={literal(str(query.folder))}")
-            connection.execute(f"CREATE TEMP VIEW examples AS ({sql})")
+            connection.execute(f"CREATE TEMP VIEW examples AS ({sql}\n)")  # it may end in a comment
             described = connection.execute("DESCRIBE examples").fetchall()
         examples = cls(query=query, columns={str(row[0]): str(row[1]) for row in described}, sources=files)
         examples._check()

@@ -179,11 +179,17 @@ def _visible(view: ViewPlan, between: tuple[datetime, datetime] | None) -> str:
 
 
 def _in_reach(view: ViewPlan, between: tuple[datetime, datetime] | None) -> str:
+    """Rows that any example could take."""
+    # DuckDB 1.5.6 lets a null match a null in the second and later keys of an ASOF join.
+    conditions = [f"_k{n} IS NOT NULL" for n in range(len(view.keys))]
     if between is None:
-        return "_ts IS NOT NULL"
-    first, last = (_moment(moment) for moment in between)
-    oldest = f" AND _ts >= {first} - {_span(view.ttl)}" if view.ttl else ""
-    return f"_ts <= {last}{oldest}"
+        conditions.append("_ts IS NOT NULL")
+    else:
+        first, last = (_moment(moment) for moment in between)
+        conditions.append(f"_ts <= {last}")
+        if view.ttl:
+            conditions.append(f"_ts >= {first} - {_span(view.ttl)}")
+    return " AND ".join(conditions)
 
 
 def _probe(view: ViewPlan, time: str, *, filtered: bool) -> str:

@@ -12,7 +12,6 @@ from airflow_mlops.primitives.provisioning.assumptions import (
     check_table,
     compile_check,
     parse_assumptions,
-    report,
     summary,
 )
 
@@ -106,7 +105,7 @@ def test_all_rules_are_one_query():
     assert query.count("SELECT") == query.count("FROM") == 1
 
 
-def test_the_report_names_all_and_the_summary_ten(table):
+def test_the_summary_names_ten(table):
     findings = check(table, *[{"column": "id", "between": [0, high]} for high in range(12)])
     lines = summary(findings).splitlines()
     assert len(lines) == 11
@@ -115,10 +114,7 @@ def test_the_report_names_all_and_the_summary_ten(table):
         == "  id: expected between 0 and 0, observed 98 of 100 rows outside; values from 0 to 94 e.g. {'n': 1, 'id': 1}"
     )
     assert lines[-1] == "  … and 2 more"
-    name, content = report("app", "training", ("a", "b"), 100, findings)
-    assert report("app", "training", ("a", "b"), 100, findings)[0] == name
-    assert len(content["findings"]) == 12
-    assert all(len(finding["examples"]) == 5 for finding in content["findings"])
+    assert all(len(finding.examples) == 5 for finding in findings)
 
 
 def test_a_bound_that_does_not_fit_its_column_is_the_specs_fault(table):

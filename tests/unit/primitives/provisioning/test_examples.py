@@ -79,6 +79,11 @@ def test_without_a_time_of_knowing_a_target_is_known_with_its_example(connection
     assert examples.window(connection, "training", None) == Window(day(0) - 1, day(7), as_of=day(7))
 
 
+@pytest.mark.parametrize("ending", ["; \n", " -- a comment"])
+def test_a_query_may_end_as_people_end_them(connection, ending):
+    assert opened(connection, sql=ROWS.rstrip() + ending).window(connection, "training", None).end == day(7)
+
+
 def test_rows_are_in_order_of_time_and_keys_whatever_the_source_does(connection, tmp_path):
     query = (
         "SELECT id, TIMESTAMP '2024-01-01' AS at, 1 AS late FROM (VALUES ('c'), (NULL), ('a'), ('b')) t(id)"
@@ -104,15 +109,14 @@ def test_rows_are_in_order_of_time_and_keys_whatever_the_source_does(connection,
 )
 def test_an_empty_window_says_what_there_is(connection, tmp_path, purpose, start, end, message):
     examples = opened(connection)
-    with pytest.raises(EmptyDatasetError, match=message):
-        window = examples.window(
-            connection,
-            purpose,
-            None,
-            None if start is None else day(start),
-            None if end is None else day(end),
-        )
+    first, last = (None if number is None else day(number) for number in (start, end))
+
+    def write():
+        window = examples.window(connection, purpose, None, first, last)
         examples.write(connection, purpose, window, tmp_path / "rows.parquet")
+
+    with pytest.raises(EmptyDatasetError, match=message):
+        write()
 
 
 def test_a_source_without_rows_says_so(connection):

@@ -74,7 +74,7 @@ feature_rows = st.lists(
 entity_rows = st.lists(st.fixed_dictionaries({"a": ids, "b": ids, "t": minutes}), min_size=1, max_size=15)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     entities=entity_rows,
     first=feature_rows,
@@ -184,6 +184,21 @@ def test_a_correction_is_not_seen_before_it_was_written(tmp_path):
 def test_a_late_row_about_an_older_moment_does_not_replace_a_newer_one(tmp_path):
     view = weather(tmp_path, [("JFK", 10, 11, 2.0), ("JFK", 0, 20, 1.0)])
     assert run(asked(["JFK"], [25]), [view])[0]["temp"] == 2.0
+
+
+def test_a_null_in_any_key_matches_nothing(tmp_path):
+    path = tmp_path / "pairs.parquet"
+    keys = {"a": [1, 1, None], "b": pa.array([None, 2, None], pa.int64())}
+    pq.write_table(pa.table({**keys, "time": pa.array([START] * 3, AWARE), "value": [7, 8, 9]}), path)
+    view = ViewPlan(
+        name="pairs",
+        paths=(str(path),),
+        keys=(JoinKey("a", "a"), JoinKey("b", "b")),
+        timestamp="time",
+        features=(FeatureColumn("value", "v"),),
+    )
+    examples = pa.table({"n": [0, 1, 2], **keys, "t": pa.array([START] * 3, AWARE)})
+    assert [row["v"] for row in run(examples, [view])] == [None, 8, None]
 
 
 def test_names_are_only_names(tmp_path):

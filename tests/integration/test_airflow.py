@@ -1,0 +1,233 @@
+"""The package in a real Airflow: provider, DAG files, the loop of a tiny application, and what breaks it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from airflow_mlops.hooks.mlflow import MLflowHook
+from tests.fixtures.tasks import write_examples
+
+AIRFLOW = Path(sys.executable).with_name("airflow")
+
+
+def application(name: str, data: Path, image: str, **training: object) -> str:
+    """YAML of a tiny application; JSON is YAML."""
+    return json.dumps(
+        {
+            "application": name,
+            "code": {"image": image},
+            "provisioning": {
+                "features": None,
+                "examples": {
+                    "folder": str(data),
+                    "parquet": "*.parquet",
+                    "keys": ["id"],
+                    "timestamp": "asked_at",
+                    "targets": ["answer"],
+                },
+            },
+            "training": {"run_on": "docker", "retry_delay": "1s", **training},
+            "evaluation": {"require": [{"metric": "auc", "at_least": 0.7}]},
+            "delivery": [{"batch": {}}],
+        },
+        indent=1,
+    )
+
+
+class TestProvider:
+    @pytest.fixture(scope="class")
+    def environment(self, tmp_path_factory):
+        return {**os.environ, "AIRFLOW_HOME": str(tmp_path_factory.mktemp("provider"))}
+
+    def test_airflow_lists_it_with_its_hooks(self, environment):
+        def said(*words: str) -> str:
+            done = subprocess.run(
+                [AIRFLOW, *words], env=environment, capture_output=True, text=True, check=True
+            )
+            assert "Error importing hook" not in done.stdout + done.stderr
+            return done.stdout
+
+        providers = json.loads(said("providers", "list", "--output", "json"))
+        assert "airflow-mlops" in {provider["package_name"] for provider in providers}
+        hooks = json.loads(said("providers", "hooks", "--output", "json"))
+        found = {hook["connection_type"]: hook["class"] for hook in hooks}
+        assert found["feast"] == "airflow_mlops.hooks.feast.FeastHook"
+        assert found["mlflow"] == "airflow_mlops.hooks.mlflow.MLflowHook"
+
+    def test_connection_forms_are_in_the_ui(self, airflow):
+        forms = {form["connection_type"]: form for form in airflow.client.get_ui("/ui/connections/hook_meta")}
+        assert forms["mlflow"]["standard_fields"]["host"]["title"] == "Tracking server (URL)"
+        assert "repo_path" in forms["feast"]["extra_fields"]
+        assert forms["feast"]["standard_fields"]["host"]["hidden"]
+
+
+class TestDagFiles:
+    def test_a_broken_yaml_is_an_import_error_of_its_own(self, airflow, tmp_path):
+        write_examples(tmp_path / "examples.parquet")
+        airflow.add("good", application("good", tmp_path, "tiny:1"))
+        airflow.until("good DAGs", lambda: "good__training" in airflow.dag_ids())
+        assert airflow.client.import_errors() == []
+
+        broken = application("broken", tmp_path, "tiny:1").replace('"retry_delay"', '"retry_dely"')
+        airflow.add("broken", broken)
+        (error,) = airflow.until("import error", airflow.client.import_errors)
+        assert error["filename"] == "applications/broken.py"
+        line = next(n for n, text in enumerate(broken.splitlines(), 1) if "retry_dely" in text)
+        assert f"broken.yaml:{line}" in error["stack_trace"]
+        assert "retry_delay" in error["stack_trace"]
+        assert {
+            "good__provisioning",
+            "good__training",
+            "good__delivery",
+            "good__monitoring",
+        } <= airflow.dag_ids()
+
+        airflow.remove("broken")
+        airflow.until("no import error", lambda: not airflow.client.import_errors())
+
+    def test_two_applications_of_one_name_are_refused_by_name(self, airflow, tmp_path):
+        airflow.add("first", application("twins", tmp_path, "tiny:1"))
+        airflow.add("second", application("twins", tmp_path, "tiny:1"))
+        errors = airflow.until("both errors", lambda: (e := airflow.client.import_errors())[1:] and e)
+        said = {error["filename"]: error["stack_trace"] for error in errors}
+        assert "second.yaml" in said["applications/first.py"]
+        assert "first.yaml" in said["applications/second.py"]
+        airflow.remove("first")
+        airflow.remove("second")
+        airflow.until("no import error", lambda: not airflow.client.import_errors())
+
+    def test_the_yaml_is_the_documentation_and_training_has_a_form(self, airflow, tmp_path):
+        airflow.add("shown", application("shown", tmp_path, "tiny:1"))
+        airflow.until("DAG", lambda: "shown__training" in airflow.dag_ids())
+        details = airflow.client.call("GET", "/dags/shown__training/details")
+        assert '"application": "shown"' in details["doc_md"]
+        assert set(details["params"]) == {"why", "parameters"}
+        assert airflow.client.call("GET", "/dags/shown__provisioning/details")["doc_md"] == details[
+            "doc_md"
+        ].replace(
+            "Trains for a reason, evaluates against the champion, and registers what is better.",
+            "Joins the examples with their features and publishes an immutable dataset version.",
+        )
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("no_leftovers")
+class TestLoop:
+    def test_a_worker_killed_in_the_middle_costs_nothing(
+        self, airflow, tiny_image, docker_engine, tmp_path, mlflow_server, monkeypatch
+    ):
+        """One container, one model version, and a run that succeeded."""
+        monkeypatch.setenv(*next(iter(mlflow_server.environment.items())))
+        write_examples(tmp_path / "examples.parquet")
+        training = {"deferrable": False, "parameters": {"do": "nap", "seconds": 25}}
+        airflow.add("killed", application("killed", tmp_path, tiny_image, **training))
+        airflow.until("DAG", lambda: "killed__training" in airflow.dag_ids())
+
+        with Events(docker_engine) as events:
+            run_id = airflow.client.trigger("killed__training", {"why": "a test"})
+            airflow.until("container", lambda: docker_engine.containers("mlops-killed-train"))
+            ti = airflow.until("worker", lambda: airflow.running("killed__training", run_id, "train"))
+            os.kill(worker_of(ti), signal.SIGKILL)
+            assert airflow.finish("killed__training", run_id, 240) == "success"
+        assert airflow.tries("killed__training", run_id, "train") == 2
+        assert len(events.started("mlops-killed-train")) == 1
+
+        registered = airflow.client.xcom("killed__training", run_id, "register")
+        assert registered["version"] == "1"
+        versions = MLflowHook().get_conn().search_model_versions("name = 'killed'")
+        assert [version.version for version in versions] == [1] or [v.version for v in versions] == ["1"]
+        (reason,) = airflow.client.xcom("killed__training", run_id, "collect_reasons")
+        assert (reason["kind"], reason["evidence"]["why"]) == ("on_demand", "a test")
+        assert MLflowHook().champion("killed").tags["airflow_mlops.reasons"] == "on_demand: a test"
+
+    def test_ended_by_hand_the_container_is_gone(self, airflow, tiny_image, docker_engine, tmp_path):
+        """Deferred, then marked failed: the triggerer stops and removes the container."""
+        write_examples(tmp_path / "examples.parquet")
+        training = {"parameters": {"do": "nap", "seconds": 600}, "retries": 0}
+        airflow.add("ended", application("ended", tmp_path, tiny_image, **training))
+        airflow.until("DAG", lambda: "ended__training" in airflow.dag_ids())
+        run_id = airflow.client.trigger("ended__training", {})
+        airflow.until("container", lambda: docker_engine.containers("mlops-ended-train"))
+        airflow.until(
+            "deferral", lambda: airflow.client.tasks("ended__training", run_id)["train"] == "deferred"
+        )
+        airflow.until(
+            "log of the running job",
+            lambda: "tiny train begins" in airflow.log("ended__training", run_id, "train"),
+        )
+        airflow.client.call(
+            "PATCH", f"/dags/ended__training/dagRuns/{run_id}/taskInstances/train", {"new_state": "failed"}
+        )
+        airflow.until("no container", lambda: not docker_engine.containers("mlops-ended-train"), 30)
+        assert airflow.finish("ended__training", run_id) == "failed"
+
+    def test_reasons_are_drained_answered_once_and_none_is_lost(self, airflow, tiny_image, tmp_path):
+        """A burst of alarms, one of them twice, is answered by as few runs as there are, each alarm once."""
+        write_examples(tmp_path / "examples.parquet")
+        airflow.add("burst", application("burst", tmp_path, tiny_image))
+        airflow.until("DAG", lambda: "burst__training" in airflow.dag_ids())
+        asset = airflow.until("asset", lambda: airflow.asset("burst.retraining"))
+        for number in (1, 2, 2, 3):
+            extra = {"reason": "performance", "alarm_id": f"alarm{number}", "message": f"worse {number}"}
+            airflow.client.call("POST", "/assets/events", {"asset_id": asset, "extra": extra})
+
+        def answered() -> list[str] | None:
+            runs = airflow.client.runs("burst__training")
+            if not runs or any(run["state"] not in ("success", "failed") for run in runs):
+                return None
+            taken = [
+                reason["id"]
+                for run in runs
+                for reason in airflow.client.xcom("burst__training", run["dag_run_id"], "collect_reasons")
+                or []
+            ]
+            return sorted(taken) if len(set(taken)) == 3 else None
+
+        assert airflow.until("answers", answered, 240) == ["alarm1", "alarm2", "alarm3"]
+
+
+class Events:
+    """What the engine started, by container name."""
+
+    def __init__(self, engine) -> None:
+        self._names: list[str] = []
+        command = ["docker", "events", "--filter", "event=start", "--format", "{{.Actor.Attributes.name}}"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self._names.append(line.strip())
+
+    def __enter__(self):
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_):
+        self._process.terminate()
+        self._process.wait()
+        self._reader.join(5)
+
+    def started(self, prefix: str) -> list[str]:
+        return [name for name in self._names if name.startswith(prefix)]
+
+
+def worker_of(ti_id: str) -> int:
+    """The process that runs a task instance: its title carries the id."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                title = (folder / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if title.startswith("airflow worker") and ti_id in title:
+                return int(folder.name)
+    raise AssertionError(f"no worker of {ti_id}")

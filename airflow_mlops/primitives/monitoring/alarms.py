@@ -143,9 +143,7 @@ def _say_performance(performance: Mapping[str, Any] | None) -> str:
         return f"None of {performance['rows']} predictions has a label."
     low, high = performance["interval"]
     tested = performance["tested"]
-    verdict = "as tested"
-    if performance["fired_after"] is not None:
-        verdict = "worse than tested" if performance["degraded"] else "as tested with worse spells"
+    verdict = "worse than tested" if performance["degraded"] else "as tested"
     return (
         f"{performance['loss']} {performance['mean']:.4f} ({low:.4f} to {high:.4f}) over "
         f"{performance['labelled']} labels, {verdict} ({tested['mean']:.4f}, at most {tested['bound']:.4f})."

@@ -7,8 +7,8 @@ after every label for ever, and a threshold of ``1 / rate`` gives at least ``1 /
 before a false alarm.
 
 Real losses come in spells: on a stormy day every flight is late, and for that day the model *is* worse
-than tested. The wager sees it, rightly. A new model would not help, so an alarm needs the window as a
-whole to be above the bound as well.
+than tested, but a new one would not help. So a window's labels are shown in a shuffled order (see ``labels``),
+and an alarm needs the window as a whole to be above the bound as well.
 
 Sources: I. Waudby-Smith and A. Ramdas, 2024, *Estimating means of bounded random variables by
 betting*; J. Shin, A. Ramdas and A. Rinaldo, 2024, *E-detectors: a nonparametric framework for
@@ -99,7 +99,7 @@ class PerformanceReport:
     :param tested: what the test split promised (``mean``, ``stderr``, ``rows``, ``auc``) and the ``bound``.
     :param auc: actual area under the ROC curve with ``auc_interval``; ``None`` for other than 0/1 labels.
     :param e_value: highest evidence against "as tested" in this window; ``threshold``: what an alarm needs.
-    :param fired_after: labels of this window until the threshold was crossed, by a spell or for good.
+    :param fired_after: labels of this window until the threshold was crossed.
     :param degraded: it was crossed, and the window's mean is above the bound too.
     :param state: the wager, for the next window of this model version.
     """
@@ -177,7 +177,7 @@ def expected_loss(metrics: Sequence[Mapping[str, Any]], loss: str, where: str) -
 def bet(
     observed: Floats, bound: float, state: BettingState, threshold: float, min_labels: int = 0
 ) -> BettingResult:
-    """Let the wager see a batch of losses in their order in time.
+    """Let the wager see a batch of losses, one after another.
 
     Splitting a series into batches changes nothing.
 
@@ -219,7 +219,7 @@ def measure(
     false_alarm_rate: float,
     min_labels: int,
 ) -> PerformanceReport:
-    """Measure one window, its labelled predictions given in their order in time.
+    """Measure one window.
 
     After a window that was worse than tested the wager starts anew.
 

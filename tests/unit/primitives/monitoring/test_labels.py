@@ -1,3 +1,4 @@
+import hashlib
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -49,10 +50,13 @@ def join(folder, **changes):
     return join_labels(folder / "predictions.parquet", {**EXAMPLES, "folder": str(folder), **changes})
 
 
-def test_labels_are_joined_by_key_in_order_of_time_from_a_relative_path(folder):
+SHUFFLED = sorted(range(8), key=lambda i: hashlib.sha256(str(i).encode()).hexdigest())
+
+
+def test_labels_are_joined_by_key_in_a_published_shuffled_order_from_a_relative_path(folder):
     found = join(folder)
-    assert found.prediction.tolist() == [i / 10 for i in range(8)]
-    assert found.actual.tolist() == [0, 1] * 4
+    assert found.prediction.tolist() == [i / 10 for i in SHUFFLED]
+    assert found.actual.tolist() == [i % 2 for i in SHUFFLED]
     assert found.rows == 10
     assert found.newest_known == START + timedelta(hours=11)
     assert found.usual_delay == pytest.approx(4 * 3600)
@@ -62,7 +66,8 @@ def test_labels_are_joined_by_key_in_order_of_time_from_a_relative_path(folder):
 def test_files_instead_of_sql_and_booleans_and_unknown_labels(folder, parquet):
     write_labels(folder, range(8), late=pa.array([True, False, None, True, None, False, True, True]))
     found = join(folder, sql=None, parquet=parquet)
-    assert found.actual.tolist() == [1, 0, 1, 0, 1, 1]
+    labels = {0: 1, 1: 0, 3: 1, 5: 0, 6: 1, 7: 1}
+    assert found.actual.tolist() == [labels[i] for i in SHUFFLED if i in labels]
 
 
 def test_without_a_time_of_knowing_the_example_itself_counts(folder):

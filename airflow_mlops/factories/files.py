@@ -28,7 +28,9 @@ _BUILDERS: dict[str, Callable[[ApplicationSpec], DAG]] = {
     "delivery": build_delivery_dag,
     "monitoring": build_monitoring_dag,
 }
-_APPLICATION = re.compile(rb"""^[ \t{]*["']?application["']?[ \t]*:[ \t]*["']?([A-Za-z0-9_]+)""", re.MULTILINE)
+_APPLICATION = re.compile(
+    rb"""^[ \t{]*["']?application["']?[ \t]*:[ \t]*["']?([A-Za-z0-9_]+)""", re.MULTILINE
+)
 
 
 def build_dags(spec: ApplicationSpec, only: str | None = None) -> dict[str, DAG]:

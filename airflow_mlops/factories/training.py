@@ -92,6 +92,7 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
             run_id=XComArg(train, key="run_id"),
             decision=gate.output,
             lineage=XComArg(train, key="lineage"),
+            evaluation=evaluate.output,
             mlflow_conn_id=mlflow,
             outlets=[model_asset(name)],
         )

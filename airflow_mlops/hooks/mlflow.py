@@ -314,20 +314,27 @@ class MLflowHook(BaseHook):
 
     def champion(self, model: str) -> ModelVersionInfo | None:
         """The version with the alias ``champion``; ``None`` when there is none, or no such model."""
-        from mlflow.exceptions import MlflowException
-
-        with self._calling(f"Reading the champion of model {model!r}") as client:
-            try:
-                return _info(client.get_model_version_by_alias(model, CHAMPION))
-            except MlflowException as error:
-                # MLflow calls a missing alias an invalid parameter.
-                if refused_as(error, "RESOURCE_DOES_NOT_EXIST") or (
-                    refused_as(error, "INVALID_PARAMETER_VALUE")
-                    and "alias" in str(error)
-                    and "not found" in str(error)
-                ):
-                    return None
-                raise
+        self.server.probe()
+        status, answer = self.server.get("registered-models/alias", name=model, alias=CHAMPION)
+        if status == 200:
+            found = answer["model_version"]
+            tags = {tag["key"]: tag.get("value", "") for tag in found.get("tags") or ()}
+            return ModelVersionInfo(
+                model=found["name"],
+                version=str(found["version"]),
+                run_id=found.get("run_id") or "",
+                source=found.get("source") or "",
+                tags=tags,
+            )
+        code, message = answer.get("error_code"), str(answer.get("message", ""))
+        # MLflow calls a missing alias an invalid parameter.
+        missing = code == "INVALID_PARAMETER_VALUE" and "alias" in message and "not found" in message
+        if missing or code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise TrackingError(
+            f"Reading the champion of model {model!r} failed: the MLflow server at {self.server.uri} answered "
+            f"{status}: {message[:300]}"
+        )
 
     def set_champion(self, model: str, version: str) -> None:
         """Let the alias ``champion`` name this version, whichever it named before."""

@@ -27,8 +27,8 @@ class PlanBatchOperator(BaseOperator):
     """
     Find the champion and the examples that it has not predicted yet.
 
-    Returns ``{"run_id", "model", "version", "dataset_id", "code", "window_start"}``; skipped when there is no
-    champion.
+    Returns ``{"run_id", "model", "version", "dataset_id", "code", "metrics", "window_start"}``; skipped when there is
+    no champion. ``metrics`` are those of the champion's own test split.
 
     :param application: name of the application.
     :param store: URI of the artifact store.
@@ -61,9 +61,11 @@ class PlanBatchOperator(BaseOperator):
         from airflow_mlops.hooks.mlflow import MLflowHook
         from airflow_mlops.hooks.store import DatasetStore, open_store
         from airflow_mlops.primitives.delivery.batch import next_start
+        from airflow_mlops.primitives.registration.lineage import promise_from_tags
 
         with airflow_errors():
-            champion = MLflowHook(self.mlflow_conn_id).champion(self.model)
+            mlflow = MLflowHook(self.mlflow_conn_id)
+            champion = mlflow.champion(self.model)
             if champion is None:
                 raise AirflowSkipException(
                     f"Model {self.model} has no champion: nothing can predict. Cure: run {self.application}__training."
@@ -77,6 +79,7 @@ class PlanBatchOperator(BaseOperator):
                 "model": self.model,
                 "version": champion.version,
                 "dataset_id": dataset_id,
+                "metrics": promise_from_tags(champion.tags) or mlflow.evaluation(champion.run_id),
                 "code": {**self.code, "image": digest} if digest else self.code,
                 "window_start": next_start(published_batches(store, self.application), trained_to),
             }
@@ -129,7 +132,7 @@ class PredictBatchOperator(TrainedModelOperator):
             reference_dataset_id=plan["dataset_id"],
             run_id=plan["run_id"],
             predicted_at=now.isoformat(),
-            reference={"metrics": self._mlflow().evaluation(plan["run_id"])},
+            reference={"metrics": plan["metrics"]},
         )
         store, folder = open_store(self.store), f"{self.application}/predictions/{window}"
         store.put_if_absent(f"{folder}/predictions.parquet", target)

@@ -95,10 +95,12 @@ class RegisterModelOperator(BaseOperator):
     :param run_id: the MLflow run that trained it.
     :param decision: what :class:`GateModelOperator` returned.
     :param lineage: see :class:`~airflow_mlops.primitives.registration.lineage.Lineage`; tags of the version.
+    :param evaluation: ``metrics`` of the test split; those of the whole split go with the version, as the promise
+        that monitoring holds it to.
     :param mlflow_conn_id: Airflow connection of type ``mlflow``.
     """
 
-    template_fields: Sequence[str] = ("model", "run_id", "decision", "lineage")
+    template_fields: Sequence[str] = ("model", "run_id", "decision", "lineage", "evaluation")
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class RegisterModelOperator(BaseOperator):
         run_id: Any,
         decision: Any,
         lineage: Any = None,
+        evaluation: Any = None,
         mlflow_conn_id: str = "mlflow_default",
         **kwargs: Any,
     ) -> None:
@@ -117,6 +120,7 @@ class RegisterModelOperator(BaseOperator):
         self.run_id = run_id
         self.decision = decision
         self.lineage = lineage
+        self.evaluation = evaluation
         self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
@@ -134,12 +138,19 @@ class RegisterModelOperator(BaseOperator):
                 {"application": self.application, **(json_value("lineage", self.lineage) or {})}
             )
             mlflow = MLflowHook(self.mlflow_conn_id)
-            version = mlflow.register_model(self.model, self.run_id, tags=lineage.to_tags())
+            version = mlflow.register_model(
+                self.model, self.run_id, tags={**lineage.to_tags(), **self._promise()}
+            )
             is_champion = self._promote(mlflow, version)
             self.log.info(
                 "Model %s version %s: %s", self.model, version, mlflow.model_url(self.model, version)
             )
             return {"model": self.model, "version": version, "run_id": self.run_id, "champion": is_champion}
+
+    def _promise(self) -> dict[str, str]:
+        from airflow_mlops.primitives.registration.lineage import promise_to_tags
+
+        return promise_to_tags((json_value("evaluation", self.evaluation) or {}).get("metrics") or [])
 
     def _promote(self, mlflow: MLflowHook, version: str) -> bool:
         champion = mlflow.champion(self.model)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from airflow_mlops.cli.demo.client import AirflowClient
-from airflow_mlops.cli.demo.home import IMAGE, DemoHome, build_image, engine_answers
+from airflow_mlops.cli.demo.home import IMAGE, DemoHome, build_image, engine_answers, remove_jobs
 from airflow_mlops.cli.demo.servers import AirflowSettings, airflow_server, mlflow_server
 from airflow_mlops.cli.demo.story import MONTHS, Month, Story
 from airflow_mlops.exceptions import MLOpsError
@@ -115,6 +115,7 @@ def _servers(home: DemoHome, run_on: str) -> Iterator[tuple[AirflowSettings, str
     finally:
         airflow.stop()
         mlflow.stop()
+        remove_jobs(home)
 
 
 @contextmanager

@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_mlops.exceptions import MLOpsError
 
+APPLICATION = "flight_delay"
 IMAGE = "flight-delay:1.0.0"
 LOCAL_BASE = "airflow-mlops-base:3.11"
 PUBLIC_BASE = "python:3.11-slim"
@@ -98,6 +100,27 @@ def build_image(project: Path, log: Path) -> None:
         str(project),
     ]
     _logged(command, log)
+
+
+def remove_jobs(home: DemoHome) -> None:
+    """Stop and remove what an interrupted demo left running; a later run starts those jobs again."""
+    from airflow_mlops.exceptions import RunnerError
+    from airflow_mlops.runners import get_runner
+
+    root = home.store / APPLICATION / "jobs"
+    if root.is_dir():
+        runner = get_runner("process", root=str(root))
+        for folder in root.iterdir():
+            with suppress(RunnerError):
+                runner.stop(folder.name)
+                runner.cleanup(folder.name)
+    if engine_answers():
+        ours = f"label=ai.airflow-mlops.application={APPLICATION}"
+        listed = subprocess.run(
+            ["docker", "ps", "-aq", "--filter", ours], capture_output=True, text=True, check=False
+        )
+        if ids := listed.stdout.split():
+            _docker("rm", "--force", "--volumes", *ids)
 
 
 def _base_image(project: Path, log: Path) -> str:

@@ -79,11 +79,13 @@ class Server:
             time.sleep(0.5)
 
     def stop(self, grace: float = 20) -> None:
-        """SIGINT, as from a terminal; SIGKILL to the whole group for what is left after ``grace`` seconds."""
+        """SIGINT to the process, which ends its children; signals to the whole group for what is left then."""
         if self.process is None:
             return
         group = self.process.pid
-        for number, seconds in ((signal.SIGINT, grace), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        for number, seconds in ((0, grace), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
             _signal_group(group, number)
             if self._ended(group, seconds):
                 break

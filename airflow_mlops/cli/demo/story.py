@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from airflow_mlops.cli.demo.client import AirflowClient
-from airflow_mlops.cli.demo.home import DemoError, DemoHome
+from airflow_mlops.cli.demo.home import APPLICATION, DemoError, DemoHome
 
-APPLICATION = "flight_delay"
 MONTHS = [f"2013-{month:02}" for month in range(1, 13)]
 FIRST_PREDICTED = 2
 _OVER = ("success", "failed")
@@ -69,7 +68,8 @@ class Story:
     def _first_model(self) -> None:
         if self._training_runs():
             return
-        for month in MONTHS[:FIRST_PREDICTED]:
+        # The first month was there when the feature store was made.
+        for month in MONTHS[1:FIRST_PREDICTED]:
             self._say(f"{month}  its flights and outcomes arrive")
             self._land("schedule", month)
             self._land("landings", month)

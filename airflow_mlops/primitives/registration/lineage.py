@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 #: In front of every tag of ours in MLflow.
 PREFIX = "airflow_mlops."
 #: Characters of a tag; MLflow takes 5,000 on every back end.
 TAG_LIMIT = 5000
+#: Tag of a model version with the metrics of its test split.
+PROMISE_TAG = f"{PREFIX}test_metrics"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,22 @@ class Lineage:
             for name, value in values.items()
             if value not in ("", None)
         }
+
+
+def promise_to_tags(metrics: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The test metrics that a model version promises, as its tag; without slices, to fit into one.
+
+    :param metrics: entries of ``metrics.json``.
+    """
+    whole = [dict(metric) for metric in metrics if not metric.get("slice") and "step" not in metric]
+    text = json.dumps(whole, separators=(",", ":"))
+    return {PROMISE_TAG: text} if whole and len(text) <= TAG_LIMIT else {}
+
+
+def promise_from_tags(tags: Mapping[str, str]) -> list[dict[str, Any]] | None:
+    """Read what :func:`promise_to_tags` wrote; ``None`` when the version carries no promise."""
+    text = tags.get(PROMISE_TAG)
+    return None if text is None else list(json.loads(text))
 
 
 def parameters_digest(parameters: Mapping[str, Any]) -> str:

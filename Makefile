@@ -2,7 +2,8 @@
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
-UV     := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+# Run, not only found: a shim of pyenv may be on PATH with nothing behind it.
+UV     := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 
 .PHONY: help env demo test check format bench clean
 

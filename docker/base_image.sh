@@ -36,7 +36,8 @@ fi
 command -v "$python" >/dev/null || fail "no $python on PATH: set PYTHON to a Python 3.11 or later"
 
 # Facts of the interpreter itself, also when $python is a pyenv shim or belongs to a virtual environment.
-base="$("$python" -c 'import sys; print(getattr(sys, "_base_executable", None) or sys.executable)')"
+base="$("$python" -c 'import sys; print(getattr(sys, "_base_executable", None) or sys.executable)')" \
+  || fail "$python cannot run (see above): set PYTHON to another one"
 facts="$("$base" -I -c '
 import os, site, sys, sysconfig
 print("version=%d.%d" % sys.version_info[:2])
@@ -50,7 +51,7 @@ value() { sed -n "s/^$1=//p" <<<"$facts"; }
 version="$(value version)"; binary="$(value binary)"; stdlib="$(value stdlib)"; packages="$(value packages)"
 
 root="$(mktemp -d)"
-trap 'rm -rf "$root"' EXIT
+trap 'rm -rf "$root" "$root.tar"' EXIT
 chmod 755 "$root"
 
 # The layout of /bin, /lib, ... follows the host, so that a library is found where its host path says.
@@ -144,7 +145,8 @@ PATH="$PATH:/usr/sbin:/sbin" ldconfig -r "$root" 2>/dev/null || true
   tar -C "$root" --exclude='./home/model' --owner=0 --group=0 --numeric-owner -cf "$root.tar" .
   tar -C "$root" --owner=1000 --group=1000 --numeric-owner -rf "$root.tar" ./home/model
 }
-trap 'rm -rf "$root" "$root.tar"' EXIT
+# Under another name until it has run: nobody takes a broken image for one that "is there already".
+trial="airflow-mlops-base-trial:$$"
 docker import \
   -c 'ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin' \
   -c 'ENV LANG=C.UTF-8 PYTHONUNBUFFERED=1' \
@@ -152,7 +154,9 @@ docker import \
   -c 'ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore' \
   -c "LABEL ai.airflow-mlops.base=python$version" \
   -c 'CMD ["python"]' \
-  "$root.tar" "$tag" >/dev/null
-docker run --rm --network none --user 1000:1000 "$tag" python -c 'import ctypes, hashlib, lzma, sqlite3, ssl, zlib, pip' \
-  || fail "$tag was made, but its Python does not run (see above)"
+  "$root.tar" "$trial" >/dev/null
+docker run --rm --network none --user 1000:1000 "$trial" python -c 'import ctypes, hashlib, lzma, sqlite3, ssl, zlib, pip' \
+  || { docker rmi "$trial" >/dev/null; fail "the Python of the image does not run (see above): set PYTHON to another one"; }
+docker tag "$trial" "$tag"
+docker rmi "$trial" >/dev/null
 echo "$tag: Python $version, $(docker image inspect --format '{{.Size}}' "$tag" | awk '{ printf "%.0f MB", $1 / 1e6 }')"

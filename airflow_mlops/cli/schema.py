@@ -1,19 +1,26 @@
-"""``airflow-mlops schema``: the JSON schema, for completion in editors."""
+"""``airflow-mlops schema``: the JSON schema, for completion in editors, or the reference of the YAML."""
 
 from __future__ import annotations
 
 import argparse
 
 from airflow_mlops.cli.report import print_json
-from airflow_mlops.spec import json_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command understands: nothing."""
+    """Say what the command understands."""
+    parser.add_argument("--markdown", action="store_true", help="print the reference of all keys instead")
     parser.epilog = "Begin a YAML file with  # yaml-language-server: $schema=PATH  to use it in an editor."
 
 
-def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001
-    """Print the schema."""
+def run(arguments: argparse.Namespace) -> int:
+    """Print the schema, or the reference."""
+    if arguments.markdown:
+        from airflow_mlops.spec.reference import markdown
+
+        print(markdown(), end="")
+        return 0
+    from airflow_mlops.spec import json_schema
+
     print_json(json_schema())
     return 0

@@ -36,7 +36,7 @@ def check_output(paths: Paths) -> list[str]:
 def _metrics_problems(paths: Paths) -> list[str]:
     try:
         metrics = json.loads(paths.metrics.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return [f"expected JSON: {error}"]
     if not isinstance(metrics, list):
         return [f"expected a list, got {type(metrics).__name__}"]

@@ -55,7 +55,8 @@ def execute(model_code: type[ModelCode], command: str, paths: Paths | None = Non
     :returns: the exit code of the contract; the reason of a failure is in ``output/failure``.
     """
     if command == "describe":
-        print(json.dumps(model_code.describe(), allow_nan=False), flush=True)
+        # In short lines: whoever reads them out of a log may get long ones cut.
+        print(json.dumps(model_code.describe(), indent=1, allow_nan=False), flush=True)
         return 0
     paths = paths or Paths.from_environment()
     try:

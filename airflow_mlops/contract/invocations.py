@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from airflow_mlops.contract.failures import DataError
 
 FORMATS = ("dataframe_split", "dataframe_records", "inputs")
 MAX_ROWS = 10_000
+LONGEST_INTEGER = 300
+"""Characters; a double holds no longer one."""
 
 
 def parse_invocation(body: bytes) -> list[dict[str, Any]]:
@@ -39,7 +42,7 @@ def parse_invocation(body: bytes) -> list[dict[str, Any]]:
 
 def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body, parse_constant=_constant)
+        return json.loads(body, parse_constant=_constant, parse_float=_float, parse_int=_int)
     except DataError:
         raise
     except (ValueError, RecursionError) as error:
@@ -48,9 +51,26 @@ def _parse(body: bytes) -> Any:
 
 def _constant(name: str) -> None:
     if name != "NaN":
-        raise DataError(
-            f"The body has the value {name}; expected finite numbers, or null where one is missing."
-        )
+        raise _not_finite(name)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _not_finite(text)
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > LONGEST_INTEGER:
+        raise _not_finite(text)
+    return int(text)
+
+
+def _not_finite(text: str) -> DataError:
+    return DataError(
+        f"The body has the value {_cut(text)}; expected finite numbers, or null where one is missing."
+    )
 
 
 def _from_split(value: Any) -> list[dict[str, Any]]:

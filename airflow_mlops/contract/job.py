@@ -177,7 +177,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ParameterError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ParameterError(f"{path}: expected a JSON object, got {type(content).__name__}.")

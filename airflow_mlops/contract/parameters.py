@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from airflow_mlops.contract.failures import ParameterError
+from airflow_mlops.contract.results import is_finite
 
 Properties = Mapping[str, Mapping[str, Any]]
 
@@ -76,7 +76,10 @@ def check_parameters(
         if name in given:
             if problem := _problem(given[name], schema):
                 problems.append(f"{name} {problem}")
-            values[name] = float(given[name]) if _is_integral(given[name], schema) else given[name]
+            elif schema["type"] == "number":
+                values[name] = float(given[name])
+            else:
+                values[name] = given[name]
         elif "default" in schema:
             values[name] = schema["default"]
         elif require:
@@ -102,7 +105,7 @@ def _parse(value: Any, kind: str) -> Any:
         return value
     try:
         parsed = json.loads(value.lower() if kind == "boolean" else value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
     return parsed if isinstance(parsed, _TYPES[kind]) else value
 
@@ -113,16 +116,12 @@ def _unknown(name: str, properties: Properties) -> str:
     return f"{name} is not known ({hint})"
 
 
-def _is_integral(value: Any, schema: Mapping[str, Any]) -> bool:
-    return schema["type"] == "number" and isinstance(value, int) and not isinstance(value, bool)
-
-
 def _problem(value: Any, schema: Mapping[str, Any]) -> str:
     """What is wrong with the value, or the empty string."""
     kind = schema["type"]
     right_type = isinstance(value, _TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
-    if right_type and isinstance(value, float) and not math.isfinite(value):
-        right_type = False
+    if kind == "number":
+        right_type = is_finite(value)
     enum = schema.get("enum")
     if (
         not right_type

@@ -7,6 +7,8 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.contract.results import is_finite
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -48,7 +50,7 @@ def parse_progress(line: str) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(line[len(PREFIX) :])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict):
         return None
@@ -57,14 +59,10 @@ def parse_progress(line: str) -> dict[str, Any] | None:
         "metrics": {
             str(name): float(value)
             for name, value in (metrics.items() if isinstance(metrics, dict) else ())
-            if _is_number(value)
+            if is_finite(value)
         }
     }
     for key in ("step", "total"):
-        if _is_number(content.get(key)):
+        if is_finite(content.get(key)):
             result[key] = int(content[key])
     return result
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -65,14 +65,14 @@ def metric_problems(metric: object) -> list[str]:
     name = metric.get("name")
     if not isinstance(name, str) or not 0 < len(name) <= _NAME_LENGTH:
         problems.append(f"name: expected a string of 1 to {_NAME_LENGTH} characters, got {name!r}")
-    if not _is_finite(metric.get("value")):
+    if not is_finite(metric.get("value")):
         problems.append(f"value: expected a finite number, got {metric.get('value')!r}")
-    if "stderr" in metric and (not _is_finite(metric["stderr"]) or metric["stderr"] < 0):
+    if "stderr" in metric and (not is_finite(metric["stderr"]) or metric["stderr"] < 0):
         problems.append(f"stderr: expected a finite number of at least 0, got {metric['stderr']!r}")
     problems += [
         f"{key}: expected a whole number, got {metric[key]!r}"
         for key in ("step", "n")
-        if key in metric and (not isinstance(metric[key], int) or isinstance(metric[key], bool))
+        if key in metric and not _is_whole(metric[key])
     ]
     problems += [
         f"{key}: expected a string, got {metric[key]!r}"
@@ -110,5 +110,15 @@ def write_text(path: Path, text: str) -> None:
     half.replace(path)
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def is_finite(value: object) -> bool:
+    """Whether a JSON value is a number that a double can hold; an integer of 400 digits is not."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

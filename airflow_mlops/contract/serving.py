@@ -24,9 +24,13 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 8 * 1024**2
 _MAX_IN_FLIGHT = 32
+_MAX_CONNECTIONS = 256
 _IDLE_SECONDS = 30
+_BODY_SECONDS = 30.0
 _DRAIN_SECONDS = 2.0
 _DEFAULT_PORT = 8080
+_PIECE = 64 * 1024
+_LENGTH = re.compile(r"[0-9]{1,15}")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 
 
@@ -60,7 +64,26 @@ class ModelServer(ThreadingHTTPServer):
         self.model = model
         self.model_version = model_version
         self.slots = threading.BoundedSemaphore(_MAX_IN_FLIGHT)
+        self.connections = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread for each connection, up to a limit; one more is closed at once."""
+        if not self.connections.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self.connections.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer the requests of one connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.connections.release()
 
     def drain(self, seconds: float = _DRAIN_SECONDS) -> None:
         """Let the requests that are being answered finish."""
@@ -153,17 +176,36 @@ class _Handler(BaseHTTPRequestHandler):
             raise RequestError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type: expected application/json, got {kind}."
             )
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal():
-            raise RequestError(HTTPStatus.LENGTH_REQUIRED, "Content-Length: expected the body's bytes.")
-        if int(length) > MAX_BYTES:
+        # Two lengths, or a length and chunks: a proxy in front may take the body's end to be elsewhere.
+        lengths = self.headers.get_all("Content-Length", [])
+        if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]) or "Transfer-Encoding" in self.headers:
+            raise RequestError(HTTPStatus.LENGTH_REQUIRED, "Content-Length: expected the body's bytes, once.")
+        length = int(lengths[0])
+        if length > MAX_BYTES:
             raise RequestError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body has {length} bytes; at most {MAX_BYTES}."
             )
-        body = self.rfile.read(int(length))
-        if len(body) != int(length):
+        body = self._receive(length)
+        if len(body) != length:
             raise RequestError(HTTPStatus.BAD_REQUEST, f"Expected {length} bytes, got {len(body)}.")
         return body
+
+    def _receive(self, length: int) -> bytes:
+        """So many bytes, or fewer if the client ends; a slow client must not hold a slot for long."""
+        until, body = time.monotonic() + _BODY_SECONDS, bytearray()
+        try:
+            while len(body) < length:
+                self.connection.settimeout(max(0.001, until - time.monotonic()))
+                piece = self.rfile.read1(min(_PIECE, length - len(body)))
+                if not piece:
+                    break
+                body += piece
+        except TimeoutError as error:
+            raise RequestError(
+                HTTPStatus.REQUEST_TIMEOUT, f"The body took longer than {_BODY_SECONDS:.0f} s."
+            ) from error
+        self.connection.settimeout(_IDLE_SECONDS)
+        return bytes(body)
 
     def _predict(self, rows: list[dict[str, Any]]) -> list[Any]:
         predictions = self.server.code.serve(self.server.model, rows)

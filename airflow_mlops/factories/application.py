@@ -12,6 +12,9 @@ from airflow_mlops.exceptions import SpecError
 if TYPE_CHECKING:
     from airflow_mlops.spec import ApplicationSpec
 
+#: Tries after the first of a task that only keeps the books, even where a training has none.
+BOOKKEEPING_RETRIES = 3
+
 _START = datetime(2024, 1, 1, tzinfo=UTC)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_mlops.assets import predictions_asset, retraining_asset
-from airflow_mlops.factories.application import application_dag, examples_of
+from airflow_mlops.factories.application import BOOKKEEPING_RETRIES, application_dag, examples_of
 from airflow_mlops.factories.schedules import schedule_of
 from airflow_mlops.operators.monitoring import (
     DecideRetrainingOperator,
@@ -48,6 +48,8 @@ def build_monitoring_dag(spec: ApplicationSpec) -> DAG:
             task_id="raise_alarm",
             decision=decide.output,
             outlets=[retraining_asset(spec.application)],
+            # The event leaves with the task's success: an alarm must not hang on a worker's luck.
+            retries=max(spec.training.retries, BOOKKEEPING_RETRIES),
             **place,
         )
         profile >> measure >> decide

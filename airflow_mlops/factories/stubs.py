@@ -39,12 +39,20 @@ def write_stubs(folder: str | Path, *, check: bool = False) -> list[tuple[Path, 
         path for path in folder.iterdir() if path.suffix in (".yaml", ".yml") and path.stem != _DEFAULTS
     )
     wanted = {path.with_suffix(".py") for path in yamls}
-    done: list[tuple[Path, Action]] = [(stub, _ensure(stub, check=check)) for stub in sorted(wanted)]
+    done: list[tuple[Path, Action]] = []
+    foreign: list[SpecError] = []
+    for stub in sorted(wanted):
+        try:
+            done.append((stub, _ensure(stub, check=check)))
+        except SpecError as error:
+            foreign.append(error)  # the other applications need their stubs all the same
     for stub in sorted(folder.glob("*.py")):
         if stub not in wanted and stub.read_text(errors="replace").startswith(_MARK):
             if not check:
                 stub.unlink(missing_ok=True)
             done.append((stub, "removed"))
+    if foreign:
+        raise SpecError("\n".join(map(str, foreign)))
     return done
 
 

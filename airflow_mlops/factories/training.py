@@ -8,6 +8,7 @@ from airflow.sdk import TriggerRule, XComArg
 
 from airflow_mlops.assets import dataset_asset, model_asset, retraining_asset
 from airflow_mlops.factories.application import (
+    BOOKKEEPING_RETRIES,
     application_dag,
     code_of,
     model_code_arguments,
@@ -96,8 +97,20 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
             mlflow_conn_id=mlflow,
             outlets=[model_asset(name)],
         )
-        answered = AnswerReasonsOperator(task_id="answer_reasons", application=name, decision=gate.output)
-        rearm = RearmOperator(task_id="rearm", application=name, pending=answered.output)
+        answered = AnswerReasonsOperator(
+            task_id="answer_reasons",
+            application=name,
+            reasons=reasons.output,
+            decision=gate.output,
+            registered=register.output,
+            retries=max(spec.training.retries, BOOKKEEPING_RETRIES),
+        )
+        rearm = RearmOperator(
+            task_id="rearm",
+            application=name,
+            pending=answered.output,
+            retries=max(spec.training.retries, BOOKKEEPING_RETRIES),
+        )
 
         # What a task returns joins it to the next one; only these hand nothing over.
         reasons >> [dataset, description]

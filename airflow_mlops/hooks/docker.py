@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from airflow_mlops.contract.paths import CONTRACT_VERSION
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotFoundError, RunnerError
 from airflow_mlops.hooks.docker_address import EngineAddress, engine_address
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 #: Every image of model code carries it.
 CONTRACT_LABEL = "ai.airflow-mlops.contract"
-CONTRACT_VERSION = "1"
 #: Seconds for one answer of the engine.
 TIMEOUT = 60
 #: Seconds for the answer that follows an upload or a removal: the engine writes or deletes gigabytes first.
@@ -176,7 +176,7 @@ class DockerEngineHook(BaseHook):
         """
         image = self.image(reference)
         version = image.labels.get(CONTRACT_LABEL)
-        if version != CONTRACT_VERSION:
+        if version != str(CONTRACT_VERSION):
             found = f"has {version!r}" if version else "has no such label"
             raise ContractError(
                 f"Image {reference!r} must carry the label {CONTRACT_LABEL}={CONTRACT_VERSION}; it {found}. Cure: "

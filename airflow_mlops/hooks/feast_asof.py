@@ -29,7 +29,7 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from airflow_mlops.exceptions import FeatureStoreError, SourceError
 from airflow_mlops.primitives.provisioning.point_in_time import FeatureColumn, JoinKey, ViewPlan, compile_join
 from airflow_mlops.primitives.provisioning.sources import check_columns, find_files
-from airflow_mlops.primitives.provisioning.sql import identifier, literal
+from airflow_mlops.primitives.sql import identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -273,6 +273,7 @@ def _plan(view: FeatureView, refs: Sequence[str], repo_path: Path | None, full_n
             "files (FileSource). Use the offline store of that source in feature_store.yaml"
         )
     columns = {feast: column for column, feast in source.field_mapping.items()}
+    created = source.created_timestamp_column
     used = view.projection.name_to_use()  # type: ignore[no-untyped-call]
     label = view.projection.name_alias or view.name
     names = [ref.split(":", 1)[1] for ref in refs if ref.split(":", 1)[0] == used]
@@ -291,7 +292,7 @@ def _plan(view: FeatureView, refs: Sequence[str], repo_path: Path | None, full_n
             if key.name != "__dummy_id"
         ),
         timestamp=columns.get(source.timestamp_field, source.timestamp_field),
-        created=source.created_timestamp_column or None,
+        created=columns.get(created, created) or None,
         ttl=view.ttl or ViewPlan.ttl,
         features=tuple(
             FeatureColumn(columns.get(name, name), f"{label}__{name}" if full_names else name)

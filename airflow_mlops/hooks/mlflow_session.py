@@ -144,7 +144,7 @@ class TrackingServer:
             answer = requests.get(
                 f"{self.uri}/api/2.0/mlflow/{path}", query, headers=headers, timeout=20, verify=_verify()
             )
-            if answer.status_code in {401, 403, *_AWAY_STATUS}:
+            if answer.status_code in (401, 403, 429) or answer.status_code >= 500:
                 answer.raise_for_status()
             return answer.status_code, answer.json()
         except requests.exceptions.RequestException as error:
@@ -221,6 +221,12 @@ def _translation(server: TrackingServer, doing: str, error: Exception) -> Tracki
         return server.unavailable(f"{doing} failed: {_short(error)}")
     if code is None and response is None:
         return TrackingError(f"{doing} failed before MLflow was asked: {_short(error)}")
+    if (status or 0) >= 500 or _is_servers_own(error):
+        # A locked database, a full disk: no reason to throw away what a job has trained for hours.
+        return TrackingUnavailable(
+            f"{doing} failed: the MLflow server {where} had an error of its own: {_short(error)}. "
+            "Cure: its log says why; the task can be retried then."
+        )
     if code in _AWAY_CODES:
         # MLflow wraps failures of file transfers in errors without a cause: ask the server itself.
         try:
@@ -228,6 +234,12 @@ def _translation(server: TrackingServer, doing: str, error: Exception) -> Tracki
         except TrackingUnavailable as away:
             return away
     return TrackingError(f"{doing} failed: the MLflow server {where} answered: {_short(error)}")
+
+
+def _is_servers_own(error: BaseException) -> bool:
+    from mlflow.exceptions import RestException
+
+    return isinstance(error, RestException) and refused_as(error, "INTERNAL_ERROR")
 
 
 def _is_transport(error: BaseException) -> bool:

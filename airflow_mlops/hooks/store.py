@@ -144,11 +144,19 @@ class FileStore:
         return _etag(data)
 
     def list(self, prefix: str = "") -> list[str]:
-        """Keys that begin with ``prefix``, sorted."""
+        """Keys that begin with ``prefix``, sorted.
+
+        :raises StoreError: a folder cannot be read; what is in it must not pass for absent.
+        """
+
+        def stop(error: OSError) -> None:
+            if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                raise StoreError(f"cannot list {error.filename}: {error.strerror or error}") from error
+
         folder, _, _ = prefix.rpartition("/")
         base = self.path(folder) if folder else self.root
         keys: list[str] = []
-        for where, folders, files in os.walk(base):
+        for where, folders, files in os.walk(base, onerror=stop):
             folders[:] = [name for name in folders if not name.startswith(".")]
             inside = Path(where).relative_to(self.root).as_posix()
             start = "" if inside == "." else inside + "/"

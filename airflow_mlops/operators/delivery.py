@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_mlops.exceptions import ContractError
+from airflow_mlops.exceptions import ContractError, TrackingError
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.evaluation import TrainedModelOperator
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.hooks.store import FileStore
+    from airflow_mlops.primitives.delivery.batch import PredictionBatch
     from airflow_mlops.runners.base import JobState
 
 
@@ -71,7 +71,13 @@ class PlanBatchOperator(BaseOperator):
                     f"Model {self.model} has no champion: nothing can predict. Cure: run {self.application}__training."
                 )
             store = open_store(self.store)
-            dataset_id = champion.tags["airflow_mlops.dataset_id"]
+            dataset_id = champion.tags.get("airflow_mlops.dataset_id")
+            if not dataset_id:
+                raise TrackingError(
+                    f"Version {champion.version} of model {self.model}, the champion, has no tag airflow_mlops.dataset_id: "
+                    f"nobody knows what it was trained on. Cure: give the alias to a version that {self.application}"
+                    "__training registered, or set the tag."
+                )
             trained_to = DatasetStore(store, self.application).manifest(dataset_id).window[1]
             digest = champion.tags.get("airflow_mlops.image_digest")
             return {
@@ -91,10 +97,26 @@ class PredictBatchOperator(TrainedModelOperator):
 
     ``predictions/<window>/predictions.parquet`` holds the keys, ``request_id``, the example's time, ``prediction``,
     ``predicted_at`` and ``model_version``; ``meta.json`` beside it is written last and makes the batch exist.
+    Skipped when a later run has predicted these examples since: somebody cleared a task of an old run.
     """
 
     command: ClassVar[str] = "predict"
     split: ClassVar[str] = "predict"
+
+    def execute(self, context: Context) -> Any:
+        """Predict, unless it has been done."""
+        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.primitives.delivery.batch import overtaken_by
+
+        with airflow_errors():
+            published = published_batches(open_store(self.store), self.application)
+        start, end = self.dataset["window"]
+        if batch := overtaken_by(published, start, end):
+            raise AirflowSkipException(
+                f"Examples after {start} have been predicted since this run was planned, in batch {batch}. "
+                "Cure: start a new run, or clear plan_batch too."
+            )
+        return super().execute(context)
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
         """Check the predictions against the examples and publish them."""
@@ -134,16 +156,24 @@ class PredictBatchOperator(TrainedModelOperator):
             predicted_at=now.isoformat(),
             reference={"metrics": plan["metrics"]},
         )
-        store, folder = open_store(self.store), f"{self.application}/predictions/{window}"
-        store.put_if_absent(f"{folder}/predictions.parquet", target)
-        created = store.put_if_absent(f"{folder}/meta.json", batch.to_json())
+        created = _publish(open_store(self.store), batch, target)
         self.log.info(
             "%s %d predictions of %s", "Published" if created else "Already published", rows, window
         )
         return {"window_id": window, "rows": rows, "model_version": plan["version"], "created": created}
 
 
+def _publish(store: FileStore, batch: PredictionBatch, predictions: Path) -> bool:
+    folder = f"{batch.application}/predictions/{batch.window_id}"
+    file, meta = f"{folder}/predictions.parquet", f"{folder}/meta.json"
+    if not store.put_if_absent(file, predictions) and not store.exists(meta):
+        # Left by a try that died before meta.json, perhaps by another champion's.
+        _, etag = store.read_versioned(file)
+        store.compare_and_set(file, predictions.read_bytes(), etag)
+    return store.put_if_absent(meta, batch.to_json())
+
+
 def published_batches(store: FileStore, application: str) -> list[dict[str, Any]]:
     """Metadata of all published batches, oldest first."""
     keys = [key for key in store.list(f"{application}/predictions/") if key.endswith("/meta.json")]
-    return [json.loads(store.read(key) or b"{}") for key in keys]
+    return [store.read_json(key) for key in keys]

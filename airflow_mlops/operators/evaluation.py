@@ -104,11 +104,14 @@ class EvaluateChampionOperator(TrainedModelOperator):
         self._find_champion()
         return super().execute(context)
 
-    def complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Find the champion again: another process waited."""
-        if self.training is None:
-            self._find_champion()
-        return super().complete(context, event)
+    def carried(self) -> dict[str, Any]:
+        """The champion that is being evaluated, whoever may be it when the job has ended."""
+        return {"training": self.training}
+
+    def complete(self, context: Context, event: dict[str, Any], job: str, carried: dict[str, Any]) -> Any:
+        """Go on with that champion."""
+        self.training = carried["training"]
+        return super().complete(context, event, job, carried)
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
         """Return the metrics; the champion's own run stays as it was."""

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowTaskTimeout,
+    TaskDeferralTimeout,
+)
 
 from airflow_mlops.exceptions import ContractError, MLOpsError
 from airflow_mlops.operators.errors import airflow_errors
@@ -79,7 +84,7 @@ class ModelCodeOperator(BaseOperator):
         self.paradigm = paradigm
         self.job_timeout = job_timeout
         self.deferrable = deferrable
-        self._job_name: str | None = None
+        self._job_name = ""
 
     # What a command adds -----------------------------------------------------------------------
 
@@ -94,6 +99,10 @@ class ModelCodeOperator(BaseOperator):
     def take_over(self, context: Context, output: Path, state: JobState) -> Any:
         """Keep what the job wrote below ``output`` and return plain JSON."""
         raise NotImplementedError
+
+    def carried(self) -> dict[str, Any]:
+        """What ``execute`` found out and :meth:`complete` needs again, in another process: JSON values."""
+        return {}
 
     # The life of a job -------------------------------------------------------------------------
 
@@ -111,6 +120,8 @@ class ModelCodeOperator(BaseOperator):
                     runner=self._runner_kind, options=self._runner_options, name=name, deadline=deadline
                 ),
                 method_name=self.complete.__name__,
+                # The name depends on the number of retries, which may be edited while the job runs.
+                kwargs={"job": name, "carried": self.carried()},
             )
         try:
             with airflow_errors():
@@ -118,36 +129,52 @@ class ModelCodeOperator(BaseOperator):
         except AirflowTaskTimeout:
             self.on_kill()
             raise
-        return self.complete(context, {"status": "timeout" if state.status == "running" else state.status})
+        event = {"status": "timeout" if state.status == "running" else state.status}
+        return self.complete(context, event, name, self.carried())
 
-    def complete(self, context: Context, event: dict[str, Any]) -> Any:
+    def complete(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        job: str,
+        carried: dict[str, Any],  # noqa: ARG002
+    ) -> Any:
         """Judge the finished job, take over what it wrote, and remove it.
 
         The event only wakes this method: what happened is asked of the engine.
         """
         from airflow_mlops.primitives.training.outcome import classify
 
-        name = self._job_name = self.job_name(context)
+        name = self._job_name = job
         with airflow_errors(), tempfile.TemporaryDirectory(prefix="mlops-") as folder:
             runner, output = self._runner(), Path(folder)
             state = runner.inspect(name)
             if state.status in ("created", "running"):
                 self._give_up(runner, name, event)
-            if state.status == "exited":
-                runner.collect(name, self.collected if state.exit_code == 0 else ("output",), output)
-            outcome = classify(state.to_dict(), read_text(output / "output/failure"))
-            if outcome.kind != "success" and not self.accepts(outcome.kind, output):
-                runner.cleanup(name)
-                failure = AirflowFailException if outcome.final else AirflowException
-                raise failure(f"{self.command} of {self._code_name()}: {outcome.message}")
             try:
-                result = self.take_over(context, output, state)
+                if state.status == "exited":
+                    runner.collect(name, self.collected if state.exit_code == 0 else ("output",), output)
+                outcome = classify(state.to_dict(), read_text(output / "output/failure"))
+                good = outcome.kind == "success" or self.accepts(outcome.kind, output)
+                result = self.take_over(context, output, state) if good else None
             except Exception as error:
                 if not self._comes_back(context, error):
                     runner.cleanup(name)
                 raise
             runner.cleanup(name)
+            if not good:
+                failure = AirflowFailException if outcome.final else AirflowException
+                raise failure(f"{self.command} of {self._code_name()}: {outcome.message}")
             return result
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after the wait; a job that outlived the task's ``execution_timeout`` is stopped and removed."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout:
+            self._job_name = self.job_name(context)
+            self.on_kill()
+            raise
 
     def _comes_back(self, context: Context, error: Exception) -> bool:
         """Whether a retry will adopt the finished job and take it over after all."""
@@ -160,7 +187,7 @@ class ModelCodeOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Stop the job and remove it: somebody ended this task."""
-        if self._job_name is None:
+        if not self._job_name:
             return
         runner = self._runner()
         runner.stop(self._job_name)
@@ -182,10 +209,11 @@ class ModelCodeOperator(BaseOperator):
     # What a job is made of ---------------------------------------------------------------------
 
     def job_name(self, context: Context) -> str:
-        """Deterministic name of the job: the same for a retry, another after a Clear."""
+        """Deterministic name of the job: the same for a retry, another after a Clear or in another store."""
         ti = context["ti"]
         generation = (ti.max_tries or 0) - (self.retries or 0)
-        raw = json.dumps([ti.dag_id, ti.run_id, ti.task_id, ti.map_index, generation])
+        # Two Airflows on one engine have equal runs: scheduled__2026-01-05T03:00:00+00:00.
+        raw = json.dumps([self.store, ti.dag_id, ti.run_id, ti.task_id, ti.map_index, generation])
         readable = re.sub(r"[^a-zA-Z0-9_.-]", "-", f"mlops-{self.application}-{ti.task_id}")[:80]
         return f"{readable}-{hashlib.sha256(raw.encode()).hexdigest()[:12]}"
 
@@ -216,7 +244,11 @@ class ModelCodeOperator(BaseOperator):
                 **self.config(context),
             },
             inputs=self.inputs(context, scratch),
-            labels={**{k: str(v) for k, v in run.items() if k != "job"}, "try": str(ti.try_number)},
+            labels={
+                **{key: str(value) for key, value in run.items() if key != "job"},
+                "try": str(ti.try_number),
+                "store": self.store,
+            },
             resources=Resources(**(self.limits or {})),
             network=self.network,
         )
@@ -283,6 +315,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     :raises ContractError: naming the entry that breaks the contract.
     """
+    from airflow_mlops.contract.results import metric_problems
+
     if not path.is_file():
         raise ContractError(
             f"The model code wrote no output/{path.name}. Cure: write a list of metrics there."
@@ -293,20 +327,22 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         )
     try:
         metrics = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ContractError(f"output/{path.name} is not JSON: {error}.") from error
     if not isinstance(metrics, list):
         raise ContractError(f"output/{path.name} must be a list of metrics, got {type(metrics).__name__}.")
-    for number, metric in enumerate(metrics):
-        if not _is_metric(metric):
+    # A null says what an absent key says: not every language leaves it out.
+    found = [_without_nulls(metric) for metric in metrics]
+    for number, metric in enumerate(found):
+        if problems := metric_problems(metric):
             raise ContractError(
-                f"output/{path.name}[{number}] must have a text 'name' and a finite 'value', got {str(metric)[:200]}."
+                f"output/{path.name}[{number}] breaks the contract: {'; '.join(problems)[:500]}. It is "
+                f"{json.dumps(metric)[:200]}."
             )
-    return metrics
+    return found
 
 
-def _is_metric(metric: Any) -> bool:
-    if not isinstance(metric, Mapping) or not isinstance(metric.get("name"), str):
-        return False
-    value = metric.get("value")
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+def _without_nulls(metric: Any) -> Any:
+    if not isinstance(metric, Mapping):
+        return metric
+    return {key: value for key, value in metric.items() if value is not None}

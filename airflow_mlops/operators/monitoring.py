@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
     from airflow_mlops.hooks.store import DatasetStore, FileStore
     from airflow_mlops.primitives.monitoring.drift import DriftReport
-    from airflow_mlops.primitives.monitoring.performance import BettingState, PerformanceReport
+    from airflow_mlops.primitives.monitoring.performance import (
+        BettingState,
+        ExpectedLoss,
+        PerformanceReport,
+    )
     from airflow_mlops.primitives.monitoring.reference import Reference
     from airflow_mlops.primitives.monitoring.rules import DriftRule, PerformanceRule
 
@@ -144,7 +148,8 @@ class MeasurePerformanceOperator(MonitoringOperator):
     Join predictions with the labels that came since and test whether the model is worse than its own test said.
 
     A window is measured once, when its labels are complete, and in the order of time, because the test goes on from
-    one window of a model version to the next. Returns a list of
+    one window of a model version to the next. A window whose model has promised no such loss is recorded as such,
+    fails this task once and holds up no other window. Returns a list of
     ``{"window_id", "labelled", "loss", "mean", "auc", "degraded"}`` of the windows that were new.
 
     :param examples: where the labels are: ``sql`` or ``parquet``, ``keys``, ``timestamp``, ``targets``,
@@ -170,13 +175,20 @@ class MeasurePerformanceOperator(MonitoringOperator):
             states: dict[str, BettingState] = {}
             waiting: set[str] = set()
             measured: list[dict[str, Any]] = []
+            broken: list[DataError] = []
             for window in self._windows(store):
                 version = window["model_version"]
                 if version in waiting:
                     continue
                 report = store.read_json(self._key(window, "performance.json"))
                 if report is None:
-                    fresh = self._measure(store, window, rule, states.get(version))
+                    try:
+                        tested = self._promise(window, rule)
+                    except DataError as error:
+                        broken.append(DataError(f"Window {window['window_id']}: {error}"))
+                        self._write_once(store, window, "performance.json", _unmeasured(window, error))
+                        continue
+                    fresh = self._measure(store, window, rule, tested, states.get(version))
                     if fresh is None:
                         waiting.add(version)
                         self.log.info("%s waits for its labels.", window["window_id"])
@@ -185,25 +197,38 @@ class MeasurePerformanceOperator(MonitoringOperator):
                     summary = ("window_id", "model_version", "labelled", "loss", "mean", "auc", "degraded")
                     measured.append({name: report[name] for name in summary})
                     self.log.info("%s", measured[-1])
-                states[version] = _state(report)
+                if "state" in report:
+                    states[version] = _state(report)
+            if broken:
+                raise DataError(" ".join(map(str, broken)))
             return measured
 
+    def _promise(self, window: Window, rule: PerformanceRule) -> ExpectedLoss:
+        from airflow_mlops.primitives.monitoring.performance import expected_loss
+
+        where = f"Model {window['model']} version {window['model_version']}"
+        return expected_loss(window["reference"]["metrics"], rule.loss, where)
+
     def _measure(
-        self, store: FileStore, window: Window, rule: PerformanceRule, state: BettingState | None
+        self,
+        store: FileStore,
+        window: Window,
+        rule: PerformanceRule,
+        tested: ExpectedLoss,
+        state: BettingState | None,
     ) -> PerformanceReport | None:
         from airflow_mlops.primitives.monitoring.labels import join_labels, labels_are_complete
-        from airflow_mlops.primitives.monitoring.performance import BettingState, expected_loss, measure
+        from airflow_mlops.primitives.monitoring.performance import BettingState, measure
 
         found = join_labels(self._predictions(store, window), self.examples)
         if not labels_are_complete(found, datetime.fromisoformat(window["window"][1]), rule.min_labelled):
             return None
-        where = f"Model {window['model']} version {window['model_version']}"
         return measure(
             found.prediction,
             found.actual,
             rows=found.rows,
             loss=rule.loss,
-            tested=expected_loss(window["reference"]["metrics"], rule.loss, where),
+            tested=tested,
             state=state or BettingState(),
             false_alarm_rate=rule.false_alarm_rate,
             min_labels=rule.min_rows,
@@ -314,6 +339,10 @@ class RaiseAlarmOperator(MonitoringOperator):
 
 def _names(window: Window) -> dict[str, Any]:
     return {"window_id": window["window_id"], "model_version": window["model_version"]}
+
+
+def _unmeasured(window: Window, error: DataError) -> dict[str, Any]:
+    return {"error": str(error), "rows": window["rows"], "labelled": 0, "degraded": False}
 
 
 def _state(report: Mapping[str, Any]) -> BettingState:

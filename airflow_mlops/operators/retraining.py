@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow_mlops.assets import retraining_asset
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from airflow.sdk import Context
 
@@ -56,7 +56,7 @@ class CollectReasonsOperator(ReasonsOperator):
     Drain every reason to train since the watermark and take those that nobody has answered.
 
     Returns the reasons as a list of ``{"id", "kind", "at", "evidence"}``. Skipped, and with it the whole run, when
-    there is none. A run that a person or the clock started is a reason of its own.
+    there is none. A run that a person, another DAG or the clock started is a reason of its own, and so is a Clear.
 
     :param why: what the person wrote into the trigger form.
     """
@@ -72,53 +72,60 @@ class CollectReasonsOperator(ReasonsOperator):
         from airflow_mlops.primitives.retraining import describe, take
 
         answers, run_id = self._answers(context), context["ti"].run_id
-        reasons, answers = take(answers, run_id, self._drain(context, answers), self._own(context))
+        reasons, answers = take(answers, run_id, self._drain(context, answers), [*self._own(context)])
         if not reasons:
             raise AirflowSkipException("Every reason to train has been answered already: nothing to do.")
         self._store(context, answers)
         self.log.info("Training because of: %s", describe(reasons))
         return [reason.to_dict() for reason in reasons]
 
-    def _own(self, context: Context) -> list[Reason]:
+    def _own(self, context: Context) -> Iterator[Reason]:
         from airflow_mlops.primitives.retraining import Reason
 
         run = context["dag_run"]
-        kind = {"manual": "on_demand", "scheduled": "schedule"}.get(
-            str(getattr(run.run_type, "value", run.run_type))
-        )
-        if kind is None:
-            return []
-        evidence = {"who": run.triggering_user_name, "why": self.why} if kind == "on_demand" else {}
-        at = run.run_after.isoformat()
-        return [Reason(f"{kind}:{run.run_id}", kind, at, {k: v for k, v in evidence.items() if v})]  # type: ignore[arg-type]
+        run_type, at = str(getattr(run.run_type, "value", run.run_type)), run.run_after.isoformat()
+        if run_type == "scheduled":
+            yield Reason(f"schedule:{run.run_id}", "schedule", at)
+        elif run_type != "asset_triggered":
+            evidence = {"who": run.triggering_user_name, "why": self.why}
+            wish = {key: value for key, value in evidence.items() if value}
+            yield Reason(f"on_demand:{run.run_id}", "on_demand", at, wish)
+        if run.clear_number:
+            yield Reason(f"on_demand:{run.run_id}:{run.clear_number}", "on_demand", at, {"why": "cleared"})
 
 
 class AnswerReasonsOperator(ReasonsOperator):
     """
     Close the run's reasons, and look once more for those that came meanwhile.
 
-    Runs whatever happened before it. The reasons count as answered when the gate has decided, either way; after a
-    failure they are free again for the next run. Returns the ids of reasons that came meanwhile.
+    Runs whatever happened before it. The reasons count as answered when the gate has refused the model, or the model
+    is registered; after a failure they are free again for the next run. Returns the ids of reasons that came meanwhile.
 
+    :param reasons: what :class:`CollectReasonsOperator` returned; empty when it failed or skipped.
     :param decision: what ``GateModelOperator`` returned; empty when the run failed before.
+    :param registered: what ``RegisterModelOperator`` returned; empty when it failed or skipped.
     """
 
-    template_fields: Sequence[str] = ("decision",)
+    template_fields: Sequence[str] = ("reasons", "decision", "registered")
 
-    def __init__(self, *, decision: Any, **kwargs: Any) -> None:
+    def __init__(self, *, reasons: Any, decision: Any, registered: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.reasons = reasons
         self.decision = decision
+        self.registered = registered
 
     def execute(self, context: Context) -> list[str]:
         """Write the memory, then drain again."""
         from airflow_mlops.primitives.retraining import answer, unanswered
 
         answers, run_id = self._answers(context), context["ti"].run_id
-        if run_id not in answers.taken:
+        own = [reason["id"] for reason in self.reasons or ()]
+        if not own:
             self.log.info("This run has taken no reason.")
-        came = unanswered(answers, run_id, self._drain(context, answers))
-        self._store(context, answer(answers, run_id, succeeded=bool(self.decision)))
-        return [reason.id for reason in came]
+        succeeded = bool(self.decision) and bool(self.registered or not self.decision["passed"])
+        came = [r.id for r in unanswered(answers, run_id, self._drain(context, answers)) if r.id not in own]
+        self._store(context, answer(answers, run_id, succeeded=succeeded, reasons=own))
+        return came
 
 
 class RearmOperator(BaseOperator):

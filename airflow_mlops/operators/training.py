@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from airflow_mlops.hooks.store import DatasetStore
     from airflow_mlops.primitives.registration.lineage import Lineage
     from airflow_mlops.runners.base import JobState
+
+#: The first brace of a line: where the description may begin.
+_OBJECT = re.compile(r"^[^\n{]*\{", re.MULTILINE)
 
 
 class DescribeModelCodeOperator(ModelCodeOperator):
@@ -58,7 +62,7 @@ class DescribeModelCodeOperator(ModelCodeOperator):
         """Read the description from the job's output and hold the parameters against it."""
         from airflow_mlops.primitives.training.parameters import validate_parameters
 
-        lines = self._runner().logs(self.job_name(context))
+        lines = self._runner().logs(self._job_name)
         description = parse_description("\n".join(line.text for line in lines))
         missing = {"train"} - set(description["commands"])
         if missing:
@@ -82,19 +86,16 @@ class DescribeModelCodeOperator(ModelCodeOperator):
 
 
 def parse_description(text: str) -> dict[str, Any]:
-    """Read what ``describe`` printed: one JSON object, whatever was printed before it.
+    """Read what ``describe`` printed: one JSON object, whatever was printed around it.
 
     :raises ContractError: when there is none, or it lacks what the contract demands.
     """
-    start = text.find("{")
-    try:
-        description, _ = json.JSONDecoder().raw_decode(text, start) if start >= 0 else (None, 0)
-    except ValueError as error:
+    description, problem = _first_object(text)
+    if description is None:
         raise ContractError(
-            f"describe must print one JSON object: {error}. It printed: {text[:300]!r}"
-        ) from error
-    if not isinstance(description, dict):
-        raise ContractError(f"describe must print one JSON object. It printed: {text[:300]!r}")
+            f'describe must print one JSON object with "contract": 1{problem}. It printed: {text[:300]!r}. '
+            "Cure: print it on short lines, as json.dumps(…, indent=1) does; lines of a log are cut at 8 KiB."
+        )
     if description.get("contract") != 1:
         raise ContractError(
             f"describe says contract {description.get('contract')!r}; this version of airflow-mlops speaks contract 1."
@@ -103,6 +104,19 @@ def parse_description(text: str) -> dict[str, Any]:
     if not isinstance(commands, list) or not all(isinstance(command, str) for command in commands):
         raise ContractError(f"describe must give 'commands' as a list of words, got {commands!r}.")
     return description
+
+
+def _first_object(text: str) -> tuple[dict[str, Any] | None, str]:
+    problem = ""
+    for line in _OBJECT.finditer(text):
+        try:
+            value, _ = json.JSONDecoder().raw_decode(text, line.end() - 1)
+        except (ValueError, RecursionError) as error:
+            problem = problem or f": {error}"
+        else:
+            if "contract" in value:
+                return value, ""
+    return None, problem
 
 
 class TrainModelOperator(ModelCodeOperator):
@@ -165,7 +179,7 @@ class TrainModelOperator(ModelCodeOperator):
         mlflow = MLflowHook(self.mlflow_conn_id)
         run_id = mlflow.find_or_create_run(
             self.experiment,
-            key=self.job_name(context),
+            key=self._job_name,
             name=f"{self.application} {context['ti'].run_id}",
             tags=lineage.to_tags(),
         )

@@ -124,10 +124,13 @@ def _not_past_open(watermark: str | None, reasons: list[Reason]) -> str | None:
     return min(filter(None, (watermark, oldest)), default=None, key=datetime.fromisoformat)
 
 
-def answer(answers: Answers, run_id: str, *, succeeded: bool) -> Answers:
-    """Close a run: its reasons are answered, or free again when it failed."""
+def answer(answers: Answers, run_id: str, *, succeeded: bool, reasons: Iterable[str] = ()) -> Answers:
+    """Close a run: its reasons are answered, or free again when it failed.
+
+    :param reasons: ids that the run works on, in case it was closed before: a person cleared a failed task of it.
+    """
     taken = dict(answers.taken)
-    ids = taken.pop(run_id, ())
+    ids = dict.fromkeys((*taken.pop(run_id, ()), *reasons))
     if not succeeded:
         return Answers(answers.watermark, answers.answered, taken)
     known = set(answers.answered)

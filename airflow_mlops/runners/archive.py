@@ -23,6 +23,8 @@ CHUNK = 1024**2
 BLOCK = 512
 #: Files and folders that one collected path may have at most.
 MEMBER_LIMIT = 100_000
+#: Bytes of a member's path at most, and folders in one another: what every file system and every reader can take.
+PATH_LIMIT, DEPTH_LIMIT = 1_000, 32
 
 
 def pack(files: Iterable[InputFile], folders: Iterable[str], root: str, owner: int) -> Iterator[bytes]:
@@ -111,6 +113,8 @@ def _extract(stream: Iterable[bytes], folder: Path, limit: int, where: str) -> i
         raise RunnerError(f"{where}: the engine's archive is broken: {error}.") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise ContractError(f"{where}: the archive names {error.filename} twice.") from error
+    except OSError as error:
+        raise _not_taken(where, error) from error
     return written
 
 
@@ -121,36 +125,43 @@ def copy(tree: Path, path: str, destination: Path, limit: int, job: str) -> int:
     """
     where = f"Job {job}, {path}"
     source = tree
-    for part in PurePosixPath(path).parts:
-        source /= part
-        if not os.path.lexists(source):
-            return 0
-        _check_file(source, where)
-    found, written = [], 0
-    for file, size in _walk(source, where):
-        found.append(file)
-        written += size
-        check_amount(len(found), written, limit, where)
-    target = destination / path
+    try:
+        for part in PurePosixPath(path).parts:
+            source /= part
+            if not os.path.lexists(source):
+                return 0
+            _check_file(source, where)
+        found, written = [], 0
+        for file, size in _walk(source, PurePosixPath(path), where):
+            found.append(file)
+            written += size
+            check_amount(len(found), written, limit, where)
+        _copy_all(found, source, destination / path)
+    except OSError as error:
+        raise _not_taken(where, error) from error
+    return written
+
+
+def _copy_all(files: list[Path], source: Path, target: Path) -> None:
     if target.is_dir():
         shutil.rmtree(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    for file in found:
+    for file in files:
         if file.is_dir():
             (target / file.relative_to(source)).mkdir()
         else:
             shutil.copyfile(file, target / file.relative_to(source), follow_symlinks=False)
-    return written
 
 
-def _walk(path: Path, where: str) -> Iterator[tuple[Path, int]]:
+def _walk(path: Path, name: PurePosixPath, where: str) -> Iterator[tuple[Path, int]]:
+    check_name(str(name), where)
     found = _check_file(path, where)
     if not stat.S_ISDIR(found.st_mode):
         yield path, found.st_size
         return
     yield path, 0
     for child in sorted(path.iterdir()):
-        yield from _walk(child, where)
+        yield from _walk(child, name / child.name, where)
 
 
 def _check_file(path: Path, where: str) -> os.stat_result:
@@ -167,6 +178,23 @@ def _refused(where: str, name: str, kind: str) -> ContractError:
     )
 
 
+def _not_taken(where: str, error: OSError) -> RunnerError:
+    """What the worker's own disk, or the rights on it, keep from being taken over: a retry finds the job again."""
+    wrong = RunnerError(
+        f"{where}: cannot be taken over: {error}. Cure: look at the worker's disk and its rights."
+    )
+    wrong.retriable = True
+    return wrong
+
+
+def check_name(name: str, where: str) -> None:
+    """Refuse a path that is longer or deeper than anybody means."""
+    if len(os.fsencode(name)) > PATH_LIMIT or len(PurePosixPath(name).parts) > DEPTH_LIMIT:
+        raise _refused(
+            where, f"{name[:60]}…", f"path of more than {PATH_LIMIT} bytes or {DEPTH_LIMIT} folders"
+        )
+
+
 def check_member(member: tarfile.TarInfo, where: str) -> None:
     """Refuse what could write elsewhere or is no data."""
     if not (member.isfile() or member.isdir()) or member.issparse():
@@ -174,6 +202,7 @@ def check_member(member: tarfile.TarInfo, where: str) -> None:
         raise _refused(where, member.name, kind)
     if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts or "\0" in member.name:
         raise _refused(where, member.name, "name that leaves its folder")
+    check_name(member.name, where)
 
 
 def check_amount(members: int, written: int, limit: int, where: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import time
 from collections import deque
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from airflow_mlops.exceptions import EngineUnavailable, RunnerError
 from airflow_mlops.hooks.docker import DockerEngineHook
 from airflow_mlops.runners.archive import pack, unpack
 from airflow_mlops.runners.base import ContainerJob, JobState, LogLine
-from airflow_mlops.runners.layout import checked_path, folders_of, input_tree
+from airflow_mlops.runners.layout import checked_name, checked_path, folders_of, input_tree
 from airflow_mlops.runners.lines import LOGS_LIMIT, Delivered, FrameReader, hand_over
 
 if TYPE_CHECKING:
@@ -65,9 +64,7 @@ class DockerRunner:
 
     def submit(self, job: ContainerJob) -> JobState:
         """Create and start the job's container, or adopt the one of its name."""
-        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,200}", job.name):
-            raise RunnerError(f"Job name {job.name!r} must be letters, digits, '_', '.' and '-'.")
-        adopted = self.hook.inspect(job.name)
+        adopted = self.hook.inspect(checked_name(job.name))
         if adopted is None:
             image = self.hook.model_code_image(job.image)
             # A name is free again only some moments after its container was removed.
@@ -240,6 +237,9 @@ def container_config(job: ContainerJob, image: EngineImage) -> dict[str, Any]:
         "Cmd": [job.command],
         "User": f"{USER}:{USER}",
         "Env": ["PYTHONUNBUFFERED=1"],
+        # The contract's, whatever the image says.
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {"Test": ["NONE"]},
         "Labels": {f"{LABEL}{key}": value for key, value in labels.items()},
         "HostConfig": {
             "NetworkMode": job.network,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,18 @@ def checked_path(path: str) -> str:
     if not parts or path.startswith("/") or ".." in parts or "\0" in path:
         raise RunnerError(f"A path below /opt/ml must be relative, without '..'; got {path!r}.")
     return "/".join(parts)
+
+
+def checked_name(name: str) -> str:
+    """A job's name, which is also that of a container or a folder.
+
+    :raises RunnerError: when it is empty, too long, or has other characters.
+    """
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,200}", name):
+        raise RunnerError(
+            f"Job name {name[:250]!r} must be letters, digits, '_', '.' and '-', 2 to 201 of them, no sign first."
+        )
+    return name
 
 
 def hyperparameters(parameters: Mapping[str, Any]) -> dict[str, str]:

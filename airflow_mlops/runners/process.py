@@ -8,7 +8,6 @@ import fcntl
 import json
 import math
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.runners.archive import copy
 from airflow_mlops.runners.base import ContainerJob, JobState, LogLine
-from airflow_mlops.runners.layout import checked_path, folders_of, input_tree
+from airflow_mlops.runners.layout import checked_name, checked_path, folders_of, input_tree
 from airflow_mlops.runners.lines import LOGS_LIMIT, FileReader, hand_over
 from airflow_mlops.runners.supervisor import EXITED, JOB, LOCK, LOG, STARTED, identity, write_json
 
@@ -44,7 +43,8 @@ class ProcessRunner:
     A job outlives the worker, not the machine. It is not isolated: the network, the worker's files and all of the
     machine's memory are within its reach, so run only code that you trust. ``Resources.memory``, ``shm`` and
     ``pids`` are not enforced (a limit of address space would stop numpy and pyarrow, which reserve far more than
-    they use); ``cpus`` becomes the number of threads that numerical libraries are asked to use.
+    they use); ``cpus`` becomes the number of threads that numerical libraries are asked to use. What it prints is kept
+    whole in its folder until it is cleaned up.
 
     A job whose supervisor died without a word (the machine was restarted) is ``gone``; a new submit starts it anew.
 
@@ -116,9 +116,7 @@ class ProcessRunner:
             raise
 
     def _folder(self, name: str) -> Path:
-        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,200}", name):
-            raise RunnerError(f"Job name {name!r} must be letters, digits, '_', '.' and '-'.")
-        return self.root.absolute() / name
+        return self.root.absolute() / checked_name(name)
 
     # Watching ----------------------------------------------------------------------------------
 
@@ -127,6 +125,8 @@ class ProcessRunner:
         folder = self._folder(name)
         if not folder.is_dir():
             return JobState("gone")
+        # Who writes the job's file holds the lock: a free one afterwards says that nobody will start it.
+        prepared = (folder / JOB).exists()
         alive = _is_locked(folder)
         # Read after the lock was looked at: what ends in between has written how.
         started, exited = _read_json(folder / STARTED), _read_json(folder / EXITED)
@@ -139,7 +139,7 @@ class ProcessRunner:
                 finished_at=exited["finished_at"],
                 error=exited["error"],
             )
-        if started and not alive:
+        if (started or prepared) and not alive:
             return JobState(
                 "gone", started_at=started_at, error="its supervisor died: was the machine restarted?"
             )

@@ -1,7 +1,7 @@
 """Runs one job of the process runner and outlives the worker that started it; a script of its own.
 
-``python -I supervisor.py <job folder> <lock>``: the lock is an open file descriptor that holds the job's flock; as
-long as this process lives, the job is alive. Only the standard library is imported.
+``python -I supervisor.py <job folder>``, with the open file that holds the flock of the folder inherited: as long as
+this process lives, the job is alive. Only the standard library is imported.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def supervise(folder: Path, tell: int) -> None:
         return
 
     def forward(number: int, _: object) -> None:
-        os.killpg(process.pid, number)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
 
     # Handlers, not SIG_IGN: the job would inherit that.
     signal.signal(signal.SIGTERM, forward)

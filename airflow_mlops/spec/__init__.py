@@ -7,12 +7,12 @@ from airflow_mlops.spec.defaults import DEFAULTS_FILE
 from airflow_mlops.spec.loader import (
     LoadedApplication,
     application_files,
-    json_schema,
     load_application,
     load_files,
     load_folder,
 )
 from airflow_mlops.spec.problems import Place, Problem, SpecFileError
+from airflow_mlops.spec.schema import json_schema
 from airflow_mlops.spec.values import AssetSchedule
 
 __all__ = [

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from os.path import normpath
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -112,24 +111,6 @@ def application_files(path: Path | str) -> list[Path]:
     )
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of an application's YAML, for editors and for the reference.
-
-    It describes one file as it is typed. Keys that a ``defaults.yaml`` may supply are not required by it.
-    """
-    schema = ApplicationSpec.model_json_schema(mode="validation")
-    items = _list_items(schema)
-    for name, section in {"": schema, **schema["$defs"]}.items():
-        if name not in items:
-            section.pop("required", None)
-    schema["required"] = ["application"]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "airflow-mlops application",
-    }
-
-
 def _build(root: Node, path: Path) -> tuple[ApplicationSpec | None, list[Problem]]:
     for keys in _PATHS:
         root = _absolute(root, keys)
@@ -173,13 +154,3 @@ def _twice(name: str, one: LoadedApplication, group: list[LoadedApplication]) ->
         cure="rename one of them",
     )
     return SpecFileError(one.path, [problem])
-
-
-def _list_items(schema: Any) -> set[str]:
-    """Names of the definitions that stand for items of lists: these are never merged with defaults."""
-    found: set[str] = set()
-    for value in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
-        found |= _list_items(value)
-    if isinstance(schema, dict) and isinstance(schema.get("items"), dict) and "$ref" in schema["items"]:
-        found.add(schema["items"]["$ref"].rsplit("/", 1)[-1])
-    return found

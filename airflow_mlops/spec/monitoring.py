@@ -31,7 +31,7 @@ class DriftMonitoring(Section):
 
     alarm: Alarm = Field(default="warn", description="What moved inputs mean: tell people, or retrain.")
     false_alarm_rate: Probability = Field(
-        default=1e-4, description="Chance of an alarm per window without any change."
+        default=1e-4, description="Chance that a window without any change shows a moved input."
     )
     min_rows: WholeNumber = Field(default=1000, ge=1, description="Fewer rows are not judged.")
     columns: UniqueColumns | None = Field(
@@ -67,10 +67,11 @@ class PerformanceMonitoring(Section):
         json_schema_extra=unstated,
     )
     false_alarm_rate: Probability = Field(
-        default=1e-6, description="Chance of ever raising an alarm without any change."
+        default=1e-6,
+        description="Without any change, at most one false alarm in 1 / rate rows on average, however often one looks.",
     )
     min_rows: WholeNumber = Field(
-        default=1000, ge=1, description="Fewer rows with known targets are not judged."
+        default=1000, ge=1, description="Rows with known targets of a model version before its first alarm."
     )
 
 

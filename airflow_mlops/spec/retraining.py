@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from airflow_mlops.spec.values import Schedule, Section, no_doubles
+from airflow_mlops.spec.values import CronSchedule, Section, no_doubles
 
 AlarmReason = Literal["drift", "performance"]
 
@@ -14,9 +14,9 @@ AlarmReason = Literal["drift", "performance"]
 class Retraining(Section):
     """What starts a training, besides a person."""
 
-    schedule: Schedule | None = Field(
+    schedule: CronSchedule | None = Field(
         default=None,
-        description="Train at these times (cron, UTC) or when these assets have news; null for neither.",
+        description="Train at these times (cron, UTC); null for never by the clock.",
     )
     on: tuple[AlarmReason, ...] = Field(
         default=("drift", "performance"), description="Alarms of the monitoring that start a training."

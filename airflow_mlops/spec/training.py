@@ -61,7 +61,11 @@ class Training(Section):
         default={}, description="Parameters of the model code, checked against what it describes."
     )
     seed: WholeNumber = Field(default=0, ge=0, le=2**32 - 1, description="Seed of all randomness.")
-    timeout: PositiveDuration = Field(default=duration("2h"), description="Longest time of one try.")
-    retries: WholeNumber = Field(default=2, ge=0, le=100, description="Tries after the first.")
+    timeout: PositiveDuration = Field(
+        default=duration("2h"), description="Longest time of one job: one command of the model code, once."
+    )
+    retries: WholeNumber = Field(
+        default=2, ge=0, le=100, description="Tries after the first, of every task of the application."
+    )
     retry_delay: Duration = Field(default=duration("1m"), description="Pause between tries.")
     deferrable: Flag = Field(default=True, description="Wait in the triggerer instead of holding a worker.")

@@ -222,6 +222,19 @@ def _cron(value: Any) -> str:
     return _check_cron(value)
 
 
+def _cron_only(value: Any) -> str:
+    if not isinstance(value, str):
+        raise complaint(
+            "is not a cron expression",
+            expected="a cron expression in quotes, or null",
+            cure='write schedule: "0 3 * * 1"',
+        )
+    return _check_cron(value)
+
+
+CronSchedule = Annotated[str, BeforeValidator(_cron_only)]
+"""A cron expression in UTC."""
+
 Schedule = Annotated[
     Annotated[str, BeforeValidator(_cron), Tag(_CRON)] | Annotated[AssetSchedule, Tag(_ASSETS)],
     Discriminator(_schedule_kind),

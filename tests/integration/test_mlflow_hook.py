@@ -19,10 +19,10 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from airflow_mlops.cli.demo.servers import free_port
 from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
 from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.operators.registration import GateModelOperator, RegisterModelOperator
-from tests.fixtures.mlflow import free_port
 
 DATASET = "4f" * 32
 

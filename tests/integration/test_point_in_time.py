@@ -65,8 +65,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name="rides_files",
             path="data/rides/*.parquet",
             timestamp_field="time",
-            created_timestamp_column="written",
-            field_mapping={"km_driven": "km"},
+            created_timestamp_column="created",
+            field_mapping={"km_driven": "km", "written": "created"},
         ),
     )
     drivers = feast.FeatureView(

@@ -247,11 +247,26 @@ def test_what_cannot_work_fails_for_good(home, changes, message):
     assert published(home) == []
 
 
-def test_a_month_that_lacks_a_column_is_named(home):
-    land(home, 2, columns="* EXCLUDE (size)")
-    with pytest.raises(AirflowFailException, match=r"SourceError: .*2024-02.parquet lacks size"):
-        provision(home)
+ALL_COLUMNS = [
+    {**EXAMPLES, "sql": "SELECT * FROM read_parquet('examples/*.parquet')"},
+    {**{key: value for key, value in EXAMPLES.items() if key != "sql"}, "parquet": "examples/*.parquet"},
+]
+
+
+@pytest.mark.parametrize("month", [1, 2])
+@pytest.mark.parametrize("examples", [EXAMPLES, *ALL_COLUMNS], ids=["named", "star", "files"])
+def test_a_month_that_lacks_a_column_is_named(home, month, examples):
+    land(home, month, columns="* EXCLUDE (size)")
+    with pytest.raises(AirflowFailException, match=rf"SourceError: .*2024-0{month}.parquet lacks size"):
+        provision(home, examples={**examples, "folder": str(home)})
     assert published(home) == []
+
+
+def test_a_column_may_be_missing_where_the_query_says_so(home):
+    land(home, 1, columns="* EXCLUDE (size)")
+    sql = "SELECT * FROM read_parquet('examples/*.parquet', union_by_name=true)"
+    result = provision(home, examples={**EXAMPLES, "sql": sql, "folder": str(home)})
+    assert {row["size"] for row in rows_of(result, "train") if row["asked"].month == 1} == {None}
 
 
 def test_broken_assumptions_stop_the_dataset_and_leave_a_report(home):

@@ -60,7 +60,8 @@ def test_a_job_reads_its_inputs_and_hands_over_its_results(runner, tmp_path):
     assert (state.status, state.exit_code) == ("exited", 0)
     assert state.started_at <= state.finished_at
     assert (tmp_path / "out/model/weights").read_bytes() == b"x" * 3_000_000
-    assert json.loads((tmp_path / "out/output/metrics.json").read_text()) == [{"name": "auc", "value": 0.75}]
+    metrics = json.loads((tmp_path / "out/output/metrics.json").read_text())
+    assert [metric["name"] for metric in metrics] == ["auc", "brier"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model", "output"]
     assert heard.texts[0] == "tiny train begins"
     runner.cleanup(NAME)
@@ -217,6 +218,16 @@ def test_a_dead_supervisor_makes_the_job_gone_and_a_submit_starts_it_anew(runner
     assert "supervisor died" in runner.inspect(NAME).error
     eventually(lambda: not alive(pid))
     assert run(runner, tiny_job(NAME)).exit_code == 0
+
+
+def test_a_supervisor_that_died_before_it_began_makes_the_job_gone(runner, monkeypatch, tmp_path):
+    (tmp_path / "dies.py").write_text("import sys; sys.exit(0)")
+    monkeypatch.setattr(Path, "with_name", lambda _, __: tmp_path / "dies.py")
+    runner.submit(tiny_job(NAME))
+
+    state = runner.wait(NAME, Heard(), deadline=time.time() + 30)
+
+    assert (state.status, "supervisor died" in state.error) == ("gone", True)
 
 
 def test_a_number_that_belongs_to_somebody_else_is_not_signalled(runner):

@@ -160,11 +160,11 @@ class TestBadInput:
         assert (described["parameters"]["seconds"], described["parameters"]["code"]) == (2, 3)
 
     def test_an_absent_image_is_final_and_says_the_cure(self, tiny):
-        with pytest.raises(AirflowFailException, match="not-there.*docker"):
+        with pytest.raises(AirflowFailException, match=r"not-there.*docker"):
             tiny.describe(image="not-there:1")
 
     def test_an_image_without_the_label_is_final(self, tiny, base_image):
-        with pytest.raises(AirflowFailException, match="ai.airflow-mlops.contract"):
+        with pytest.raises(AirflowFailException, match=r"ai\.airflow-mlops\.contract"):
             tiny.describe(image=base_image)
 
     @pytest.mark.parametrize(

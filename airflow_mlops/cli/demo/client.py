@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
@@ -29,17 +30,21 @@ class AirflowClient:
 
         :raises MLOpsError: with the server's own words.
         """
-        if not self._token:
-            self._token = self._send("POST", "/auth/token", self._login)["access_token"]
         try:
+            if self._token:
+                try:
+                    return self._send(method, f"/api/v2{path}", body, query)
+                except HTTPError as error:
+                    if error.code != 401:
+                        raise
+            self._token = ""
+            self._token = self._send("POST", "/auth/token", self._login)["access_token"]
             return self._send(method, f"/api/v2{path}", body, query)
         except HTTPError as error:
-            if error.code != 401:
-                raise MLOpsError(
-                    f"{method} {path}: {error.code} {error.read()[:500].decode(errors='replace')}"
-                ) from error
-        self._token = ""
-        return self.call(method, path, body, **query)
+            said = error.read()[:500].decode(errors="replace")
+            raise MLOpsError(f"{method} {path}: {error.code} {said}") from error
+        except (OSError, HTTPException) as error:
+            raise MLOpsError(f"{method} {path}: Airflow at {self._url} does not answer: {error}") from error
 
     def get_ui(self, path: str) -> Any:
         """GET of a path outside the public API."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from airflow_mlops.cli.demo.client import AirflowClient
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     try:
         if arguments.fresh:
-            shutil.rmtree(home.path, ignore_errors=True)
+            home.clear()
         months = _play(home, arguments)
     except MLOpsError as error:
         print(f"\nThe demo stopped: {error}", file=sys.stderr)
@@ -70,6 +69,7 @@ def _play(home: DemoHome, arguments: argparse.Namespace) -> list[Month]:
     _say(f"{why}: the model code runs {where}")
     resumed = (home.path / "airflow").exists()
     _say(f"{'resuming' if resumed else 'starting'} in {home.path}")
+    home.claim()
     with _servers(home, run_on) as (airflow, mlflow_url):
         _say_where(airflow, mlflow_url)
         months = Story(AirflowClient(airflow), home, _say).run(arguments.through)
@@ -113,9 +113,10 @@ def _servers(home: DemoHome, run_on: str) -> Iterator[tuple[AirflowSettings, str
             airflow.wait(240)
         yield settings, mlflow_url
     finally:
-        airflow.stop()
-        mlflow.stop()
-        remove_jobs(home)
+        with ExitStack() as ending:  # each of them, whatever happens to the others
+            ending.callback(remove_jobs, home)
+            ending.callback(mlflow.stop)
+            ending.callback(airflow.stop)
 
 
 @contextmanager

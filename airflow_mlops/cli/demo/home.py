@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ APPLICATION = "flight_delay"
 IMAGE = "flight-delay:1.0.0"
 LOCAL_BASE = "airflow-mlops-base:3.11"
 PUBLIC_BASE = "python:3.11-slim"
+_MARK = ".airflow-mlops-demo"
 
 
 class DemoError(MLOpsError):
@@ -44,9 +46,34 @@ class DemoHome:
         """Folder of the artifact store."""
         return self.path / "store"
 
+    def clear(self) -> None:
+        """Delete what an earlier demo left.
+
+        :raises DemoError: for a folder that no demo has made.
+        """
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not (self.path / _MARK).is_file():
+                raise DemoError(
+                    f"{self.path} is not empty and no demo made it: it is not deleted. "
+                    "Cure: name another folder with --home, or empty it yourself."
+                )
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def claim(self) -> None:
+        """Make the folder, and mark it as the demo's own.
+
+        :raises DemoError: for a folder that is somebody else's.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / _MARK).exists():
+            if any(self.path.iterdir()) and not (self.path / "airflow").is_dir():
+                raise DemoError(
+                    f"{self.path} is not empty and no demo made it. Cure: name another folder with --home."
+                )
+            (self.path / _MARK).write_text("Everything here was made by `airflow-mlops demo`.\n")
+
     def prepare(self, run_on: str) -> None:
         """Copy DAGs and examples, land the first month, and apply the Feast repository. Idempotent."""
-        self.path.mkdir(parents=True, exist_ok=True)
         for name in ("dags", "examples/flight_delay"):
             ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
             shutil.copytree(self.project / name, self.path / name, dirs_exist_ok=True, ignore=ignore)
@@ -61,10 +88,10 @@ class DemoHome:
     def _defaults(self, run_on: str) -> str:
         return (
             "# What holds for every application of this folder: written by the demo.\n"
-            f"store: {self.store}\n"
+            f"store: {json.dumps(str(self.store))}\n"
             "provisioning:\n"
             "  examples:\n"
-            f"    folder: {self.path / 'data'}\n"
+            f"    folder: {json.dumps(str(self.path / 'data'))}\n"
             "training:\n"
             f"  run_on: {run_on}\n"
         )
@@ -115,7 +142,8 @@ def remove_jobs(home: DemoHome) -> None:
                 runner.stop(folder.name)
                 runner.cleanup(folder.name)
     if engine_answers():
-        ours = f"label=ai.airflow-mlops.application={APPLICATION}"
+        # By the store: another Airflow on this engine may have an application of this name.
+        ours = f"label=ai.airflow-mlops.store={home.store}"
         listed = subprocess.run(
             ["docker", "ps", "-aq", "--filter", ours], capture_output=True, text=True, check=False
         )

@@ -143,7 +143,11 @@ def mlflow_server(home: Path, port: int | None = None) -> tuple[Server, str]:
         *("--backend-store-uri", f"sqlite:///{home}/mlflow.db"),
         *("--artifacts-destination", f"{home}/artifacts", "--serve-artifacts"),
     ]
-    environment = {**clean_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {
+        **clean_environment(),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     return Server("MLflow", command, environment, home / "server.log", lambda: answers(f"{url}/health")), url
 
 

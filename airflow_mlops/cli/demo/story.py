@@ -50,11 +50,14 @@ class Story:
         self._home = home
         self._say = say
         self._patience = patience
-        self._seen_failures: set[tuple[str, str]] = set()
+        self._old_failures: set[tuple[str, str]] = set()
 
     def run(self, through: str) -> list[Month]:
         """Play until an alarm has retrained the model and one more month was predicted, or ``through`` is over."""
+        # An earlier demo's failure is no reason to stop this one: what failed is tried again.
+        self._old_failures = {(run["dag_id"], run["dag_run_id"]) for run in self._failed_runs()}
         self._wait_for_dags()
+        self._go_on_training()
         self._first_model()
         retrained = self._retrainings() > 0
         for month in MONTHS[FIRST_PREDICTED : MONTHS.index(through) + 1]:
@@ -65,8 +68,16 @@ class Story:
             retrained = retrained or self._retrainings() > 0
         return self.table()
 
+    def _go_on_training(self) -> None:
+        """Wait for the training that an interrupted demo left."""
+        for run in self._training_runs():
+            if run["state"] not in _OVER:
+                self._say(f"going on with training run {run['dag_run_id']}")
+                self._finish(f"{APPLICATION}__training", run["dag_run_id"])
+                self._say_model(run["dag_run_id"])
+
     def _first_model(self) -> None:
-        if self._training_runs():
+        if any(run["state"] == "success" for run in self._training_runs()):
             return
         # The first month was there when the feature store was made.
         for month in MONTHS[1:FIRST_PREDICTED]:
@@ -157,14 +168,18 @@ class Story:
         return found
 
     def _look_for_failures(self) -> None:
-        for run in self._client.runs():
-            if run["state"] == "failed":
-                dag_id, run_id = run["dag_id"], run["dag_run_id"]
-                tasks = self._client.tasks(dag_id, run_id)
-                failed = ", ".join(task for task, state in tasks.items() if state == "failed")
-                raise DemoError(
-                    f"{dag_id} {run_id} failed in {failed}. Log: {self._home.path}/airflow/logs/dag_id={dag_id}"
-                )
+        for run in self._failed_runs():
+            dag_id, run_id = run["dag_id"], run["dag_run_id"]
+            if (dag_id, run_id) in self._old_failures:
+                continue
+            tasks = self._client.tasks(dag_id, run_id)
+            failed = ", ".join(task for task, state in tasks.items() if state == "failed")
+            raise DemoError(
+                f"{dag_id} {run_id} failed in {failed}. Log: {self._home.path}/airflow/logs/dag_id={dag_id}"
+            )
+
+    def _failed_runs(self) -> list[dict[str, Any]]:
+        return [run for run in self._client.runs() if run["state"] == "failed"]
 
     # Telling ----------------------------------------------------------------------------------
 

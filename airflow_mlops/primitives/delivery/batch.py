@@ -40,12 +40,14 @@ class PredictionBatch:
 
 
 def window_id(start: str, end: str) -> str:
-    """Name of a window that sorts by time: ``20130301T000000Z-20130401T000000Z``."""
+    """Name of a window that sorts by time: ``20130301T000000Z-20130401T000000Z``, with microseconds where there are some."""
     return f"{_compact(start)}-{_compact(end)}"
 
 
 def _compact(time: str) -> str:
-    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    moment = datetime.fromisoformat(time).astimezone(UTC)
+    # Behind the Z, so that a whole second sorts before its fractions.
+    return moment.strftime("%Y%m%dT%H%M%SZ%f" if moment.microsecond else "%Y%m%dT%H%M%SZ")
 
 
 def next_start(batches: Iterable[Mapping[str, Any]], dataset_end: str) -> str:
@@ -56,3 +58,15 @@ def next_start(batches: Iterable[Mapping[str, Any]], dataset_end: str) -> str:
     """
     ends = [str(batch["window"][1]) for batch in batches]
     return max(ends, key=datetime.fromisoformat) if ends else dataset_end
+
+
+def overtaken_by(batches: Iterable[Mapping[str, Any]], start: str, end: str) -> str | None:
+    """Name of a batch that has predicted examples of the window since it was planned; ``None`` when there is none.
+
+    :param batches: metadata of the published batches; the window's own is none of those.
+    """
+    after, own = datetime.fromisoformat(start), window_id(start, end)
+    later = (
+        str(batch["window_id"]) for batch in batches if datetime.fromisoformat(batch["window"][1]) > after
+    )
+    return next((name for name in later if name != own), None)

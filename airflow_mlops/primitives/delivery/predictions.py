@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import ContractError
+from airflow_mlops.primitives.sql import identifier, literal
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def write_predictions(
@@ -31,41 +36,48 @@ def write_predictions(
     """
     import duckdb
 
+    names = ", ".join(identifier(key) for key in keys)
+    identity = ", ".join(f"CAST({identifier(key)} AS VARCHAR)" for key in keys)
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
+        connection.from_parquet([str(path) for path in examples]).create_view("examples")
         try:
             connection.from_parquet(str(predictions)).create_view("predicted")
-            connection.from_parquet([str(path) for path in examples]).create_view("examples")
-            names = ", ".join(_quoted(key) for key in keys)
-            identity = ", ".join(f"CAST({_quoted(key)} AS VARCHAR)" for key in keys)
-            counted = connection.execute(
-                f"""SELECT (SELECT count(*) FROM examples), (SELECT count(*) FROM predicted),
-                (SELECT count(*) FROM (SELECT DISTINCT {names} FROM predicted)),
-                (SELECT count(*) FROM predicted SEMI JOIN examples USING ({names})),
-                (SELECT count(*) FROM predicted WHERE prediction IS NULL OR NOT isfinite(prediction::DOUBLE))"""
-            ).fetchall()[0]
+            rows = _check(connection, names)
         except duckdb.Error as error:
             raise ContractError(
                 f"output/predictions.parquet must hold the columns {', '.join(keys)} and prediction: {error}"
             ) from error
-        given, predicted, distinct, matching, broken = counted
-        if not given == predicted == distinct == matching or broken:
-            raise ContractError(
-                f"output/predictions.parquet does not answer the examples one to one: {given} examples, {predicted} "
-                f"predictions, {distinct} with different keys, {matching} of known keys, {broken} null or not finite. "
-                "Cure: write one finite prediction for each row of the split predict, with its keys."
-            )
         connection.execute(
             f"""COPY (
                 SELECT {names}, substr(sha256(json_array(?, ?, json_array({identity}))::VARCHAR), 1, 32) AS request_id,
-                e.{_quoted(timestamp)}, prediction::DOUBLE AS prediction, ?::TIMESTAMPTZ AS predicted_at,
+                e.{identifier(timestamp)}, p.prediction::DOUBLE AS prediction, ?::TIMESTAMPTZ AS predicted_at,
                 ? AS model_version
-                FROM examples e JOIN predicted p USING ({names}) ORDER BY e.{_quoted(timestamp)}, {names}
-            ) TO '{str(target).replace("'", "''")}' (FORMAT parquet, COMPRESSION zstd)""",
+                FROM examples e JOIN predicted p USING ({names}) ORDER BY e.{identifier(timestamp)}, {names}
+            ) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)""",
             [application, window, predicted_at.isoformat(), model_version],
         )
-        return int(given)
+        return rows
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _check(connection: duckdb.DuckDBPyConnection, names: str) -> int:
+    """Number of examples, each of which has its one prediction."""
+    counted = "SELECT (SELECT count(*) FROM examples), (SELECT count(*) FROM predicted)"
+    given, predicted = connection.execute(counted).fetchall()[0]
+    found = f"{given} examples, {predicted} predictions"
+    # A small file can claim any number of rows: they are counted by its footer, and too many are never read.
+    good = given == predicted
+    if good:
+        distinct, matching, broken = connection.execute(
+            f"""SELECT (SELECT count(*) FROM (SELECT DISTINCT {names} FROM predicted)),
+            (SELECT count(*) FROM predicted SEMI JOIN examples USING ({names})),
+            (SELECT count(*) FROM predicted WHERE prediction IS NULL OR NOT isfinite(prediction::DOUBLE))"""
+        ).fetchall()[0]
+        found += f", {distinct} with different keys, {matching} of known keys, {broken} null or not finite"
+        good = predicted == distinct == matching and not broken
+    if not good:
+        raise ContractError(
+            f"output/predictions.parquet does not answer the examples one to one: {found}. Cure: write one finite "
+            "prediction for each row of the split predict, with its keys."
+        )
+    return int(given)

@@ -56,7 +56,7 @@ def decide_window(
 
     :param batch: metadata of the window's predictions.
     :param inputs: its drift report, or ``{"error": ...}`` when its data could not be read.
-    :param performance: its performance report; ``None`` when not watched.
+    :param performance: its performance report, or ``{"error": ...}``; ``None`` when not watched.
     :param drift_rule: what the inputs' report may do.
     :param performance_rule: what the performance report may do.
     :param retrain_on: reasons for which the application is trained again at all.
@@ -78,7 +78,8 @@ def decide_window(
         )
     if retrain:
         message += f" Model version {batch['model_version']} has been replaced by {superseded_by} since."
-    return Decision(batch["window_id"], "WARN" if raised or inputs.get("error") else "OK", message)
+    broken = inputs.get("error") or (performance or {}).get("error")
+    return Decision(batch["window_id"], "WARN" if raised or broken else "OK", message)
 
 
 def _evidence(
@@ -104,7 +105,7 @@ def _evidence(
 
 
 def _performance_figures(performance: Mapping[str, Any] | None) -> dict[str, Any]:
-    if not performance:
+    if not performance or performance.get("error"):
         return {}
     tested = performance["tested"]
     return {
@@ -139,6 +140,8 @@ def _input_figures(inputs: Mapping[str, Any]) -> dict[str, Any]:
 def _say_performance(performance: Mapping[str, Any] | None) -> str:
     if not performance:
         return ""
+    if performance.get("error"):
+        return f"The performance could not be measured: {performance['error']}"
     if performance["mean"] is None:
         return f"None of {performance['rows']} predictions has a label."
     low, high = performance["interval"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError, SourceError, SpecError
+from airflow_mlops.primitives.sql import identifier, literal, one_query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +70,7 @@ def join_labels(predictions: Path, examples: Mapping[str, Any]) -> LabelledPredi
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
         if folder := examples.get("folder"):
-            connection.execute(f"SET file_search_path={_text(str(folder))}")
+            connection.execute(f"SET file_search_path={literal(str(folder))}")
         try:
             return _join(connection, predictions, examples)
         except duckdb.ConversionException as error:
@@ -87,21 +88,20 @@ def join_labels(predictions: Path, examples: Mapping[str, Any]) -> LabelledPredi
 def _join(
     connection: duckdb.DuckDBPyConnection, predictions: Path, examples: Mapping[str, Any]
 ) -> LabelledPredictions:
-    keys = ", ".join(_name(key) for key in examples["keys"])
-    time = _name(examples["timestamp"])
-    known = _name(examples.get("targets_known_at") or examples["timestamp"])
-    target = _name(_target(examples))
+    keys = ", ".join(identifier(key) for key in examples["keys"])
+    time = identifier(examples["timestamp"])
+    known = identifier(examples.get("targets_known_at") or examples["timestamp"])
+    target = identifier(_target(examples))
     connection.execute(
         f"""CREATE TEMP TABLE labels AS
         SELECT {keys}, CAST({target} AS DOUBLE) AS label, epoch(CAST({known} AS TIMESTAMPTZ)) AS known,
             epoch(CAST({time} AS TIMESTAMPTZ)) AS happened
-        FROM ({_source(examples)}
-        ) WHERE {target} IS NOT NULL"""
+        FROM {_source(examples)} WHERE {target} IS NOT NULL"""
     )
     connection.from_parquet(str(predictions)).create_view("predicted")
     rows = _one(connection, "SELECT count(*) FROM predicted")[0]
     newest, delay = _one(connection, "SELECT max(known), quantile_cont(known - happened, 0.99) FROM labels")
-    identity = ", ".join(f"CAST({_name(key)} AS VARCHAR)" for key in examples["keys"])
+    identity = ", ".join(f"CAST({identifier(key)} AS VARCHAR)" for key in examples["keys"])
     joined = connection.execute(
         f"SELECT prediction, label FROM predicted JOIN labels USING ({keys}) "
         f"ORDER BY sha256(concat_ws('|', {identity})), {keys}"
@@ -122,10 +122,10 @@ def _join(
 
 def _source(examples: Mapping[str, Any]) -> str:
     if examples.get("sql"):
-        return str(examples["sql"]).strip().rstrip(";")
+        return one_query(str(examples["sql"]), "examples: sql")
     path = Path(examples.get("folder") or "") / Path(examples["parquet"]).expanduser()
     pattern = path / "**" / "*.parquet" if path.is_dir() else path
-    return f"SELECT * FROM read_parquet({_text(str(pattern))})"
+    return f"read_parquet({literal(str(pattern))})"
 
 
 def _target(examples: Mapping[str, Any]) -> str:
@@ -149,11 +149,3 @@ def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
     if row is None:
         raise SourceError(f"DuckDB gave no row for: {query}")
     return row
-
-
-def _name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

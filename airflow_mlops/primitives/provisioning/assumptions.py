@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.primitives.provisioning.sql import identifier, literal, parquet
+from airflow_mlops.primitives.sql import identifier, literal, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -246,7 +246,7 @@ def check_table(
     relation = parquet((str(table),))
     try:
         observed = connection.execute(compile_check(assumptions, relation, columns)).fetchone() or ()
-    except duckdb.ConversionException as error:
+    except (duckdb.ConversionException, duckdb.BinderException) as error:
         raise SpecError(f"assumptions: a value does not fit the type of its column: {error}") from error
     names = [column[0] for column in connection.description or ()]
     findings = judge(assumptions, dict(zip(names, observed, strict=True)), columns)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from airflow_mlops.exceptions import FeatureStoreError
 from airflow_mlops.primitives.provisioning.digest import logical_digest
 from airflow_mlops.primitives.provisioning.examples import ROW
-from airflow_mlops.primitives.provisioning.sql import identifier, literal, parquet
 from airflow_mlops.primitives.provisioning.version import Chunk
+from airflow_mlops.primitives.sql import identifier, literal, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -26,8 +26,8 @@ from airflow_mlops.primitives.provisioning.split import (
     split_by_time,
     whole,
 )
-from airflow_mlops.primitives.provisioning.sql import identifier, parquet
 from airflow_mlops.primitives.provisioning.version import Column, Manifest, Purpose, Role
+from airflow_mlops.primitives.sql import identifier, parquet
 from airflow_mlops.spec.values import duration
 
 if TYPE_CHECKING:

@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError, EmptyDatasetError, SourceError, SpecError
-from airflow_mlops.primitives.provisioning.sources import check_same_columns, files_in_query, find_files
+from airflow_mlops.primitives.provisioning.sources import (
+    check_same_columns,
+    files_in_query,
+    find_files,
+    first_file_decides,
+)
 from airflow_mlops.primitives.provisioning.split import iso
-from airflow_mlops.primitives.provisioning.sql import identifier, literal, parquet
+from airflow_mlops.primitives.sql import identifier, literal, one_query, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -131,16 +136,19 @@ class Examples:
         if query.parquet:
             files = {query.parquet: find_files(query.parquet, query.folder)}
             check_same_columns(files[query.parquet], "examples")
-            sql = f"SELECT * FROM {parquet(files[query.parquet])}"
+            source = f"(SELECT * FROM {parquet(files[query.parquet])})"
         else:
-            sql = query.sql or ""
             with source_errors(query):
-                found = connection.execute(f"SELECT json_serialize_sql({literal(sql)})").fetchone()
-            files = files_in_query(found[0] if found else "{}", query.folder)
+                source = one_query(query.sql or "", "examples: sql")
+                found = connection.execute(f"SELECT json_serialize_sql({literal(source)})").fetchone()
+            serialized = found[0] if found else "{}"
+            files = files_in_query(serialized, query.folder)
+            for pattern in first_file_decides(serialized):
+                check_same_columns(files.get(pattern, ()), "examples")
         with source_errors(query, files):
             if query.folder is not None:
                 connection.execute(f"SET file_search_path={literal(str(query.folder))}")
-            connection.execute(f"CREATE TEMP VIEW examples AS ({sql}\n)")  # it may end in a comment
+            connection.execute(f"CREATE TEMP VIEW examples AS {source}")
             described = connection.execute("DESCRIBE examples").fetchall()
         examples = cls(query=query, columns={str(row[0]): str(row[1]) for row in described}, sources=files)
         examples._check()

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.primitives.provisioning.sql import identifier, literal, parquet
+from airflow_mlops.primitives.sql import identifier, literal, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,10 +14,26 @@ from airflow_mlops.exceptions import SourceError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["check_columns", "check_same_columns", "files_in_query", "find_files", "pin_files"]
+__all__ = [
+    "check_columns",
+    "check_same_columns",
+    "files_in_query",
+    "find_files",
+    "first_file_decides",
+    "pin_files",
+]
 
 _WHOLE = 256 * 1024**2
-_READERS = ("read_parquet", "parquet_scan", "read_csv", "read_csv_auto", "read_json", "read_json_auto")
+_READERS = (
+    "read_parquet",
+    "parquet_scan",
+    "read_csv",
+    "read_csv_auto",
+    "read_json",
+    "read_json_auto",
+    "read_ndjson",
+    "read_ndjson_auto",
+)
 _SUFFIXES = (".parquet", ".csv", ".csv.gz", ".json", ".jsonl", ".ndjson")
 
 
@@ -48,6 +64,26 @@ def files_in_query(serialized: str, folder: Path | None = None) -> dict[str, tup
     """
     patterns = dict.fromkeys(_patterns(json.loads(serialized)))
     return {pattern: find_files(pattern, folder) for pattern in patterns if "://" not in pattern}
+
+
+def first_file_decides(serialized: str) -> tuple[str, ...]:
+    """Patterns of a query for which it takes "all columns", and means those of the first file.
+
+    A column that the first file lacks would be left out of all others without a word. A reading with
+    ``union_by_name`` has the columns of all files.
+
+    :param serialized: the query by DuckDB's ``json_serialize_sql``.
+    """
+    query = json.loads(serialized)
+    if not any(node.get("class") == "STAR" for node in _nodes(query)):
+        return ()
+    named = [
+        pattern
+        for node in _nodes(query)
+        if node.get("type") == "TABLE_FUNCTION" and _option(node["function"], "union_by_name")
+        for pattern in _patterns(node)
+    ]
+    return tuple(pattern for pattern in dict.fromkeys(_patterns(query)) if pattern not in named)
 
 
 def check_columns(files: Iterable[str], columns: Sequence[str], owner: str) -> None:
@@ -122,16 +158,24 @@ def _columns(file: str) -> list[str]:
 
 
 def _patterns(node: Any) -> Iterator[str]:
-    if isinstance(node, list):
-        for item in node:
-            yield from _patterns(item)
-    elif isinstance(node, dict):
-        if node.get("type") == "TABLE_FUNCTION" and node["function"]["function_name"] in _READERS:
-            yield from _texts(node["function"]["children"][:1])
-        elif node.get("type") == "BASE_TABLE" and str(node.get("table_name")).endswith(_SUFFIXES):
-            yield node["table_name"]
-        for item in node.values():
-            yield from _patterns(item)
+    for inner in _nodes(node):
+        if inner.get("type") == "TABLE_FUNCTION" and inner["function"]["function_name"] in _READERS:
+            yield from _texts(inner["function"]["children"][:1])
+        elif inner.get("type") == "BASE_TABLE" and str(inner.get("table_name")).endswith(_SUFFIXES):
+            yield inner["table_name"]
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a serialized query, outer ones first."""
+    if isinstance(node, dict):
+        yield node
+    for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _nodes(item)
+
+
+def _option(function: dict[str, Any], name: str) -> bool:
+    """Whether a named option of a table function is given."""
+    return any((child.get("left") or {}).get("column_names") == [name] for child in function["children"])
 
 
 def _texts(nodes: list[dict[str, Any]]) -> Iterator[str]:

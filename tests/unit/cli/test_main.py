@@ -95,6 +95,12 @@ class TestSchema:
         assert done.returncode == 0
         jsonschema.Draft202012Validator.check_schema(json.loads(done.stdout))
 
+    def test_the_reference_as_markdown(self, cli):
+        done = cli("schema", "--markdown")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "| `window` | duration | `365d` |" in done.stdout
+        assert "| `features` | text or `null` | **required** |" in done.stdout
+
 
 class TestValidate:
     def test_good_files_are_0(self, cli, tmp_path):

@@ -32,6 +32,7 @@ def test_a_whole_number_given_for_a_number_becomes_a_float():
         ({"rate": 0}, "rate is 0 (int); expected number, at most 1, more than 0"),
         ({"rate": "0.1"}, "rate is '0.1' (str); expected number"),
         ({"rate": float("nan")}, "rate is nan"),
+        ({"rate": 10**400}, "expected number, at most 1"),
         ({"trees": 2.5}, "trees is 2.5 (float); expected integer, at least 1"),
         ({"trees": True}, "trees is True (bool); expected integer"),
         ({"kind": "forest"}, "one of 'gbdt', 'dart'"),

@@ -20,7 +20,15 @@ def test_a_line_break_in_a_name_stays_one_line():
 
 
 @pytest.mark.parametrize(
-    "line", ["epoch 3", "::mlops:: ", "::mlops:: [1]", "::mlops:: {", ' ::mlops:: {"step": 1}']
+    "line",
+    [
+        "epoch 3",
+        "::mlops:: ",
+        "::mlops:: [1]",
+        "::mlops:: {",
+        ' ::mlops:: {"step": 1}',
+        "::mlops:: " + "[" * 8000,
+    ],
 )
 def test_any_other_line_is_no_progress(line):
     assert parse_progress(line) is None
@@ -28,4 +36,5 @@ def test_any_other_line_is_no_progress(line):
 
 def test_wrong_values_from_a_container_are_dropped():
     line = '::mlops:: {"metrics": {"a": "x", "b": 1, "c": NaN, "d": true}, "step": "x", "total": 5, "z": 1}'
+    line = line.replace('"a": "x"', '"a": "x", "e": ' + "9" * 400)
     assert parse_progress(line) == {"metrics": {"b": 1.0}, "total": 5}

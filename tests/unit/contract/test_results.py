@@ -18,7 +18,7 @@ def test_metrics_are_written_without_empty_keys(tmp_path):
     assert [path.name for path in (tmp_path / "output").iterdir()] == ["metrics.json"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "0.5", None])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, True, "0.5", None])
 def test_a_value_that_is_no_finite_number_is_refused(value):
     with pytest.raises(ValueError, match="Metric 'auc': value: expected a finite number"):
         Metric("auc", value)
@@ -33,6 +33,7 @@ def test_a_value_that_is_no_finite_number_is_refused(value):
         ({"name": "a", "value": 1, "direction": "up"}, "direction: expected maximize or minimize, got 'up'"),
         ({"name": "a", "value": 1, "stderr": -1}, "stderr: expected a finite number of at least 0, got -1"),
         ({"name": "a", "value": 1, "step": 1.5}, "step: expected a whole number, got 1.5"),
+        ({"name": "a", "value": 1, "n": 2**63}, f"n: expected a whole number, got {2**63}"),
         ({"name": "a", "value": 1, "slice": 1}, "slice: expected a string, got 1"),
     ],
 )

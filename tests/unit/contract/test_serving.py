@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -103,6 +104,8 @@ def test_a_request_without_a_usable_id_gets_one(server, capsys):
         ({"dataframe_records": []}, "expected 1 to 10000 rows, got 0"),
         ({"inputs": {"a": [1], "b": [1, 2]}}, "all of one length"),
         (b'{"dataframe_records": [{"group": Infinity}]}', "value Infinity"),
+        (b'{"dataframe_records": [{"group": -1e999}]}', "value -1e999"),
+        (b'{"dataframe_records": [{"group": ' + b"9" * 400 + b"}]}", "expected finite numbers"),
         ({"dataframe_records": [{"x": 1}]}, "Row 0 lacks group"),
     ],
 )
@@ -131,6 +134,8 @@ def test_nan_is_a_missing_value():
         ("POST", "/invocations", {"Content-Length": str(MAX_BYTES + 1)}, 413),
         ("POST", "/invocations", {"Content-Length": "many"}, 411),
         ("POST", "/invocations", {"Content-Length": "-5"}, 411),
+        ("POST", "/invocations", {"Content-Length": "9" * 5000}, 411),
+        ("POST", "/invocations", {"Content-Length": "0", "Transfer-Encoding": "chunked"}, 411),
     ],
 )
 def test_other_requests_get_the_status_of_http(server, method, path, headers, status):
@@ -154,6 +159,38 @@ def test_more_requests_than_slots_are_told_to_come_again(server):
     server.slots.release(taken)
     assert (status, answer) == (503, {"error": "Too many requests at a time."})
     assert request(server, "POST", "/invocations", {"inputs": [{"group": "a"}]})[0] == 200
+
+
+def test_two_lengths_are_refused(server):
+    body = b'{"inputs": [{"group": "a"}]}'
+    answer = raw(server, b"Content-Length: %d\r\nContent-Length: 3\r\n\r\n%s" % (len(body), body))
+    assert answer.startswith(b"HTTP/1.1 411")
+    assert b"Connection: close" in answer
+
+
+def test_a_client_that_sends_too_slowly_is_let_go(server, monkeypatch, capsys):
+    monkeypatch.setattr("airflow_mlops.contract.serving._BODY_SECONDS", 0.05)
+    answer = raw(server, b'Content-Length: 100\r\n\r\n{"inputs"')
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert capsys.readouterr().err == ""
+    assert request(server, "POST", "/invocations", {"inputs": [{"group": "a"}]})[0] == 200
+
+
+def test_more_connections_than_the_limit_are_closed_at_once(server):
+    taken = 0
+    while server.connections.acquire(blocking=False):
+        taken += 1
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        request(server, "GET", "/ping")
+    server.connections.release(taken)
+    assert request(server, "GET", "/ping")[0] == 200
+
+
+def raw(server, rest):
+    """The whole answer to a request whose end, from the headers of its length on, is given."""
+    with socket.create_connection(server.server_address[:2], timeout=10) as client:
+        client.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + rest)
+        return b"".join(iter(lambda: client.recv(65536), b""))
 
 
 def test_the_serve_command_runs_until_sigterm(prepare):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
 
 from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
-from airflow_mlops.hooks.mlflow_session import TrackingServer
+from airflow_mlops.hooks.mlflow_session import TrackingServer, translated
 
 
 def connection(**fields):
@@ -77,3 +79,61 @@ def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up():
         with pytest.raises(TrackingUnavailable, match="no answer within"):
             server.probe()
         assert time.monotonic() - start < 16
+
+
+@pytest.fixture
+def answering():
+    """A server that answers every request with a status, and how often it was asked."""
+    said = SimpleNamespace(status=500, requests=[])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            said.requests.append(self.path)
+            self.send_response(said.status)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    said.server = TrackingServer.from_connection(connection(host="127.0.0.1", port=server.server_port))
+    yield said
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 507])
+def test_an_error_of_the_servers_own_leaves_the_task_to_its_retries(answering, status):
+    """A locked database or a full disk for a moment must not throw away a finished training."""
+    answering.status = status
+    with pytest.raises(TrackingUnavailable, match="127"):
+        answering.server.get("registered-models/alias", name="m", alias="champion")
+
+
+def test_a_refusal_is_told_as_it_is(answering):
+    answering.status = 400
+    assert answering.server.get("registered-models/alias", name="m") == (400, {})
+    answering.status = 403
+    with pytest.raises(TrackingError, match="refused the login"):
+        answering.server.get("registered-models/alias", name="m")
+
+
+def test_an_internal_error_in_the_middle_may_be_tried_again(answering):
+    """What MLflow's own client makes of a 500; the server is there and says so."""
+    from mlflow.exceptions import RestException
+
+    answering.status = 200
+    said = {"error_code": "INTERNAL_ERROR", "message": "database is locked"}
+    own = r"error of its own: INTERNAL_ERROR: database is locked"
+    with pytest.raises(TrackingUnavailable, match=own), translated(answering.server, "Logging metrics"):
+        raise RestException(said)
+    said["error_code"] = "INVALID_PARAMETER_VALUE"
+    with (
+        pytest.raises(TrackingError, match="answered") as caught,
+        translated(answering.server, "Logging metrics"),
+    ):
+        raise RestException(said)
+    assert not caught.value.retriable

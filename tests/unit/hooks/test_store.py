@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,20 @@ def test_damage_is_noticed(tmp_path):
         datasets.manifest(version.id)
     with pytest.raises(StoreError, match="no dataset version 0000"):
         datasets.manifest("0000")
+
+
+def test_a_folder_that_cannot_be_read_does_not_pass_for_an_empty_one(tmp_path, monkeypatch):
+    """Otherwise a share that hangs for a moment makes the next batch begin at the beginning."""
+    store = FileStore(tmp_path)
+    store.put_if_absent("app/predictions/w/meta.json", b"{}")
+    assert store.list("app/nothing/") == []
+    real = os.scandir
+
+    def refused(path):
+        if str(path).endswith("/w"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(StoreError, match=r"cannot list .*/w: Permission denied"):
+        store.list("app/predictions/")

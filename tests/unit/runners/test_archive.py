@@ -104,6 +104,8 @@ def test_a_single_file_goes_to_its_place(tmp_path):
         ("output/pipe", {"type": tarfile.FIFOTYPE}, "is a device"),
         ("/etc/passwd", b"x", "leaves its folder"),
         ("output/../../outside", b"x", "leaves its folder"),
+        ("output/" + "d/" * 32, FOLDER, "32 folders"),
+        ("output/" + "/".join(["d" * 250] * 4), b"x", "1000 bytes"),
         ("output/a", b"twice", "twice"),
         ("output/a/b", b"below a file", "twice"),
     ],
@@ -163,3 +165,23 @@ def test_a_folder_behind_a_link_is_not_copied(tmp_path):
         with pytest.raises(ContractError, match="is a link"):
             copy(tmp_path / "ml", path, tmp_path / "out", LIMIT, "job")
     assert not (tmp_path / "out").exists()
+
+
+def test_folders_without_end_are_not_copied(tmp_path):
+    (tmp_path / "ml/output" / ("d/" * 40)).mkdir(parents=True)
+
+    with pytest.raises(ContractError, match="more than 1000 bytes or 32 folders"):
+        copy(tmp_path / "ml", "output", tmp_path / "out", LIMIT, "job")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_workers_disk_refuses_can_be_tried_again(tmp_path):
+    (tmp_path / "ml/output").mkdir(parents=True)
+    (tmp_path / "ml/output/a").write_text("a")
+    (tmp_path / "out").write_text("a file where the folder should be")
+
+    with pytest.raises(
+        RunnerError, match=r"Job job, output: cannot be taken over: .*worker's disk"
+    ) as caught:
+        copy(tmp_path / "ml", "output", tmp_path / "out", LIMIT, "job")
+    assert caught.value.retriable

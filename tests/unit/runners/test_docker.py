@@ -38,6 +38,7 @@ def test_the_container_runs_exactly_the_image_that_was_resolved():
     assert config["Labels"]["ai.airflow-mlops.image-digest"] == IMAGE.digest
     assert config["Labels"]["ai.airflow-mlops.dag_id"] == "a__training"
     assert (config["User"], config["HostConfig"]["NetworkMode"]) == ("1000:1000", "none")
+    assert (config["StopSignal"], config["Healthcheck"]) == ("SIGTERM", {"Test": ["NONE"]})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.runners.base import ContainerJob
-from airflow_mlops.runners.layout import checked_path, folders_of, input_tree
+from airflow_mlops.runners.layout import checked_name, checked_path, folders_of, input_tree
 
 
 def tree(**job):
@@ -75,3 +75,10 @@ def test_two_inputs_of_one_path_are_refused(tmp_path):
 def test_a_missing_source_is_named():
     with pytest.raises(RunnerError, match=r"input/data/train should come from /no/such"):
         tree(inputs={"input/data/train": "/no/such"})
+
+
+@pytest.mark.parametrize("name", ["", "a", "../a", "-rm", "a/b", "a b", "a" * 202, "a\n"])
+def test_a_name_that_is_no_container_and_no_folder_is_refused(name):
+    with pytest.raises(RunnerError, match="must be letters"):
+        checked_name(name)
+    assert checked_name("mlops-a.b_c-1") == "mlops-a.b_c-1"

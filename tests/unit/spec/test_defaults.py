@@ -31,9 +31,9 @@ def test_the_nearest_defaults_win_key_by_key_and_the_file_wins_over_all(folder):
 
 
 def test_a_schedule_replaces_a_schedule_of_another_kind(folder):
-    (folder / "defaults.yaml").write_text("store: /s\nretraining: {schedule: {assets: [x]}}\n")
-    (folder / "tiny.yaml").write_text(MINIMAL + 'retraining: {schedule: "@daily"}\n')
-    assert load_application(folder / "tiny.yaml").retraining.schedule == "@daily"
+    (folder / "defaults.yaml").write_text("store: /s\nmonitoring: {schedule: {assets: [x]}}\n")
+    (folder / "tiny.yaml").write_text(MINIMAL + 'monitoring: {schedule: "@daily"}\n')
+    assert load_application(folder / "tiny.yaml").monitoring.schedule == "@daily"
 
 
 def test_paths_are_seen_from_the_file_that_names_them(folder):

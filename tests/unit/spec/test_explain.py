@@ -95,8 +95,10 @@ def test_an_unknown_key_has_its_line_and_the_nearest_known_key(problems, old, ne
         ("on: [drift, performance]", "on: [drift, performence]", "retraining.on[1]", "nearest:  performance"),
         ("by: time", "by: hash", "provisioning.split.by", "expected: time"),
         ('"0 3 * * 1"', '"0 3 * * 1 *"', "retraining.schedule", "6 fields instead of 5"),
-        ('"0 3 * * 1"', "5", "retraining.schedule", "is not a schedule"),
-        ('"0 3 * * 1"', "{assets: []}", "retraining.schedule.assets", "at least 1 item"),
+        ('"0 3 * * 1"', "5", "retraining.schedule", "is not a cron expression"),
+        ('"0 3 * * 1"', "{assets: [flights_landed]}", "retraining.schedule", "is not a cron expression"),
+        ("{assets: [flights_scheduled]}", "5", "delivery[0].batch.schedule", "is not a schedule"),
+        ("{assets: [flights_scheduled]}", "{assets: []}", "delivery[0].batch.schedule.assets", "at least 1 item"),
         # keys that must go together
         ("    sql: ", "    parquet: x\n    sql: ", "provisioning.examples.parquet", "two sources"),
         ("    sql: SELECT", "    # sql: SELECT", "provisioning.examples", "no source"),

@@ -147,6 +147,25 @@ class TestJsonSchema:
     def test_it_accepts_what_the_loader_accepts(self, validator, text):
         validator.validate(plain(text))
 
+    def test_its_defaults_are_values_that_it_accepts(self, validator):
+        import jsonschema
+
+        def check(node):
+            if isinstance(node, dict):
+                if "default" in node and node["default"] is not None:
+                    schema = {"$defs": validator.schema["$defs"], **node}
+                    jsonschema.Draft202012Validator(schema).validate(node["default"])
+                for inner in node.values():
+                    check(inner)
+            elif isinstance(node, list):
+                for inner in node:
+                    check(inner)
+
+        check(validator.schema)
+        properties = validator.schema["$defs"]
+        assert properties["Provisioning"]["properties"]["window"]["default"] == "365d"
+        assert properties["TrainingResources"]["properties"]["memory"]["default"] == "4g"
+
     def test_it_accepts_the_shipped_example(self, validator):
         validator.validate(plain((ROOT / "dags/applications/flight_delay.yaml").read_text()))
 

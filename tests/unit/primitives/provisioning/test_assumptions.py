@@ -118,8 +118,9 @@ def test_the_summary_names_ten(table):
 
 
 def test_a_bound_that_does_not_fit_its_column_is_the_specs_fault(table):
-    with pytest.raises(SpecError, match="does not fit the type of its column"):
-        check(table, {"column": "id", "one_of": ["JFK"]})
+    for rule in ({"column": "id", "one_of": ["JFK"]}, {"column": "at", "between": [1, 2]}):
+        with pytest.raises(SpecError, match="does not fit the type of its column"):
+            check(table, rule)
 
 
 @pytest.mark.parametrize(

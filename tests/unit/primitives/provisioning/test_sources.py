@@ -14,6 +14,7 @@ from airflow_mlops.primitives.provisioning.sources import (
     check_same_columns,
     files_in_query,
     find_files,
+    first_file_decides,
     pin_files,
 )
 
@@ -65,6 +66,22 @@ def test_files_of_a_query(months):
     files = files_in_query(serialized, months)
     assert set(files) == {"01.parquet", "02.parquet", "0[12].parquet", "03.parquet"}
     assert files["0[12].parquet"] == (str(months / "01.parquet"), str(months / "02.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("sql", "patterns"),
+    [
+        ("SELECT * FROM read_parquet('a*') JOIN 'b.parquet' USING (k)", ("a*", "b.parquet")),
+        ("SELECT * FROM read_parquet(['a*'], union_by_name=true) JOIN read_parquet('b*') USING (k)", ("b*",)),
+        ("SELECT COLUMNS('x.*') FROM read_parquet('a*')", ("a*",)),
+        ("SELECT k FROM (SELECT t.* FROM read_parquet('a*') t)", ("a*",)),
+        ("SELECT k, count(*) FROM read_parquet('a*') GROUP BY k", ()),
+    ],
+)
+def test_all_columns_may_mean_those_of_the_first_file(sql, patterns):
+    with duckdb.connect() as connection:
+        serialized = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()[0]
+    assert first_file_decides(serialized) == patterns
 
 
 def test_pins_tell_contents_apart_and_machines_not(months, tmp_path_factory):

@@ -1,0 +1,63 @@
+"""Words of DuckDB's SQL, for every primitive that asks it something."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from airflow_mlops.exceptions import SpecError
+
+__all__ = ["identifier", "literal", "one_query", "parquet"]
+
+
+def identifier(name: str) -> str:
+    """A quoted name."""
+    return '"' + _text(name).replace('"', '""') + '"'
+
+
+def literal(value: Any) -> str:
+    """A JSON value, a time or a decimal as a literal."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, (int, Decimal)):
+        return str(value)
+    if isinstance(value, float):
+        return f"'{value!r}'::DOUBLE"
+    text = value.isoformat() if isinstance(value, (datetime, date)) else _text(str(value))
+    return "'" + text.replace("'", "''") + "'"
+
+
+def parquet(paths: tuple[str, ...], **options: bool) -> str:
+    """A call of ``read_parquet`` over files, whatever their names are: ``[``, ``*`` and ``?`` mean themselves."""
+    files = ", ".join(literal(re.sub(r"([\[*?])", r"[\1]", path)) for path in paths)
+    return f"read_parquet({', '.join([f'[{files}]', *(f'{k}={literal(v)}' for k, v in options.items())])})"
+
+
+def one_query(sql: str, where: str) -> str:
+    """A user's query in brackets, to stand behind FROM: one SELECT, and nothing that could close the bracket.
+
+    :param sql: it may end in semicolons or a comment.
+    :param where: who says it, for the message.
+    :raises SpecError: it is several statements, or one that changes something.
+    :raises duckdb.ParserException: it is no SQL.
+    """
+    import duckdb
+
+    text = _text(sql).lstrip().rstrip("; \t\r\n")
+    statements = duckdb.extract_statements(text)
+    kinds = [statement.type.name for statement in statements]
+    if kinds != ["SELECT"]:
+        got = ", ".join(kinds) or "nothing"
+        raise SpecError(f"{where}: expected one SELECT statement, got {got}. Cure: keep the query alone")
+    return f"({text}\n)"
+
+
+def _text(text: str) -> str:
+    # DuckDB takes a zero byte for the end of the statement, and would forget what comes behind it.
+    if "\0" in text:
+        raise SpecError(f"{text[:100]!r} has a zero byte, which SQL cannot say: remove it")
+    return text

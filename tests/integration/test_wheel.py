@@ -1,0 +1,61 @@
+"""The wheel in an empty environment with Airflow: it installs, and the shipped DAGs load from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LOAD = """
+import json
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag("dags")
+import airflow_mlops
+print(json.dumps({"dags": sorted(bag.dags), "errors": bag.import_errors, "package": airflow_mlops.__file__}))
+"""
+
+
+def run(*command: object, **kwargs) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False, **kwargs
+    )
+    assert done.returncode == 0, f"{command}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def test_the_shipped_dags_load_from_an_installed_wheel(tmp_path):
+    uv = shutil.which("uv") or ROOT / ".uv" / "bin" / "uv"
+    if not Path(uv).exists():
+        pytest.fail("neither uv on PATH nor .uv/bin/uv: run `make env`")
+    run(uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path / "dist", ROOT)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    run(uv, "venv", "--quiet", "--python", "3.11", tmp_path / "env")
+    python = tmp_path / "env" / "bin" / "python"
+    # The versions of the lock: what is tested is the wheel, not today's index.
+    locked = run(
+        uv, "export", "--quiet", "--frozen", "--no-hashes", "--no-dev", "--no-emit-project", cwd=ROOT
+    )
+    (tmp_path / "locked.txt").write_text(locked)
+    run(uv, "pip", "install", "--quiet", "--python", python, "--constraint", tmp_path / "locked.txt", wheel)
+
+    shutil.copytree(
+        ROOT / "dags", tmp_path / "dags", ignore=shutil.ignore_patterns("__pycache__", "flight_delay.py")
+    )
+    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
+    command = tmp_path / "env" / "bin" / "airflow-mlops"
+    assert "flight_delay.py" in run(command, "generate", tmp_path / "dags/applications", env=environment)
+    run(python.with_name("airflow"), "db", "migrate", env=environment)
+    loaded = json.loads(run(python, "-c", LOAD, cwd=tmp_path, env=environment).splitlines()[-1])
+    assert loaded["errors"] == {}
+    assert str(tmp_path) in loaded["package"]
+    primitives = ("delivery", "monitoring", "provisioning", "training")
+    assert loaded["dags"] == [
+        *(f"flight_delay__{primitive}" for primitive in primitives),
+        "nyc_flights__landings",
+        "nyc_flights__schedule",
+    ]

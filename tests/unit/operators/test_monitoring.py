@@ -1,0 +1,94 @@
+"""Windows that cannot be measured: told once, in nobody's way."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_mlops.hooks.store import open_store
+from airflow_mlops.operators.monitoring import DecideRetrainingOperator, MeasurePerformanceOperator
+from tests.fixtures.tasks import EXAMPLES, write_examples
+
+BRIER = {"name": "brier", "value": 0.2, "stderr": 0.01, "n": 100, "split": "test"}
+RULES = {
+    "drift": {"alarm": "retrain", "min_columns": 1},
+    "performance": {"min_rows": 10},
+    "retraining": {"on": ["drift"]},
+}
+
+
+class World:
+    """Published predictions of a tiny application, whose labels are there."""
+
+    def __init__(self, folder):
+        self.folder, self.uri = folder, str(folder / "store")
+        self.store = open_store(self.uri)
+
+    def predict(self, number: int, version: str, metrics: list) -> str:
+        window_id = f"2026010{number}T000000Z"
+        path = self.folder / "data" / f"{number}.parquet"
+        write_examples(path, 50, start=f"2026-01-0{number}", first=1000 * number)
+        self.store.put_if_absent(f"tiny/predictions/{window_id}/predictions.parquet", path)
+        meta = {
+            "window_id": window_id,
+            "window": [f"2026-01-0{number}T00:00:00+00:00", f"2026-01-0{number}T02:00:00+00:00"],
+            "rows": 50,
+            "application": "tiny",
+            "model": "m",
+            "model_version": version,
+            "reference_dataset_id": "d",
+            "reference": {"metrics": metrics},
+        }
+        self.store.put_json_if_absent(f"tiny/predictions/{window_id}/meta.json", meta)
+        inputs = {"rows": 50, "drifted": ["x"], "judged": True, "columns": []}
+        self.store.put_json_if_absent(f"tiny/monitoring/windows/{window_id}/inputs.json", inputs)
+        return window_id
+
+    def measure(self):
+        examples = {**EXAMPLES, "parquet": "*.parquet", "folder": str(self.folder / "data")}
+        operator = MeasurePerformanceOperator(
+            task_id="measure",
+            application="tiny",
+            store=self.uri,
+            examples=examples,
+            performance={"min_rows": 10},
+        )
+        return operator.execute({})
+
+    def decide(self):
+        operator = DecideRetrainingOperator(task_id="decide", application="tiny", store=self.uri, rules=RULES)
+        return operator.execute({})
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def test_a_model_that_promised_no_such_loss_holds_up_no_other_window(world):
+    mute = world.predict(1, "1", [{"name": "auc", "value": 0.7, "split": "test"}])
+    fine = world.predict(2, "2", [BRIER])
+    with pytest.raises(AirflowFailException, match=rf"{mute}: Model m version 1.*no metric brier"):
+        world.measure()
+    report = world.store.read_json(f"tiny/monitoring/windows/{fine}/performance.json")
+    assert report["labelled"] == 50
+    # It has been said: the next run goes on, and a window of the same model that comes later is told again.
+    assert world.measure() == []
+    world.predict(3, "1", [])
+    with pytest.raises(AirflowFailException, match="20260103"):
+        world.measure()
+    assert world.measure() == []
+
+
+def test_such_a_window_is_decided_by_its_inputs(world):
+    world.predict(1, "1", [])
+    with pytest.raises(AirflowFailException):
+        world.measure()
+    decision = world.decide()
+    assert decision["decision"] == "RETRAIN"
+    (alarm,) = decision["alarms"]
+    assert alarm["reason"] == "drift"
+    assert "could not be measured" in alarm["message"]
+    json.dumps(decision, allow_nan=False)

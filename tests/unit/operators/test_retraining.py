@@ -1,0 +1,200 @@
+"""Reasons in a DAG run: taken once, answered once, whoever starts, clears or fails it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.assets import retraining_asset
+from airflow_mlops.operators.retraining import AnswerReasonsOperator, CollectReasonsOperator, RearmOperator
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+PASSED, REFUSED = {"passed": True}, {"passed": False}
+
+
+class Store:
+    """An asset's state, kept as JSON text between tasks."""
+
+    def __init__(self):
+        self.values = {}
+
+    def get(self, key, default=None):
+        return self.values.get(key, default)
+
+    def set(self, key, value):
+        self.values[key] = value
+
+
+class Events(list):
+    """Events of an asset, oldest first; ``after`` includes its moment, as Airflow's does."""
+
+    def after(self, moment):
+        since = datetime.fromisoformat(moment)
+        return Events(event for event in self if event.timestamp >= since)
+
+
+class ByAsset(dict):
+    """Found by the asset's name and URI, as Airflow does."""
+
+    def __getitem__(self, asset):
+        return next(value for key, value in self.items() if (key.name, key.uri) == (asset.name, asset.uri))
+
+
+@dataclass
+class World:
+    """An application's retraining asset, and the training runs that it sees."""
+
+    store: Store = field(default_factory=Store)
+    events: Events = field(default_factory=Events)
+    asset: Any = field(default_factory=lambda: retraining_asset("tiny"))
+
+    def alarm(self, number, minutes=0, **extra):
+        at = NOON + timedelta(minutes=minutes)
+        extra = {"reason": "performance", "alarm_id": f"alarm{number}", **extra}
+        self.events.append(SimpleNamespace(id=len(self.events), timestamp=at, extra=extra))
+
+    def context(self, run_id="run1", run_type="asset_triggered", clear_number=0):
+        return {
+            "ti": SimpleNamespace(run_id=run_id),
+            "dag_run": SimpleNamespace(
+                run_id=run_id,
+                run_type=run_type,
+                run_after=NOON,
+                triggering_user_name="ann" if run_type == "manual" else None,
+                clear_number=clear_number,
+            ),
+            "inlet_events": ByAsset({self.asset: self.events}),
+            "asset_state_store": {self.asset: self.store},
+        }
+
+    def collect(self, *, why="", **run):
+        operator = CollectReasonsOperator(task_id="collect_reasons", application="tiny", why=why)
+        return operator.execute(self.context(**run))
+
+    def answer(self, reasons, decision, registered=None, **run):
+        operator = AnswerReasonsOperator(
+            task_id="answer", application="tiny", reasons=reasons, decision=decision, registered=registered
+        )
+        return operator.execute(self.context(**run))
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def ids(reasons):
+    return [reason["id"] for reason in reasons]
+
+
+class TestWhoStartsARun:
+    def test_an_alarm(self, world):
+        world.alarm(1)
+        assert ids(world.collect()) == ["alarm1"]
+
+    @pytest.mark.parametrize(
+        "run_type", ["manual", "operator_triggered", "asset_materialization", "backfill"]
+    )
+    def test_a_person_or_another_dag_is_a_reason(self, world, run_type):
+        (reason,) = world.collect(run_type=run_type, why="new idea")
+        assert (reason["kind"], reason["evidence"]["why"]) == ("on_demand", "new idea")
+
+    def test_who_it_was_is_said(self, world):
+        (reason,) = world.collect(run_type="manual")
+        assert reason["evidence"] == {"who": "ann"}
+
+    def test_the_clock_takes_waiting_alarms_along(self, world):
+        world.alarm(1, minutes=-5)
+        assert ids(world.collect(run_type="scheduled")) == ["alarm1", "schedule:run1"]
+
+    def test_an_event_that_says_nothing_new_skips_the_run(self, world):
+        with pytest.raises(AirflowSkipException, match="nothing to do"):
+            world.collect()
+        assert world.store.values == {}
+
+
+class TestAnswers:
+    def test_a_registered_model_answers_for_good(self, world):
+        world.alarm(1)
+        world.answer(world.collect(), PASSED, {"version": "2"})
+        with pytest.raises(AirflowSkipException):
+            world.collect(run_id="run2")
+
+    def test_a_refused_model_answers_too(self, world):
+        """Training again from the same data would be refused again."""
+        world.alarm(1)
+        world.answer(world.collect(), REFUSED)
+        with pytest.raises(AirflowSkipException):
+            world.collect(run_id="run2")
+
+    @pytest.mark.parametrize("decision", [None, PASSED])
+    def test_a_run_that_failed_before_the_gate_or_at_the_registry_does_not(self, world, decision):
+        world.alarm(1)
+        assert world.answer(world.collect(), decision) == []
+        assert ids(world.collect(run_id="run2")) == ["alarm1"]
+
+    def test_a_failed_run_that_a_person_cleared_from_its_training_on_does(self, world):
+        """collect_reasons has succeeded and is not run again: its alarm must not start a second training."""
+        world.alarm(1)
+        reasons = world.collect()
+        world.answer(reasons, None)
+        world.answer(reasons, PASSED, {"version": "2"}, clear_number=1)
+        with pytest.raises(AirflowSkipException):
+            world.collect(run_id="run2")
+
+    def test_clearing_a_whole_run_trains_again(self, world):
+        world.alarm(1)
+        world.answer(world.collect(), PASSED, {"version": "2"})
+        (reason,) = world.collect(clear_number=1)
+        assert (reason["kind"], reason["evidence"]) == ("on_demand", {"why": "cleared"})
+
+    def test_a_task_tried_again_takes_the_same(self, world):
+        world.alarm(1)
+        assert world.collect() == world.collect()
+
+    def test_a_skipped_run_answers_nothing(self, world):
+        assert world.answer(None, None) == []
+
+    def test_what_came_meanwhile_is_told(self, world):
+        world.alarm(1)
+        reasons = world.collect()
+        world.alarm(2, minutes=1)
+        world.alarm(1, minutes=2)
+        assert world.answer(reasons, PASSED, {"version": "2"}) == ["alarm2"]
+        assert ids(world.collect(run_id="run2")) == ["alarm2"]
+
+    def test_a_run_that_keeps_failing_does_not_wake_itself(self, world):
+        world.alarm(1)
+        for number in range(3):
+            reasons = world.collect(run_id=f"run{number}")
+            assert world.answer(reasons, None, run_id=f"run{number}") == []
+
+    def test_the_memory_is_bounded_by_open_runs(self, world):
+        for number in range(20):
+            world.alarm(number, minutes=number)
+            reasons = world.collect(run_id=f"run{number}")
+            world.answer(reasons, None if number % 2 else REFUSED, run_id=f"run{number}")
+        assert world.store.get("answers")["taken"] == {}
+
+
+class TestRearm:
+    def operator(self, pending):
+        return RearmOperator(task_id="rearm", application="tiny", pending=pending)
+
+    def test_it_wakes_the_dag_without_being_a_reason(self, world):
+        event = SimpleNamespace(extra={})
+        self.operator(["alarm2"]).execute({"outlet_events": {world.asset: event}})
+        assert event.extra == {"reason": "rearm", "pending": ["alarm2"]}
+        world.events.append(SimpleNamespace(id=1, timestamp=NOON, extra=event.extra))
+        with pytest.raises(AirflowSkipException):
+            world.collect()
+
+    @pytest.mark.parametrize("pending", [None, []])
+    def test_it_skips_when_nothing_came(self, pending):
+        with pytest.raises(AirflowSkipException):
+            self.operator(pending).execute({})

@@ -1,0 +1,98 @@
+"""What a container predicted against the examples that it was given."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import duckdb
+import pytest
+
+from airflow_mlops.exceptions import ContractError
+from airflow_mlops.primitives.delivery.predictions import write_predictions
+
+AT = datetime(2024, 2, 1, tzinfo=UTC)
+ODD = 'the "id"; --'
+EXAMPLES = f"""SELECT i AS "{ODD.replace('"', '""')}", TIMESTAMPTZ '2024-01-01 00:00:00+00' + to_hours(9 - i) AS asked,
+    0.5 AS prediction FROM range(10) t(i)"""
+PREDICTED = f'SELECT i AS "{ODD.replace(chr(34), chr(34) * 2)}", i / 10 AS prediction FROM range(10) t(i)'
+
+
+def write(tmp_path, predicted, window="w", folder="it's"):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY ({EXAMPLES}) TO '{tmp_path}/examples.parquet'")
+        connection.execute(f"COPY ({predicted}) TO '{tmp_path}/predictions.parquet'")
+    target = tmp_path / folder / "out.parquet"
+    rows = write_predictions(
+        tmp_path / "predictions.parquet",
+        [tmp_path / "examples.parquet"],
+        target,
+        application="app",
+        window=window,
+        keys=[ODD],
+        timestamp="asked",
+        model_version="3",
+        predicted_at=AT,
+    )
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone='UTC'")
+        return rows, connection.from_parquet([str(target)]).to_arrow_table().to_pylist()
+
+
+def test_every_example_has_its_prediction_in_order_of_time(tmp_path):
+    rows, written = write(tmp_path, f"{PREDICTED} ORDER BY random()")
+    assert rows == len(written) == 10
+    assert [row[ODD] for row in written] == list(range(9, -1, -1))
+    assert [row["prediction"] for row in written] == [n / 10 for n in range(9, -1, -1)]
+    assert {row["model_version"] for row in written} == {"3"}
+    assert {row["predicted_at"].astimezone(UTC) for row in written} == {AT}
+
+
+def test_a_request_keeps_its_id_when_it_is_asked_again_and_only_then(tmp_path):
+    ids = [[row["request_id"] for row in write(tmp_path, PREDICTED, window)[1]] for window in "vvw"]
+    assert ids[0] == ids[1]
+    assert len({*ids[0], *ids[2]}) == 20
+
+
+@pytest.mark.parametrize(
+    ("predicted", "message"),
+    [
+        (f"{PREDICTED} LIMIT 9", "10 examples, 9 predictions"),
+        (f"{PREDICTED} UNION ALL {PREDICTED}", "10 examples, 20 predictions"),
+        (f"(FROM ({PREDICTED}) LIMIT 9) UNION ALL (FROM ({PREDICTED}) LIMIT 1)", "9 with different keys"),
+        (PREDICTED.replace("SELECT i", "SELECT i + 1"), "9 of known keys"),
+        (PREDICTED.replace("i / 10", "nullif(i, 3)"), "1 null or not finite"),
+        (PREDICTED.replace("i / 10", "log(i + 1) / (i - 3)::DOUBLE"), "1 null or not finite"),
+        (PREDICTED.replace("AS prediction", "AS p"), "must hold the columns .* and prediction"),
+        (PREDICTED.replace("i / 10", "'high'"), "must hold the columns .* and prediction"),
+    ],
+)
+def test_what_does_not_answer_the_examples_is_refused(tmp_path, predicted, message):
+    with pytest.raises(ContractError, match=message):
+        write(tmp_path, predicted)
+
+
+def test_rows_without_end_in_a_small_file_are_counted_and_not_read(tmp_path):
+    many = 2_000_000
+    with pytest.raises(ContractError, match=f"{many} predictions. Cure"):
+        write(tmp_path, PREDICTED.replace("range(10) t(i)", f"range({many}) t(j), (SELECT 1 AS i)"))
+
+
+def test_what_is_no_parquet_is_refused(tmp_path):
+    (tmp_path / "examples.parquet").write_bytes(b"")
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY ({EXAMPLES}) TO '{tmp_path}/examples.parquet'")
+    (tmp_path / "predictions.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(ContractError, match="must hold the columns"):
+        write_predictions(
+            tmp_path / "predictions.parquet",
+            [tmp_path / "examples.parquet"],
+            tmp_path / "out.parquet",
+            application="app",
+            window="w",
+            keys=[ODD],
+            timestamp="asked",
+            model_version="3",
+            predicted_at=AT,
+        )
+    assert not (tmp_path / "out.parquet").exists()

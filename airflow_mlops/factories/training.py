@@ -60,6 +60,7 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
             code=code_of(spec),
             parameters=dict(spec.training.parameters),
             overrides="{{ params.parameters | tojson }}",
+            commands=_commands(spec),
             **job,
         )
         code = XComArg(description, key="code")
@@ -118,6 +119,11 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
         # Teardowns run whatever happened and leave the state of the run to the tasks before them.
         register >> answered.as_teardown() >> rearm.as_teardown()
     return dag
+
+
+def _commands(spec: ApplicationSpec) -> list[str]:
+    tested = ["test"] if spec.evaluation.cases else []
+    return ["train", "evaluate", *tested, *(["predict"] if spec.delivery else [])]
 
 
 def _tests(spec: ApplicationSpec, **arguments: Any) -> XComArg | None:

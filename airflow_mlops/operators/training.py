@@ -38,6 +38,7 @@ class DescribeModelCodeOperator(ModelCodeOperator):
 
     :param parameters: parameters of the YAML.
     :param overrides: parameters of the trigger form, stronger than the YAML's.
+    :param commands: what the model code must know, because later tasks ask for it.
     """
 
     command: ClassVar[str] = "describe"
@@ -48,11 +49,13 @@ class DescribeModelCodeOperator(ModelCodeOperator):
         *,
         parameters: dict[str, Any] | None = None,
         overrides: dict[str, Any] | str | None = None,
+        commands: Sequence[str] = ("train",),
         **kwargs: Any,
     ) -> None:
         super().__init__(multiple_outputs=True, **kwargs)
         self.parameters = parameters
         self.overrides = overrides
+        self.commands = commands
 
     def inputs(self, context: Context, scratch: Path) -> dict[str, str]:  # noqa: ARG002
         """Nothing goes in."""
@@ -64,11 +67,11 @@ class DescribeModelCodeOperator(ModelCodeOperator):
 
         lines = self._runner().logs(self._job_name)
         description = parse_description("\n".join(line.text for line in lines))
-        missing = {"train"} - set(description["commands"])
+        missing = [command for command in self.commands if command not in description["commands"]]
         if missing:
             raise ContractError(
-                f"{self._code_name()} describes no command {', '.join(sorted(missing))}, it has: "
-                f"{', '.join(description['commands'])}. Cure: implement train."
+                f"{self._code_name()} describes no command {', '.join(missing)}, which this application needs; it has: "
+                f"{', '.join(description['commands'])}. Cure: implement it, or for test write evaluation.cases: false."
             )
         overrides = json.loads(self.overrides) if isinstance(self.overrides, str) else self.overrides
         given = {**(self.parameters or {}), **(overrides or {})}
@@ -169,9 +172,11 @@ class TrainModelOperator(ModelCodeOperator):
         """Log parameters, metrics, dataset and model to one MLflow run."""
         from airflow_mlops.hooks.mlflow import MLflowHook
 
-        if not (output / "model").is_dir() or not any((output / "model").iterdir()):
+        if not (output / "model/MLmodel").is_file():
+            wrote = sorted(path.name for path in (output / "model").glob("*"))[:20]
             raise ContractError(
-                f"{self._code_name()} trained and wrote nothing to model/. Cure: save the model there."
+                f"{self._code_name()} trained and left no MLflow model directory in model/ (a file MLmodel and what it "
+                f"names), it wrote: {', '.join(wrote) or 'nothing'}. Cure: save the model there with MLflow."
             )
         metrics = read_metrics(output / "output/metrics.json")
         manifest = self._datasets().manifest(self.dataset["dataset_id"])

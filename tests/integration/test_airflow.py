@@ -126,7 +126,7 @@ class TestLoop:
         """One container, one model version, and a run that succeeded."""
         monkeypatch.setenv(*next(iter(mlflow_server.environment.items())))
         write_examples(tmp_path / "examples.parquet")
-        training = {"deferrable": False, "parameters": {"do": "nap", "seconds": 25}}
+        training = {"deferrable": False, "parameters": {"do": "nap", "seconds": 40}}
         airflow.add("killed", application("killed", tmp_path, tiny_image, **training))
         airflow.until("DAG", lambda: "killed__training" in airflow.dag_ids())
 

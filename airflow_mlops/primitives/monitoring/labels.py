@@ -57,9 +57,9 @@ def labels_are_complete(found: LabelledPredictions, window_end: datetime, min_la
 
 
 def join_labels(predictions: Path, examples: Mapping[str, Any]) -> LabelledPredictions:
-    """Join predictions with the labels of their examples by key.
+    """Join predictions with the labels of their examples by key and time: a customer may be asked about every month.
 
-    :param predictions: Parquet file with the key columns and ``prediction``.
+    :param predictions: Parquet file with the key columns, the example's time and ``prediction``.
     :param examples: the application's examples: ``sql`` or ``parquet``, ``keys``, ``timestamp``, ``targets``,
         optionally ``targets_known_at`` and ``folder`` (where relative paths begin).
     :raises SourceError: the examples cannot be read, or a key has several labels.
@@ -98,18 +98,21 @@ def _join(
             epoch(CAST({time} AS TIMESTAMPTZ)) AS happened
         FROM {_source(examples)} WHERE {target} IS NOT NULL"""
     )
-    connection.from_parquet(str(predictions)).create_view("predicted")
+    connection.execute(
+        f"CREATE TEMP VIEW predicted AS SELECT *, epoch(CAST({time} AS TIMESTAMPTZ)) AS happened "
+        f"FROM read_parquet({literal(str(predictions))})"
+    )
     rows = _one(connection, "SELECT count(*) FROM predicted")[0]
     newest, delay = _one(connection, "SELECT max(known), quantile_cont(known - happened, 0.99) FROM labels")
     identity = ", ".join(f"CAST({identifier(key)} AS VARCHAR)" for key in examples["keys"])
     joined = connection.execute(
-        f"SELECT prediction, label FROM predicted JOIN labels USING ({keys}) "
-        f"ORDER BY sha256(concat_ws('|', {identity})), {keys}"
+        f"SELECT prediction, label FROM predicted JOIN labels USING ({keys}, happened) "
+        f"ORDER BY sha256(concat_ws('|', {identity})), {keys}, happened"
     ).fetchnumpy()
     if len(joined["label"]) > rows:
         raise SourceError(
-            f"The examples have several labels for one key ({', '.join(examples['keys'])}): {rows} predictions "
-            f"found {len(joined['label'])} labels. Let the examples' SQL keep one row per key."
+            f"The examples have several labels for one key ({', '.join(examples['keys'])}) and time: {rows} predictions "
+            f"found {len(joined['label'])} labels. Let the examples' SQL keep one row per key and time."
         )
     return LabelledPredictions(
         prediction=_array(joined["prediction"]),

@@ -76,10 +76,17 @@ def test_without_a_time_of_knowing_the_example_itself_counts(folder):
     assert found.usual_delay == 0
 
 
+def test_the_same_key_at_another_time_is_another_example(folder):
+    later = [START + timedelta(days=30, hours=i) for i in range(8)]
+    write_labels(folder, range(8), name="april", event_timestamp=later, known_at=later, late=[1] * 8)
+    found = join(folder)
+    assert found.actual.tolist() == [i % 2 for i in SHUFFLED]
+
+
 def test_two_labels_for_one_key_are_an_error_not_two_rows(folder):
     write_labels(folder, range(8), name="again")
     with pytest.raises(
-        SourceError, match=r"several labels for one key \(flight_id\): 10 predictions found 16"
+        SourceError, match=r"several labels for one key \(flight_id\) and time: 10 predictions found 16"
     ):
         join(folder)
 

@@ -11,7 +11,7 @@ help:
 	@echo "make env     build $(VENV) from uv.lock"
 	@echo "make demo    the whole loop on the flights of 2013 (FRESH=1 starts over, KEEP=1 leaves the pages up)"
 	@echo "make test    the whole test suite"
-	@echo "make check   style, types, import contracts, docs"
+	@echo "make check   style, types, import contracts, lock file"
 	@echo "make bench   the benchmarks, each against a peer"
 
 env: $(VENV)/.made

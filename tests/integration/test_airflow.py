@@ -76,7 +76,7 @@ class TestDagFiles:
         assert airflow.client.import_errors() == []
 
         broken = application("broken", tmp_path, "tiny:1").replace('"retry_delay"', '"retry_dely"')
-        airflow.add("broken", broken)
+        airflow.add("broken", broken, generate=False)
         (error,) = airflow.until("import error", airflow.client.import_errors)
         assert error["filename"] == "applications/broken.py"
         line = next(n for n, text in enumerate(broken.splitlines(), 1) if "retry_dely" in text)

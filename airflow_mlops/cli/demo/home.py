@@ -94,6 +94,8 @@ class DemoHome:
             f"    folder: {json.dumps(str(self.path / 'data'))}\n"
             "training:\n"
             f"  run_on: {run_on}\n"
+            "  # Airflow 3.3 sometimes fails a task that comes back within seconds of its deferral; the retry adopts the job.\n"
+            "  retry_delay: 5s\n"
         )
 
     def _flights(self, *arguments: object) -> None:

@@ -115,7 +115,7 @@ def _servers(home: DemoHome, run_on: str) -> Iterator[tuple[AirflowSettings, str
     finally:
         with ExitStack() as ending:  # each of them, whatever happens to the others
             ending.callback(remove_jobs, home)
-            ending.callback(mlflow.stop)
+            ending.callback(mlflow.stop, 5)
             ending.callback(airflow.stop)
 
 

@@ -260,12 +260,6 @@ class MLflowHook(BaseHook):
         with self._calling(f"Finishing run {run_id}") as client:
             client.set_terminated(run_id, status)
 
-    def run_url(self, run_id: str) -> str:
-        """Page of the run in the MLflow UI."""
-        with self._calling(f"Reading run {run_id}") as client:
-            experiment_id = client.get_run(run_id).info.experiment_id
-        return f"{self.server.uri}/#/experiments/{experiment_id}/runs/{run_id}"
-
     # Registry ----------------------------------------------------------------------------------
 
     def register_model(

@@ -348,3 +348,9 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def published_batches(store: FileStore, application: str) -> list[dict[str, Any]]:
+    """Metadata of all published batches, oldest first."""
+    keys = [key for key in store.list(f"{application}/predictions/") if key.endswith("/meta.json")]
+    return [store.read_json(key) for key in keys]

@@ -59,7 +59,7 @@ class PlanBatchOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Read the registry and the ledger of batches."""
         from airflow_mlops.hooks.mlflow import MLflowHook
-        from airflow_mlops.hooks.store import DatasetStore, open_store
+        from airflow_mlops.hooks.store import DatasetStore, open_store, published_batches
         from airflow_mlops.primitives.delivery.batch import next_start
         from airflow_mlops.primitives.registration.lineage import promise_from_tags
 
@@ -105,7 +105,7 @@ class PredictBatchOperator(TrainedModelOperator):
 
     def execute(self, context: Context) -> Any:
         """Predict, unless it has been done."""
-        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.hooks.store import open_store, published_batches
         from airflow_mlops.primitives.delivery.batch import overtaken_by
 
         with airflow_errors():
@@ -171,9 +171,3 @@ def _publish(store: FileStore, batch: PredictionBatch, predictions: Path) -> boo
         _, etag = store.read_versioned(file)
         store.compare_and_set(file, predictions.read_bytes(), etag)
     return store.put_if_absent(meta, batch.to_json())
-
-
-def published_batches(store: FileStore, application: str) -> list[dict[str, Any]]:
-    """Metadata of all published batches, oldest first."""
-    keys = [key for key in store.list(f"{application}/predictions/") if key.endswith("/meta.json")]
-    return [store.read_json(key) for key in keys]

@@ -55,8 +55,9 @@ class MonitoringOperator(BaseOperator):
 
     def _windows(self, store: FileStore) -> list[Window]:
         """Metadata of all published predictions, oldest window first."""
-        keys = [key for key in store.list(f"{self.application}/predictions/") if key.endswith("/meta.json")]
-        return [store.read_json(key) for key in keys]
+        from airflow_mlops.hooks.store import published_batches
+
+        return published_batches(store, self.application)
 
     def _key(self, window: Window, name: str) -> str:
         return f"{self.application}/monitoring/windows/{window['window_id']}/{name}"

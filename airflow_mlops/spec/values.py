@@ -212,24 +212,19 @@ def _schedule_kind(value: Any) -> str:
     return _ASSETS if isinstance(value, (dict, AssetSchedule)) else _CRON
 
 
-def _cron(value: Any) -> str:
+def _cron_or(value: Any, what: str, expected: str, cure: str) -> str:
     if not isinstance(value, str):
-        raise complaint(
-            "is not a schedule",
-            expected="a cron expression in quotes, {assets: [name, ...]}, or null",
-            cure='write schedule: "0 3 * * 1" or schedule: {assets: [flights_landed]}',
-        )
+        raise complaint(f"is not a {what}", expected=f"a cron expression in quotes, {expected}", cure=cure)
     return _check_cron(value)
+
+
+def _cron(value: Any) -> str:
+    cure = 'write schedule: "0 3 * * 1" or schedule: {assets: [flights_landed]}'
+    return _cron_or(value, "schedule", "{assets: [name, ...]}, or null", cure)
 
 
 def _cron_only(value: Any) -> str:
-    if not isinstance(value, str):
-        raise complaint(
-            "is not a cron expression",
-            expected="a cron expression in quotes, or null",
-            cure='write schedule: "0 3 * * 1"',
-        )
-    return _check_cron(value)
+    return _cron_or(value, "cron expression", "or null", 'write schedule: "0 3 * * 1"')
 
 
 CronSchedule = Annotated[str, BeforeValidator(_cron_only)]

@@ -11,8 +11,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import ContractError
 from airflow_mlops.hooks.mlflow import MLflowHook, ModelVersionInfo
-from airflow_mlops.hooks.store import DatasetStore, open_store
-from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator, published_batches
+from airflow_mlops.hooks.store import DatasetStore, open_store, published_batches
+from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.runners.base import JobState
 from tests.fixtures.tasks import EXAMPLES, context, write_examples

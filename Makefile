@@ -24,7 +24,12 @@ $(VENV)/.made: pyproject.toml uv.lock | $(UV)
 	@$(PYTHON) -m venv .uv
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
 
-demo: env
+# What the demo needs and no more, unless the whole environment is there.
+$(VENV)/.demo: pyproject.toml uv.lock | $(UV)
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --frozen --inexact --quiet --python $(PYTHON) --extra demo --no-default-groups
+	@touch $@
+
+demo: $(if $(wildcard $(VENV)/.made),env,$(VENV)/.demo)
 	@$(BIN)/airflow-mlops demo $(if $(FRESH),--fresh) $(if $(KEEP),--keep) $(DEMO)
 
 test: env

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.store import FileStore
+    from airflow_mlops.hooks.store import Store
     from airflow_mlops.primitives.delivery.batch import PredictionBatch
     from airflow_mlops.runners.base import JobState
 
@@ -58,8 +58,9 @@ class PlanBatchOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Read the registry and the ledger of batches."""
+        from airflow_mlops.hooks.datasets import DatasetStore
         from airflow_mlops.hooks.mlflow import MLflowHook
-        from airflow_mlops.hooks.store import DatasetStore, open_store, published_batches
+        from airflow_mlops.hooks.store import open_store, published_batches
         from airflow_mlops.primitives.delivery.batch import next_start
         from airflow_mlops.primitives.registration.lineage import promise_from_tags
 
@@ -134,7 +135,7 @@ class PredictBatchOperator(TrainedModelOperator):
         target = output / "published.parquet"
         rows = write_predictions(
             source,
-            datasets.paths(manifest.id, self.split),
+            datasets.paths(manifest.id, self.split, output / "examples"),
             target,
             application=self.application,
             window=window,
@@ -163,7 +164,7 @@ class PredictBatchOperator(TrainedModelOperator):
         return {"window_id": window, "rows": rows, "model_version": plan["version"], "created": created}
 
 
-def _publish(store: FileStore, batch: PredictionBatch, predictions: Path) -> bool:
+def _publish(store: Store, batch: PredictionBatch, predictions: Path) -> bool:
     folder = f"{batch.application}/predictions/{batch.window_id}"
     file, meta = f"{folder}/predictions.parquet", f"{folder}/meta.json"
     if not store.put_if_absent(file, predictions) and not store.exists(meta):

@@ -26,7 +26,7 @@ from airflow_mlops.triggers.job import JobTrigger
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.store import DatasetStore
+    from airflow_mlops.hooks.datasets import DatasetStore
     from airflow_mlops.primitives.provisioning.version import Manifest
     from airflow_mlops.runners.base import ContainerJob, JobState, LogLine, Runner
 
@@ -283,7 +283,7 @@ def dataset_inputs(
     manifest.write_text(datasets.manifest(dataset_id).to_json())
     inputs = {"input/data/manifest.json": str(manifest)}
     for split in splits:
-        for number, path in enumerate(datasets.paths(dataset_id, split)):
+        for number, path in enumerate(datasets.paths(dataset_id, split, scratch)):
             inputs[f"input/data/{split}/{number:05d}.parquet"] = str(path)
     return inputs
 

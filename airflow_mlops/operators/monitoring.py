@@ -7,7 +7,9 @@ runs again finds what is there and goes on from it.
 
 from __future__ import annotations
 
+import tempfile
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -18,11 +20,11 @@ from airflow_mlops.operators.errors import airflow_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.store import DatasetStore, FileStore
+    from airflow_mlops.hooks.datasets import DatasetStore
+    from airflow_mlops.hooks.store import Store
     from airflow_mlops.primitives.monitoring.drift import DriftReport
     from airflow_mlops.primitives.monitoring.performance import (
         BettingState,
@@ -48,12 +50,12 @@ class MonitoringOperator(BaseOperator):
         self.application = application
         self.store = store
 
-    def _open(self) -> FileStore:
+    def _open(self) -> Store:
         from airflow_mlops.hooks.store import open_store
 
         return open_store(self.store)
 
-    def _windows(self, store: FileStore) -> list[Window]:
+    def _windows(self, store: Store) -> list[Window]:
         """Metadata of all published predictions, oldest window first."""
         from airflow_mlops.hooks.store import published_batches
 
@@ -62,9 +64,7 @@ class MonitoringOperator(BaseOperator):
     def _key(self, window: Window, name: str) -> str:
         return f"{self.application}/monitoring/windows/{window['window_id']}/{name}"
 
-    def _write_once(
-        self, store: FileStore, window: Window, name: str, value: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _write_once(self, store: Store, window: Window, name: str, value: dict[str, Any]) -> dict[str, Any]:
         """Write unless another run was faster; return what is there now."""
         key = self._key(window, name)
         store.put_json_if_absent(key, {**_names(window), **value})
@@ -114,20 +114,22 @@ class ProfileInputsOperator(MonitoringOperator):
                 raise DataError(" ".join(map(str, broken)))
             return applied
 
-    def _apply(self, store: FileStore, window: Window, rule: DriftRule) -> DriftReport:
-        from airflow_mlops.hooks.store import DatasetStore
+    def _apply(self, store: Store, window: Window, rule: DriftRule) -> DriftReport:
+        from airflow_mlops.hooks.datasets import DatasetStore
         from airflow_mlops.hooks.whylogs import profile_parquet
         from airflow_mlops.primitives.monitoring.drift import compare_window
 
         datasets = DatasetStore(store, self.application)
         reference = self._reference(store, datasets, window["reference_dataset_id"])
-        paths = datasets.paths(window["dataset_id"], "predict")
-        report = compare_window(reference, paths, rule)
-        profile = profile_parquet(paths, list(reference.columns), datetime.fromisoformat(window["window"][1]))
+        with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
+            paths = datasets.paths(window["dataset_id"], "predict", Path(scratch))
+            report = compare_window(reference, paths, rule)
+            until = datetime.fromisoformat(window["window"][1])
+            profile = profile_parquet(paths, list(reference.columns), until)
         store.put_if_absent(self._key(window, "profile.bin"), profile)
         return report
 
-    def _reference(self, store: FileStore, datasets: DatasetStore, dataset_id: str) -> Reference:
+    def _reference(self, store: Store, datasets: DatasetStore, dataset_id: str) -> Reference:
         """The training split of a dataset version, counted and profiled once."""
         from airflow_mlops.hooks.whylogs import profile_parquet
         from airflow_mlops.primitives.monitoring.reference import Reference, build_reference
@@ -136,9 +138,11 @@ class ProfileInputsOperator(MonitoringOperator):
         if found := store.read_json(f"{key}.json"):
             return Reference.from_json(found)
         manifest = datasets.manifest(dataset_id)
-        paths, columns = datasets.paths(dataset_id, "train"), manifest.model_inputs
-        reference = build_reference(dataset_id, paths, columns)
-        profile = profile_parquet(paths, columns, datetime.fromisoformat(manifest.window[1]))
+        columns = manifest.model_inputs
+        with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
+            paths = datasets.paths(dataset_id, "train", Path(scratch))
+            reference = build_reference(dataset_id, paths, columns)
+            profile = profile_parquet(paths, columns, datetime.fromisoformat(manifest.window[1]))
         store.put_if_absent(f"{key}.bin", profile)
         store.put_json_if_absent(f"{key}.json", reference.to_json())
         return reference
@@ -212,7 +216,7 @@ class MeasurePerformanceOperator(MonitoringOperator):
 
     def _measure(
         self,
-        store: FileStore,
+        store: Store,
         window: Window,
         rule: PerformanceRule,
         tested: ExpectedLoss,
@@ -221,7 +225,9 @@ class MeasurePerformanceOperator(MonitoringOperator):
         from airflow_mlops.primitives.monitoring.labels import join_labels, labels_are_complete
         from airflow_mlops.primitives.monitoring.performance import BettingState, measure
 
-        found = join_labels(self._predictions(store, window), self.examples)
+        key = f"{self.application}/predictions/{window['window_id']}/predictions.parquet"
+        with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
+            found = join_labels(store.local(key, Path(scratch)), self.examples)
         if not labels_are_complete(found, datetime.fromisoformat(window["window"][1]), rule.min_labelled):
             return None
         return measure(
@@ -234,9 +240,6 @@ class MeasurePerformanceOperator(MonitoringOperator):
             false_alarm_rate=rule.false_alarm_rate,
             min_labels=rule.min_rows,
         )
-
-    def _predictions(self, store: FileStore, window: Window) -> Path:
-        return store.path(f"{self.application}/predictions/{window['window_id']}/predictions.parquet")
 
 
 class DecideRetrainingOperator(MonitoringOperator):
@@ -280,7 +283,7 @@ class DecideRetrainingOperator(MonitoringOperator):
             worst = next((kind for kind in ("RETRAIN", "WARN") if kind in kinds), "OK")
             return {"decision": worst, "windows": decided, "alarms": alarms}
 
-    def _decide(self, store: FileStore, window: Window, later: list[Window]) -> dict[str, Any] | None:
+    def _decide(self, store: Store, window: Window, later: list[Window]) -> dict[str, Any] | None:
         from airflow_mlops.primitives.monitoring.alarms import decide_window
         from airflow_mlops.primitives.monitoring.rules import DriftRule, PerformanceRule
 

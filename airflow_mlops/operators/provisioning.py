@@ -13,7 +13,8 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import AssumptionError, EmptyDatasetError
-from airflow_mlops.hooks.store import DatasetStore, open_store
+from airflow_mlops.hooks.datasets import DatasetStore
+from airflow_mlops.hooks.store import open_store
 from airflow_mlops.operators.errors import airflow_errors
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class ProvisionDatasetOperator(BaseOperator):
         key = datasets.key("assumptions", f"{self.purpose}-{name}.json")
         report = {"application": self.application, "message": str(error), "findings": error.failures}
         datasets.store.put_json_if_absent(key, report)
-        return AssumptionError(f"{error} Full report: {datasets.store.path(key)}", error.failures)
+        return AssumptionError(f"{error} Full report: {datasets.store.address(key)}", error.failures)
 
 
 def _commit(context: Context) -> dict[str, Any]:

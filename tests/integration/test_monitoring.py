@@ -11,7 +11,8 @@ import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from airflow_mlops.hooks.store import DatasetStore, open_store
+from airflow_mlops.hooks.datasets import DatasetStore
+from airflow_mlops.hooks.store import open_store
 from airflow_mlops.operators.monitoring import (
     DecideRetrainingOperator,
     MeasurePerformanceOperator,

@@ -13,8 +13,10 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import StoreConflictError
+from airflow_mlops.hooks.datasets import DatasetStore
 from airflow_mlops.hooks.feast import _import_feast
-from airflow_mlops.hooks.store import DatasetStore, FileStore, open_store
+from airflow_mlops.hooks.store import open_store
+from airflow_mlops.hooks.store_files import FileStore
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.primitives.provisioning.digest import logical_digest
 
@@ -108,7 +110,9 @@ def provision(home: Path, **changes: Any) -> dict[str, Any]:
 def rows_of(result: dict[str, Any], split: str) -> list[dict[str, Any]]:
     datasets = DatasetStore(open_store(result["store"]), result["application"])
     return [
-        row for path in datasets.paths(result["dataset_id"], split) for row in pq.read_table(path).to_pylist()
+        row
+        for path in datasets.paths(result["dataset_id"], split, Path("unused"))
+        for row in pq.read_table(path).to_pylist()
     ]
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError
-from airflow_mlops.hooks.store import DatasetStore, FileStore, open_store
+from airflow_mlops.hooks.datasets import DatasetStore
+from airflow_mlops.hooks.store import open_store
+from airflow_mlops.hooks.store_files import FileStore
 from airflow_mlops.primitives.provisioning.version import Chunk, Column, Manifest
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -180,7 +182,7 @@ def test_a_version_is_published_once_and_its_reference_moves(tmp_path):
     assert datasets.publish(two, {"bb22": file}, COMMIT)
     assert datasets.resolve("latest") == two.id
     assert datasets.manifest(one.id) == one
-    assert [path.name for path in datasets.paths(two.id, "test")] == ["bb22.parquet"]
+    assert [path.name for path in datasets.paths(two.id, "test", Path("unused"))] == ["bb22.parquet"]
     assert len(datasets.store.list("app/datasets/chunks")) == 2
     commits = [datasets.store.read_json(key) for key in datasets.store.list("app/datasets/commits")]
     assert sorted((commit["run_id"], commit["created"]) for commit in commits) == [
@@ -204,10 +206,10 @@ def test_damage_is_noticed(tmp_path):
     version = manifest(chunk("aa11"))
     datasets.publish(version, {"aa11": file}, COMMIT)
     with pytest.raises(StoreError, match="has no split 'test'; it has train"):
-        datasets.paths(version.id, "test")
+        datasets.paths(version.id, "test", Path("unused"))
     datasets.store.path(datasets.chunk_key("aa11")).unlink()
     with pytest.raises(StoreError, match=r"1 chunk\(s\) are gone"):
-        datasets.paths(version.id, "train")
+        datasets.paths(version.id, "train", Path("unused"))
     path = datasets.store.path(f"app/datasets/manifests/{version.id}.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "application": "other"}))
     with pytest.raises(StoreError, match="was changed"):

@@ -10,8 +10,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import ContractError
+from airflow_mlops.hooks.datasets import DatasetStore
 from airflow_mlops.hooks.mlflow import MLflowHook, ModelVersionInfo
-from airflow_mlops.hooks.store import DatasetStore, open_store, published_batches
+from airflow_mlops.hooks.store import open_store, published_batches
 from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.runners.base import JobState
@@ -74,7 +75,7 @@ class Application:
         # The tiny model's answer is the column "prediction" of its input.
         shutil.rmtree(output, ignore_errors=True)
         (output / "output").mkdir(parents=True)
-        (given,) = DatasetStore(self.store, "tiny").paths(dataset["dataset_id"], "predict")
+        (given,) = DatasetStore(self.store, "tiny").paths(dataset["dataset_id"], "predict", Path("unused"))
         shutil.copy(given, output / "output" / "predictions.parquet")
         return self.predict(plan, dataset).take_over(context("predict"), output, JobState("exited", 0))
 

@@ -1,4 +1,4 @@
-"""The names of the assets that join the DAGs of an application, and those that come from outside."""
+"""The names of the assets that join the DAGs of applications and feature pipelines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from airflow.sdk import Asset
 
 def _asset(application: str, noun: str) -> Asset:
     return Asset(name=f"{application}.{noun}", uri=f"mlops://{application}/{noun}", group="mlops")
+
+
+def features_asset(features: str) -> Asset:
+    """A feature pipeline published rows; the event's extra says how many, and in which partitions."""
+    return Asset(name=f"{features}.features", uri=f"mlops://features/{features}", group="mlops")
 
 
 def dataset_asset(application: str) -> Asset:
@@ -27,3 +32,8 @@ def predictions_asset(application: str) -> Asset:
 def retraining_asset(application: str) -> Asset:
     """There is a reason to train; the event's extra says which (see ``primitives/retraining.py``)."""
     return _asset(application, "retraining")
+
+
+def online_store_asset(feast_conn_id: str) -> Asset:
+    """The online store behind a Feast connection; its state remembers how far each view was copied into it."""
+    return Asset(name=f"{feast_conn_id}.online_store", uri=f"mlops://feast/{feast_conn_id}", group="mlops")

@@ -10,10 +10,14 @@ Every error that this package raises on purpose.
     ├── DataError                  data that cannot be used
     │   ├── EmptyDatasetError      no example in the window
     │   ├── SourceError            a source is missing, or has not the columns it should
+    │   │   └── SourceUnavailable  it does not answer: try again
     │   └── AssumptionError        a stated assumption about the data does not hold
     ├── FeatureStoreError          Feast: service, view or registry missing or broken
+    │   ├── FeatureStoreConflict   somebody else changed the registry first
+    │   └── FeatureStoreUnavailable  the registry or a store behind it does not answer: try again
     ├── StoreError                 the artifact store
-    │   └── StoreConflictError     somebody else wrote first
+    │   ├── StoreConflictError     somebody else wrote first
+    │   └── StoreUnavailable       it does not answer: try again
     ├── TrackingError              MLflow refused
     │   └── TrackingUnavailable    MLflow does not answer: try again
     └── RunnerError                a job could not be started, watched or collected
@@ -61,6 +65,12 @@ class SourceError(DataError):
     """A data source is missing, or lacks columns that it should have."""
 
 
+class SourceUnavailable(SourceError):  # noqa: N818
+    """A data source does not answer."""
+
+    retriable = True
+
+
 class AssumptionError(DataError):
     """A stated assumption about the data does not hold.
 
@@ -77,12 +87,30 @@ class FeatureStoreError(MLOpsError):
     """Feast: a service, view or registry is missing or broken."""
 
 
+class FeatureStoreConflict(FeatureStoreError):  # noqa: N818
+    """Somebody else changed the registry first: read again and decide again."""
+
+    retriable = True
+
+
+class FeatureStoreUnavailable(FeatureStoreError):  # noqa: N818
+    """The registry, or a store behind it, does not answer."""
+
+    retriable = True
+
+
 class StoreError(MLOpsError):
     """The artifact store cannot do what was asked."""
 
 
 class StoreConflictError(StoreError):
     """Somebody else wrote first: read again and decide again."""
+
+    retriable = True
+
+
+class StoreUnavailable(StoreError):  # noqa: N818
+    """The artifact store does not answer."""
 
     retriable = True
 

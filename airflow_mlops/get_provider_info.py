@@ -33,16 +33,39 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "airflow_mlops.hooks.feast.FeastHook",
                 "hook-name": "Feast",
                 "conn-fields": {
-                    "repo_path": {
-                        "label": "Repository path",
-                        "schema": {"type": ["string", "null"]},
-                        "description": "Folder with feature_store.yaml, as the workers see it.",
+                    "repo_path": _text(
+                        "Repository path",
+                        "Folder with feature_store.yaml, as the workers see it. Empty: what follows stands for it.",
+                    ),
+                    "project": _text("Project", "Name of the Feast project."),
+                    "registry": _text(
+                        "Registry",
+                        "A URL (sqlite:////srv/registry.db, s3://bucket/registry.db), or JSON that names an Airflow "
+                        'connection with the login: {"connection": "feast_registry"}.',
+                    ),
+                    "offline_store": _text(
+                        "Offline store",
+                        'Its type, or JSON: {"type": "postgres", "connection": "warehouse"}. Empty: our own.',
+                    ),
+                    "online_store": _text(
+                        "Online store",
+                        'JSON: {"type": "sqlite", "path": "/srv/features/online.db"}. Empty: none.',
+                    ),
+                    "entity_key_serialization_version": {
+                        "label": "Entity key version",
+                        "schema": {"type": ["integer", "null"], "minimum": 3},
+                        "description": "Empty: 3.",
                     },
                 },
                 "ui-field-behaviour": {
                     "hidden-fields": ["host", "schema", "login", "password", "port"],
                     "relabeling": {},
-                    "placeholders": {"repo_path": "/opt/airflow/features"},
+                    "placeholders": {
+                        "repo_path": "/opt/airflow/features",
+                        "project": "churn",
+                        "registry": '{"connection": "feast_registry"}',
+                        "offline_store": "spark",
+                    },
                 },
             },
             {
@@ -62,3 +85,7 @@ def get_provider_info() -> dict[str, Any]:
             },
         ],
     }
+
+
+def _text(label: str, description: str) -> dict[str, Any]:
+    return {"label": label, "schema": {"type": ["string", "null"]}, "description": description}

@@ -1,9 +1,10 @@
 """
-What a dataset costs: the flights of 2013 through the provisioning of the shipped YAML, and the join against Feast's.
+What a dataset costs: the point-in-time join against its peers, an increment, and the flights of 2013 as a whole.
 
-First the whole operator (examples, join of six feature views, assumptions, split, digests, publication) over the year.
-Then the join alone over a shorter time, once by our offline store and once by Feast's own DuckDB store, because that
-one needs minutes for the year. Every figure comes from a fresh process with two threads.
+First the join alone, Parquet to Parquet, over made-up examples and feature rows, by our offline store, by Feast's
+own, by DuckDB as a person would write it, and by Polars. Then one day of examples against all ninety. Then the join of
+six feature views over the flights of 2013, and the whole operator (examples, join, assumptions, split, digests,
+publication). Every figure comes from a fresh process; the rows that come out are compared, not only counted.
 """
 
 from __future__ import annotations
@@ -18,57 +19,233 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from join_data import DAYS, FEATURES, START, Size, make  # noqa: E402 - found beside this file
 
 from examples.flight_delay import flights  # noqa: E402 - found beside this folder
 
 YAML = ROOT / "dags" / "applications" / "flight_delay.yaml"
 OURS, FEAST = "airflow_mlops.hooks.feast_asof.AsofOfflineStore", "duckdb"
 
+SMALL = Size(100_000, (1_000_000,), 10_000)
+MEDIUM = Size(1_000_000, (2_000_000, 5_000_000, 3_000_000), 100_000)
+LARGE = Size(10_000_000, (20_000_000,), 1_000_000)
+#: Sizes → joins, months of the operator, months of the flights' join against Feast's.
+SIZES = {
+    "small": ([SMALL], 2, 1),
+    "medium": ([SMALL, MEDIUM], 12, 1),
+    "large": ([SMALL, MEDIUM, LARGE], 12, 12),
+}
+US = "airflow-mlops"
+BY_HAND = "DuckDB by hand, ties decided"
+LOOSE = "DuckDB by hand, ties left to chance"
+CREATED = "airflow-mlops, created times filter"
+#: Way → the most examples that it is given, with and without a time to live.
+WAYS = {
+    US: (10**9, 10**9),
+    CREATED: (10**9, 10**9),
+    BY_HAND: (10**9, 10**9),
+    LOOSE: (10**9, 10**9),
+    "Polars join_asof": (10**9, 10**9),
+    "Feast duckdb": (10**7, 10**6),  # without a time to live it builds every pair of an example and a row
+    "Feast dask": (10**5, 10**5),  # it loads every view whole, by pandas
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--months", type=int, default=12, help="of the year, for the whole operator")
-    parser.add_argument(
-        "--peer-months", type=int, default=1, help="of the year, for the join against Feast's"
-    )
+    parser.add_argument("--size", choices=SIZES, default="small", help="how much is joined (small)")
+    parser.add_argument("--parts", nargs="+", choices=("join", "increment", "flights", "operator"))
+    parser.add_argument("--limit", type=float, default=600, help="seconds that one run may take (600)")
+    parser.add_argument("--memory", type=float, default=16, help="GB that one run may take (16)")
+    parser.add_argument("--folder", type=Path, help="keep the made-up rows here, for the next time")
+    parser.add_argument("--months", type=int, help="of the year, for the operator")
+    parser.add_argument("--peer-months", type=int, help="of the year, for the flights' join")
     given = parser.parse_args()
+    sizes, months, peer_months = SIZES[given.size]
+    parts = given.parts or ("join", "increment", "flights", "operator")
     with tempfile.TemporaryDirectory(prefix="airflow-mlops-provisioning-") as work:
-        home = Path(work)
-        for month in flights.MONTHS[: given.months]:
-            flights.land_schedule(home / "data", month)
-            flights.land_labels(home / "data", month)
-        peer = home / "peer"
-        _apply(flights.install_features(home))
-        peer.mkdir()
-        (peer / "data").symlink_to(home / "data")
-        repository = flights.install_features(peer)
-        settings = repository / "feature_store.yaml"
-        settings.write_text(settings.read_text().replace(OURS, FEAST))
-        _apply(repository)
+        home = given.folder or Path(work)
+        bounds = given.limit, given.memory
+        if "join" in parts:
+            for size in sizes:
+                _joins(size, home / "join" / size.name.replace(" ", ""), bounds)
+        if "increment" in parts:
+            size = SMALL if given.size == "small" else MEDIUM
+            _increment(size, home / "daily" / size.name.replace(" ", ""), bounds)
+        if "flights" in parts or "operator" in parts:
+            _flights(Path(work) / "flights", parts, given.months or months, given.peer_months or peer_months)
 
-        print(f"the provisioning of {given.months} month(s), six feature views")
-        _line("first time", _child("provision", home))
+
+def _joins(size: Size, folder: Path, bounds: tuple[float, float]) -> None:
+    make(size, folder)
+    for ttl in (True, False):
+        print(f"\n### {size.name}, {'time to live of hours and days' if ttl else 'no time to live'}\n")
+        print("| way | time | to ours | CPU | peak memory | of it imports | rows | result |")
+        print("|---|---|---|---|---|---|---|---|")
+        mine: dict = {}
+        for way, caps in WAYS.items():
+            if size.examples > caps[0 if ttl else 1]:
+                print(f"| {way} | not run above {caps[0 if ttl else 1]:,} examples | | | | | | |")
+                continue
+            output = folder / f"{list(WAYS).index(way)}.parquet"
+            figures = _engine(
+                way, folder, size, ttl, f"SELECT * FROM '{folder}/examples.parquet'", output, bounds
+            )
+            if "failed" in figures:
+                print(f"| {way} | {figures['failed']} | | | | | | |", flush=True)
+                continue
+            if way == US:
+                mine = {**figures, "output": output}
+            result = _compare(mine["output"], output, size) if way not in (US, CREATED) else ""
+            print(f"| {way} | {_figures(figures, mine)} | {figures['rows']:,} | {result} |", flush=True)
+        for output in folder.glob("*.parquet"):
+            if output.name != "examples.parquet":
+                output.unlink()
+
+
+def _figures(figures: dict, mine: dict) -> str:
+    return (
+        f"{figures['wall_s']:.2f} s | {figures['wall_s'] / mine['wall_s']:.2f}x | {figures['cpu_s']:.1f} s | "
+        f"{figures['peak_mb']:,.0f} MB | {figures['imports_mb']:,.0f} MB"
+    )
+
+
+def _compare(ours: Path, theirs: Path, size: Size) -> str:
+    """How many examples have other features, or none at all."""
+    import duckdb
+
+    names = [f"f{view}_{n}" for view in range(len(size.views)) for n in range(FEATURES)]
+    same = " AND ".join(f"a.{name}::VARCHAR IS NOT DISTINCT FROM b.{name}::VARCHAR" for name in names)
+    casts = ", ".join(f"{name}::DOUBLE AS {name}" if not name.endswith("_3") else name for name in names)
+    with duckdb.connect() as connection:
+        connection.execute("SET memory_limit='4GB'; SET preserve_insertion_order=false")
+        connection.execute(f"SET temp_directory='{theirs.parent}/spill-compare'")
+        digest = f"SELECT count(*), sum(hash(n::BIGINT, {', '.join(names)})::HUGEINT) FROM (SELECT n, {casts} FROM "
+        found = [connection.execute(f"{digest}'{path}')").fetchone() for path in (ours, theirs)]
+        if found[0] == found[1]:
+            return "the same"
+        lost, differ = connection.execute(
+            f"SELECT count(*) FILTER (b.n IS NULL), count(*) FILTER (b.n IS NOT NULL AND NOT ({same})) "
+            f"FROM (SELECT n, {casts} FROM '{ours}') a LEFT JOIN (SELECT n::BIGINT AS n, {casts} FROM '{theirs}') b USING (n)"
+        ).fetchone()
+    return f"{lost:,} examples lost, {differ:,} differ"
+
+
+def _increment(size: Size, folder: Path, bounds: tuple[float, float]) -> None:
+    make(size, folder, daily=True)
+    day = START + (DAYS - 1) * 86_400_000_000
+    everything = f"SELECT * FROM '{folder}/examples.parquet'"
+    last = f"{everything} WHERE event_timestamp >= make_timestamptz({day})"
+    print(f"\n### One day of {DAYS}, published by the day: {size.name}, time to live of hours and days\n")
+    print("| examples | time | CPU | rows |\n|---|---|---|---|")
+    figures = {
+        name: _engine(US, folder, size, True, query, folder / "out.parquet", bounds)
+        for name, query in (("all days", everything), ("the last day", last))
+    }
+    for name, found in figures.items():
+        if "failed" in found:
+            print(f"| {name} | {found['failed']} | | |")
+            return
+        print(f"| {name} | {found['wall_s']:.2f} s | {found['cpu_s']:.2f} s | {found['rows']:,} |")
+    whole, one = figures.values()
+    print(f"\nThe day costs {one['wall_s'] / whole['wall_s']:.3f}x of the whole.")
+
+
+def _engine(
+    way: str, folder: Path, size: Size, ttl: bool, examples: str, output: Path, bounds: tuple[float, float]
+) -> dict:
+    """Run one way in a process of its own, within time and memory."""
+    command = [sys.executable, str(Path(__file__).with_name("join_engines.py")), way, str(folder)]
+    command += [str(len(size.views)), "ttl" if ttl else "none", examples, str(output)]
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as wrong:
+        process = subprocess.Popen(command, stdout=said, stderr=wrong, env=_quiet(folder))
+        begin = time.monotonic()
+        while process.poll() is None:
+            time.sleep(0.1)
+            reason = _out_of_bounds(process.pid, time.monotonic() - begin, bounds)
+            if reason:
+                process.kill()
+                process.wait()
+                return {"failed": reason}
+        if process.returncode:
+            wrong.seek(0)
+            return {"failed": (wrong.read().strip().splitlines() or [f"exit {process.returncode}"])[-1][:150]}
+        said.seek(0)
+        figures = json.loads(said.read().splitlines()[-1])
+    return {"failed": f"{figures['missing']} is not installed: left out"} if "missing" in figures else figures
+
+
+def _out_of_bounds(pid: int, seconds: float, bounds: tuple[float, float]) -> str:
+    if seconds > bounds[0]:
+        return f"stopped after {bounds[0]:.0f} s"
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return ""
+    used = next(
+        (int(line.split()[1]) / 1024**2 for line in status.splitlines() if line.startswith("VmRSS")), 0
+    )
+    return f"stopped at {bounds[1]:.0f} GB of memory" if used > bounds[1] else ""
+
+
+def _quiet(home: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def _flights(home: Path, parts: tuple[str, ...], months: int, peer_months: int) -> None:
+    home.mkdir(parents=True)
+    for month in flights.MONTHS[: max(months, peer_months)]:
+        flights.land_schedule(home / "data", month)
+        flights.land_labels(home / "data", month)
+    _apply(flights.install_features(home))
+    if "flights" in parts:
+        _flights_join(home, peer_months)
+        if peer_months != months:
+            print(f"\n### Flights of 2013, {months} month(s), six feature views: the join\n")
+            _line("airflow-mlops", _child("join", home, str(months)))
+    if "operator" in parts:
+        print(f"\n### Flights of 2013, {months} month(s), six feature views: the whole operator\n")
+        whole = _child("provision", home)
+        _line("first time", whole)
         _line("the same again", _child("provision", home))
-        print(f"\nthe join of {given.peer_months} month(s) of examples")
-        joins = {
-            name: _child("join", at, str(given.peer_months))
-            for name, at in (("airflow-mlops", home), ("Feast duckdb", peer))
-        }
-        for name, figures in joins.items():
-            _line(name, figures)
-        ours, theirs = joins.values()
+        join = _child("join", home, str(months))
         print(
-            f"ratio, Feast to ours: time {theirs['wall_s'] / ours['wall_s']:.1f}, "
-            f"CPU {theirs['cpu_s'] / ours['cpu_s']:.1f}, peak {theirs['peak_mb'] / ours['peak_mb']:.1f}; "
-            f"rows {theirs['rows']} to {ours['rows']}"
+            f"\nAll but the join adds {whole['wall_s'] / join['wall_s'] - 1:.0%} to the join ({join['wall_s']:.2f} s)."
         )
+
+
+def _flights_join(home: Path, months: int) -> None:
+    peer = home / "peer"
+    peer.mkdir()
+    (peer / "data").symlink_to(home / "data")
+    repository = flights.install_features(peer)
+    settings = repository / "feature_store.yaml"
+    settings.write_text(settings.read_text().replace(OURS, FEAST))
+    _apply(repository)
+    print(f"\n### Flights of 2013, {months} month(s), six feature views: the join\n")
+    joins = {
+        name: _child("join", at, str(months))
+        for name, at in (("airflow-mlops", home), ("Feast duckdb", peer))
+    }
+    for name, figures in joins.items():
+        _line(name, figures)
+    ours, theirs = joins.values()
+    print(f"\nOurs takes {ours['wall_s'] / theirs['wall_s']:.3f}x of Feast's time.")
 
 
 def _line(name: str, figures: dict) -> None:
     print(
-        f"  {name:16}{figures['rows']:>9} rows{figures['wall_s']:>8.2f} s{figures['cpu_s']:>8.2f} CPU-s"
-        f"   peak {figures['peak_mb']:>6.0f} MB (of them {figures['imports_mb']:.0f} MB imports)"
+        f"- {name}: {figures['rows']:,} rows, {figures['wall_s']:.2f} s, {figures['cpu_s']:.2f} CPU-s, "
+        f"peak {figures['peak_mb']:,.0f} MB (of them {figures['imports_mb']:,.0f} MB imports)",
+        flush=True,
     )
 
 
@@ -80,18 +257,10 @@ def _apply(repository: Path) -> None:
 
 
 def _child(what: str, home: Path, *words: str) -> dict:
-    environment = {
-        **os.environ,
-        "AIRFLOW_HOME": str(home / "airflow"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
-        "AIRFLOW_CONN_FEAST_DEFAULT": json.dumps(
-            {"conn_type": "feast", "extra": {"repo_path": str(home / "features")}}
-        ),
-    }
+    connection = {"conn_type": "feast", "extra": {"repo_path": str(home / "features")}}
     done = subprocess.run(
         [sys.executable, __file__, "--child", what, str(home), *words],
-        env=environment,
+        env={**_quiet(home), "AIRFLOW_CONN_FEAST_DEFAULT": json.dumps(connection)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -128,6 +297,9 @@ def _provision(home: Path):
     )
     dag = build_dags(load_application(applications / YAML.name))["flight_delay__provisioning"]
     task = dag.get_task("provision")
+    for name in task.template_fields:  # what the form that starts the DAG would fill in, as it stands
+        if "params." in str(getattr(task, name)):
+            setattr(task, name, task.render_template(getattr(task, name), {"params": dag.params.dump()}))
     return lambda: task.execute({})["rows"]
 
 
@@ -140,9 +312,9 @@ def _join(home: Path, months: int):
 
 
 def _peak_mb() -> float:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage: a child begins with the peak of the process that started it.
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 if __name__ == "__main__":

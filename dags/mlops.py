@@ -1,7 +1,9 @@
-"""Airflow DAG loader: writes the stub beside each application YAML. Copy it into your DAG folder."""
+"""Airflow DAG loader: writes the stub beside each YAML of an application or a feature pipeline. Copy it into your DAG folder."""
 
 from pathlib import Path
 
 from airflow_mlops.factories.stubs import ensure_stubs
 
-ensure_stubs(Path(__file__).parent / "applications")
+for folder in ("applications", "features"):
+    if (Path(__file__).parent / folder).is_dir():
+        ensure_stubs(Path(__file__).parent / folder)

@@ -14,4 +14,7 @@ pytest_plugins = [
     "tests.fixtures.mlflow",
     "tests.fixtures.airflow",
     "tests.fixtures.flights",
+    "tests.fixtures.postgres",
+    "tests.fixtures.s3",
+    "tests.fixtures.s3_proxy",
 ]

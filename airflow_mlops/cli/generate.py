@@ -11,7 +11,9 @@ from airflow_mlops.cli.report import from_here, print_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command understands."""
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder of application YAML files")
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="folder of YAML files; those below it count too"
+    )
     parser.add_argument(
         "--check", action="store_true", help="change nothing; exit 1 if something would change"
     )
@@ -22,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the stubs; with ``--check``, 1 when one is missing, stale or left over."""
     if not arguments.folder.is_dir():
         what = "is not a folder" if arguments.folder.exists() else "does not exist"
-        cure = "Cure: name the folder of the applications."
+        cure = "Cure: name the folder of the YAML files."
         print(f"airflow-mlops generate: {arguments.folder} {what}. {cure}", file=sys.stderr)
         return 2
     from airflow_mlops.factories.stubs import write_stubs

@@ -13,9 +13,12 @@ from airflow_mlops.exceptions import MLOpsError
 
 _COMMANDS = {
     "validate": "check YAML files; every problem with file, line and cure",
-    "schema": "print the JSON schema of an application's YAML, for editors",
+    "schema": "print the JSON schema of the YAML, for editors",
     "plan": "print the DAGs and tasks that a YAML becomes",
     "generate": "write the Python file that Airflow reads beside each YAML",
+    "dataset": "list, show, compare, fetch, check, rebuild and prune dataset versions",
+    "assumptions": "propose rules about data from a dataset version",
+    "features": "ask an offline store whether its training sets are right",
     "demo": "play the whole loop on the flights of 2013",
 }
 """Command → help. Each is a module or package of its name here, with ``add_arguments`` and ``run``."""

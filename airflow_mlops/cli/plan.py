@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow_mlops.cli.report import UsageError, applications, from_here, print_json, problems_of
+from airflow_mlops.cli.report import UsageError, from_here, print_json, problems_of, yaml_files
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG, BaseOperator
 
-    from airflow_mlops.spec import LoadedApplication
+    from airflow_mlops.spec import LoadedFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,17 +24,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the plans of all good files; 1 when one of them is not good."""
     try:
-        loaded, errors = applications([arguments.path])
+        loaded, errors = yaml_files([arguments.path])
     except UsageError as error:
         print(f"airflow-mlops plan: {error}", file=sys.stderr)
         return 2
-    plans = [_application(one) for one in loaded]
+    plans = [_plan(one) for one in loaded]
     problems = problems_of(errors)
     if arguments.json:
-        print_json({"applications": plans, "problems": [problem.to_dict() for problem in problems]})
+        print_json(
+            {
+                "applications": [plan for plan in plans if "application" in plan],
+                "features": [plan for plan in plans if "features" in plan],
+                "problems": [problem.to_dict() for problem in problems],
+            }
+        )
     else:
-        for plan in plans:
-            _print(plan)
+        for one, plan in zip(loaded, plans, strict=True):
+            _print(one.name, plan)
         for problem in problems:
             print(problem, file=sys.stderr)
     return 1 if problems else 0
@@ -59,11 +65,11 @@ def describe_dag(dag: DAG) -> dict[str, Any]:
     }
 
 
-def _application(one: LoadedApplication) -> dict[str, Any]:
+def _plan(one: LoadedFile) -> dict[str, Any]:
     from airflow_mlops.factories import build_dags
 
     dags = [describe_dag(dag) for dag in build_dags(one.spec).values()]
-    return {"application": one.spec.application, "file": str(from_here(one.path)), "dags": dags}
+    return {one.kind: one.name, "file": str(from_here(one.path)), "dags": dags}
 
 
 def _schedule(timetable: Any) -> dict[str, Any]:
@@ -86,8 +92,8 @@ def _assets(assets: Any) -> list[str]:
     return [str(getattr(asset, "name", None) or getattr(asset, "uri", asset)) for asset in assets]
 
 
-def _print(plan: dict[str, Any]) -> None:
-    print(f"{plan['application']} ({plan['file']})")
+def _print(name: str, plan: dict[str, Any]) -> None:
+    print(f"{name} ({plan['file']})")
     for dag in plan["dags"]:
         print(f"\n  {dag['dag_id']}: {_when(dag['schedule'])}")
         width = max((len(task["task_id"]) for task in dag["tasks"]), default=0)

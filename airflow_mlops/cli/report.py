@@ -11,7 +11,7 @@ from typing import Any
 from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.spec import (
     DEFAULTS_FILE,
-    LoadedApplication,
+    LoadedFile,
     Problem,
     SpecFileError,
     application_files,
@@ -23,11 +23,11 @@ class UsageError(MLOpsError):
     """The command line names something that is not there."""
 
 
-def applications(paths: Iterable[Path]) -> tuple[list[LoadedApplication], list[SpecFileError]]:
-    """Load the applications that a command line names.
+def yaml_files(paths: Iterable[Path]) -> tuple[list[LoadedFile], list[SpecFileError]]:
+    """Load the applications and feature pipelines that a command line names.
 
-    :param paths: files and folders; a ``defaults.yaml`` stands for all applications that it may touch.
-    :raises UsageError: a path does not exist, or there is no application in it.
+    :param paths: files and folders; a ``defaults.yaml`` stands for all files that it may touch.
+    :raises UsageError: a path does not exist, or there is no YAML file in it.
     """
     files: dict[Path, None] = {}
     for path in paths:
@@ -36,14 +36,20 @@ def applications(paths: Iterable[Path]) -> tuple[list[LoadedApplication], list[S
         folder = path.parent if path.name == DEFAULTS_FILE else path
         found = application_files(folder) if folder.is_dir() else [path.absolute()]
         if not found:
-            raise UsageError(f"{folder} has no YAML file in it. Cure: name the folder of the applications.")
+            raise UsageError(
+                f"{folder} has no YAML file in it. Cure: name the folder of applications or feature pipelines."
+            )
         files.update(dict.fromkeys(found))
     return load_files(files)
 
 
 def problems_of(errors: Iterable[SpecFileError]) -> list[Problem]:
     """All problems with paths as seen from here, each once although a defaults file is read for many."""
-    problems = dict.fromkeys(problem for error in errors for problem in error.problems)
+    return seen_from_here(dict.fromkeys(problem for error in errors for problem in error.problems))
+
+
+def seen_from_here(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems with paths relative to the working directory."""
     return [
         replace(problem, place=replace(problem.place, file=from_here(problem.place.file)))
         for problem in problems

@@ -9,7 +9,11 @@ from airflow_mlops.cli.report import print_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command understands."""
-    parser.add_argument("--markdown", action="store_true", help="print the reference of all keys instead")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--features", action="store_true", help="that of a feature pipeline instead of an application"
+    )
+    which.add_argument("--markdown", action="store_true", help="print the reference of all keys instead")
     parser.epilog = "Begin a YAML file with  # yaml-language-server: $schema=PATH  to use it in an editor."
 
 
@@ -22,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     from airflow_mlops.spec import json_schema
 
-    print_json(json_schema())
+    print_json(json_schema("features" if arguments.features else "application"))
     return 0

@@ -30,7 +30,7 @@ from airflow_mlops.contract.failures import (
     StopRequested,
     TryAgainError,
 )
-from airflow_mlops.contract.job import Columns, Job
+from airflow_mlops.contract.job import Columns, Fold, Job
 from airflow_mlops.contract.model_code import ModelCode
 from airflow_mlops.contract.paths import CONTRACT_VERSION, Paths
 
@@ -41,6 +41,7 @@ __all__ = [
     "CasesFailedError",
     "Columns",
     "DataError",
+    "Fold",
     "Job",
     "JobError",
     "ModelCode",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 from airflow_mlops.contract.results import metric_problems
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airflow_mlops.contract.paths import Paths
 
 _PARQUET = b"PAR1"
@@ -26,11 +29,19 @@ def check_output(paths: Paths) -> list[str]:
         problems += [f"output/metrics.json: {problem}." for problem in _metrics_problems(paths)]
     if paths.tests.exists() and b"<testsuite" not in paths.tests.read_bytes():
         problems.append("output/tests.xml: expected a JUnit report with a testsuite.")
-    if paths.predictions.exists():
-        content = paths.predictions.read_bytes()
-        if content[:4] != _PARQUET or content[-4:] != _PARQUET:
-            problems.append("output/predictions.parquet: expected a Parquet file.")
+    for file in (paths.predictions, *sorted(paths.prepared.glob("*.parquet"))):
+        if file.exists() and not _is_parquet(file):
+            problems.append(f"{file.relative_to(paths.root).as_posix()}: expected a Parquet file.")
     return problems
+
+
+def _is_parquet(file: Path) -> bool:
+    if not file.is_file() or file.stat().st_size < 2 * len(_PARQUET):
+        return False
+    with file.open("rb") as content:
+        begin = content.read(len(_PARQUET))
+        content.seek(-len(_PARQUET), os.SEEK_END)
+        return begin == content.read() == _PARQUET
 
 
 def _metrics_problems(paths: Paths) -> list[str]:

@@ -7,17 +7,23 @@ import os
 import shutil
 import sys
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_mlops.contract.cases import run_cases, write_junit
-from airflow_mlops.contract.failures import CasesFailedError, DataError, JobError, StopRequested
+from airflow_mlops.contract.failures import (
+    AssumptionError,
+    CasesFailedError,
+    DataError,
+    JobError,
+    StopRequested,
+)
 from airflow_mlops.contract.job import Job, read_job
 from airflow_mlops.contract.paths import Paths
-from airflow_mlops.contract.results import write_failure
+from airflow_mlops.contract.results import write_assumptions, write_failure
 from airflow_mlops.contract.stopping import stop_on_sigterm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from airflow_mlops.contract.model_code import ModelCode
@@ -69,11 +75,22 @@ def execute(model_code: type[ModelCode], command: str, paths: Paths | None = Non
             _COMMANDS[command](code, job)
     except StopRequested as stop:
         return stop.exit_code
+    except AssumptionError as error:
+        return _fail(paths, str(error), "", error.exit_code, error.failures)
     except JobError as error:
         return _fail(paths, str(error), "", error.exit_code)
     except Exception as error:  # noqa: BLE001 (whatever it is, the outside learns of it)
         return _fail(paths, f"{type(error).__name__}: {error}", traceback.format_exc(), 1)
     return 0
+
+
+def _prepare(code: ModelCode, job: Job) -> None:
+    code.prepare(job)
+    if not any(job.paths.prepared.glob("*.parquet")):
+        raise JobError(
+            f"{type(code).__name__}.prepare wrote no *.parquet into {job.paths.prepared}; "
+            "an empty table says that there is no row."
+        )
 
 
 def _train(code: ModelCode, job: Job) -> None:
@@ -118,6 +135,7 @@ def _serve(code: ModelCode, job: Job) -> None:
 
 
 _COMMANDS: dict[str, Callable[[ModelCode, Job], None]] = {
+    "prepare": _prepare,
     "train": _train,
     "evaluate": _evaluate,
     "test": _test,
@@ -142,9 +160,11 @@ def _clear(command: str, paths: Paths) -> None:
     """Take away what an earlier job left in this root: it would be read as the result of this one."""
     if command == "serve":
         return
-    for path in (paths.failure, paths.metrics, paths.tests, paths.predictions):
+    for path in (paths.failure, paths.metrics, paths.tests, paths.predictions, paths.assumptions):
         path.unlink(missing_ok=True)
     paths.plots.mkdir(parents=True, exist_ok=True)
+    if command == "prepare":
+        _empty(paths.prepared)
 
 
 def _empty(directory: Path) -> None:
@@ -168,12 +188,19 @@ def _stop(code: ModelCode, job: Job) -> None:
         _say("The checkpoint could not be written:\n" + traceback.format_exc())
 
 
-def _fail(paths: Paths, message: str, details: str, exit_code: int) -> int:
+def _fail(
+    paths: Paths,
+    message: str,
+    details: str,
+    exit_code: int,
+    broken: Sequence[Mapping[str, Any]] = (),
+) -> int:
     _say(details or message)
     try:
         write_failure(paths.failure, message, details)
-    except OSError as error:
-        _say(f"{paths.failure} cannot be written: {error}.")
+        write_assumptions(paths.assumptions, broken)
+    except (OSError, TypeError, ValueError) as error:
+        _say(f"The reason cannot be written below {paths.output}: {error}.")
     return exit_code
 
 

@@ -13,6 +13,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
 
 class JobError(Exception):
     """A failure whose message is all that a reader needs: no traceback is shown."""
@@ -33,9 +38,18 @@ class DataError(JobError):
 
 
 class AssumptionError(JobError):
-    """An assumption that the model code states about its data does not hold."""
+    """An assumption that the model code states about its data does not hold.
+
+    :param message: what does not hold, in a sentence.
+    :param failures: each of them as a mapping of ``rule``, ``column``, ``expected``, ``observed`` and ``examples``
+        (up to five rows); they go to ``output/assumptions.json``.
+    """
 
     exit_code = 12
+
+    def __init__(self, message: str, failures: Iterable[Mapping[str, object]] = ()) -> None:
+        super().__init__(message)
+        self.failures = [dict(failure) for failure in failures]
 
 
 class CasesFailedError(JobError):

@@ -45,10 +45,22 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """One fold of a cross-validation.
+
+    :param train: files to learn from.
+    :param validation: files to judge by; none of their rows is in ``train``.
+    """
+
+    train: tuple[Path, ...]
+    validation: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Job:
     """What a method of :class:`~airflow_mlops.contract.model_code.ModelCode` works with.
 
-    :param command: ``train``, ``evaluate``, ``test``, ``predict`` or ``serve``.
+    :param command: ``prepare``, ``train``, ``evaluate``, ``test``, ``predict`` or ``serve``.
     :param parameters: typed and checked, with the defaults filled in.
     :param seed: for every random choice.
     :param run: application, dag_id, run_id, task_id, job; empty outside Airflow.
@@ -63,7 +75,7 @@ class Job:
     metrics: list[Metric] = field(default_factory=list)
 
     def files(self, split: str, pattern: str = "*.parquet") -> list[Path]:
-        """Files of a split, sorted by name.
+        """Files of a split, sorted by name; for ``prepare`` the split is ``extracted``.
 
         :raises DataError: when there is none.
         """
@@ -72,6 +84,29 @@ class Job:
         if not found:
             raise DataError(f"No {pattern} in {folder}: `{self.command}` needs the {split} split.")
         return found
+
+    def folds(self) -> list[Fold]:
+        """Folds of train for cross-validation, in order; empty when the dataset has none.
+
+        Folds in time go forward: each one learns from the past alone.
+
+        :raises DataError: what is there is no list of folds.
+        """
+        file = self.paths.folds
+        if not file.is_file():
+            return []
+        try:
+            return [
+                Fold(
+                    *(
+                        tuple(self.paths.data / name for name in fold[role])
+                        for role in ("train", "validation")
+                    )
+                )
+                for fold in json.loads(file.read_text(encoding="utf-8"))
+            ]
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise DataError(f"{file} is no list of folds: {type(error).__name__}: {error}.") from error
 
     def require_columns(self, present: Iterable[str], needed: Iterable[str], where: str) -> None:
         """Refuse data that lacks columns.

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class ModelCode:
     """Model code of one application: say what you are, write the methods you have.
 
-    ``train`` is mandatory, with ``save`` and ``load``. Each of ``evaluate``, ``test_cases``,
-    ``predict`` and ``serve`` that a subclass defines adds its command. Heavy imports belong into the
+    ``train`` is mandatory for a model, with ``save`` and ``load``; ``prepare`` for a feature pipeline. Each of
+    ``evaluate``, ``test_cases``, ``predict`` and ``serve`` that a subclass defines adds its command. Heavy imports belong into the
     methods: ``describe`` is quick then.
 
     A method reports what is wrong by raising :class:`~airflow_mlops.contract.failures.DataError` and
@@ -45,6 +45,13 @@ class ModelCode:
         """Check the parameters' schema where it is written, not when a job runs."""
         super().__init_subclass__(**kwargs)
         check_properties(cls.__name__, cls.parameters)
+
+    def prepare(self, job: Job) -> None:
+        """Make features of the extracted rows: Parquet in ``output/data`` of what ``job.files("extracted")`` has.
+
+        The rows are an increment: what was published before is not among them.
+        """
+        raise NotImplementedError
 
     def train(self, job: Job) -> Any:
         """Fit a model on the splits ``train`` and ``validation``.
@@ -89,6 +96,7 @@ class ModelCode:
     def commands(cls) -> list[str]:
         """What the entrypoint understands, from the methods that the subclass has."""
         methods = {
+            "prepare": "prepare",
             "train": "train",
             "evaluate": "evaluate",
             "test": "test_cases",

@@ -36,6 +36,11 @@ class Paths:
         return self.data / "manifest.json"
 
     @property
+    def folds(self) -> Path:
+        """The files of each fold of train; absent when train is not divided into folds."""
+        return self.data / "folds.json"
+
+    @property
     def config(self) -> Path:
         """The typed configuration of the job."""
         return self.root / "input" / "config" / "mlops.json"
@@ -76,9 +81,19 @@ class Paths:
         return self.output / "predictions.parquet"
 
     @property
+    def prepared(self) -> Path:
+        """Folder of the prepared rows, as Parquet."""
+        return self.output / "data"
+
+    @property
     def plots(self) -> Path:
         """Pictures for people."""
         return self.output / "plots"
+
+    @property
+    def assumptions(self) -> Path:
+        """Assumptions of the model code that do not hold."""
+        return self.output / "assumptions.json"
 
     @property
     def failure(self) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 Direction = Literal["maximize", "minimize"]
@@ -88,6 +88,12 @@ def write_metrics(path: Path, metrics: Sequence[Metric]) -> None:
     """Write ``metrics.json``, whole or not at all."""
     content = json.dumps([metric.to_dict() for metric in metrics], indent=1, allow_nan=False)
     write_text(path, content + "\n")
+
+
+def write_assumptions(path: Path, failures: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``assumptions.json``, if there is something to say; what JSON does not know becomes text."""
+    if failures:
+        write_text(path, json.dumps([dict(failure) for failure in failures], indent=1, default=str) + "\n")
 
 
 def write_failure(path: Path, message: str, details: str = "") -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Param
 
 from airflow_mlops.exceptions import SpecError
+from airflow_mlops.hooks.lines import MAIN
 
 if TYPE_CHECKING:
     from airflow_mlops.spec import ApplicationSpec
@@ -55,7 +58,7 @@ def model_code_arguments(spec: ApplicationSpec) -> dict[str, Any]:
     if training.run_on == "docker":
         runner["docker_conn_id"] = training.docker.connection
     else:
-        runner["root"] = f"{spec.store}/{spec.application}/jobs"
+        runner["root"] = jobs_folder(spec.store, spec.application)
     return {
         "application": spec.application,
         "store": spec.store,
@@ -67,6 +70,17 @@ def model_code_arguments(spec: ApplicationSpec) -> dict[str, Any]:
         "job_timeout": training.timeout.total_seconds(),
         "deferrable": training.deferrable,
     }
+
+
+def jobs_folder(store: str, name: str) -> str:
+    """Where processes of model code have their folders: below the store, if that is a folder itself.
+
+    Beside a store that is none, ``$AIRFLOW_HOME/mlops-jobs/<name>`` of the worker.
+    """
+    if "://" not in store:
+        return f"{store}/{name}/jobs"
+    home = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()
+    return str(home / "mlops-jobs" / name)
 
 
 def code_of(spec: ApplicationSpec) -> dict[str, Any]:
@@ -88,6 +102,7 @@ def dataset_arguments(spec: ApplicationSpec) -> dict[str, Any]:
         "examples": examples_of(spec),
         "features": provisioning.features,
         "feast_conn_id": provisioning.feature_store,
+        "code": {"image": spec.code.image} if spec.code.image else None,
     }
 
 
@@ -99,6 +114,36 @@ def training_dataset_arguments(spec: ApplicationSpec) -> dict[str, Any]:
         "window": f"{provisioning.window.total_seconds():.0f}s" if provisioning.window else None,
         "split": provisioning.split.model_dump(mode="json"),
         "assumptions": [rule.model_dump(mode="json", exclude_none=True) for rule in provisioning.assumptions],
+    }
+
+
+def line_form() -> dict[str, Param]:
+    """What a person may say who provisions beside production."""
+    return {
+        "line": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^(?!(main|latest)$)[a-z0-9][a-z0-9_.\-]{0,62}$",
+            title="Line",
+            description="Provision into a line of its own, such as new-weather: production is not touched. Empty for "
+            "production.",
+        ),
+        "features": Param(
+            None,
+            type=["null", "string"],
+            title="Feature service",
+            description="Another one than the YAML's. The line is called after it, if you give none.",
+        ),
+    }
+
+
+def line_of_form(spec: ApplicationSpec) -> dict[str, str]:
+    """Arguments by :func:`line_form`: another feature service never gets into production's line."""
+    features = spec.provisioning.features or ""
+    named = "params.features | lower | replace(' ', '-')"
+    return {
+        "features": f"{{{{ params.features or '{features}' }}}}",
+        "line": f"{{{{ params.line or ({named} if params.features else '{MAIN}') }}}}",
     }
 
 

@@ -13,14 +13,14 @@ from airflow_mlops.factories.delivery import build_delivery_dag
 from airflow_mlops.factories.monitoring import build_monitoring_dag
 from airflow_mlops.factories.provisioning import build_provisioning_dag
 from airflow_mlops.factories.training import build_training_dag
-from airflow_mlops.spec import load_application
+from airflow_mlops.spec import ApplicationSpec, application_files, load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow.sdk import DAG
 
-    from airflow_mlops.spec import ApplicationSpec
+    from airflow_mlops.spec import Spec
 
 _BUILDERS: dict[str, Callable[[ApplicationSpec], DAG]] = {
     "provisioning": build_provisioning_dag,
@@ -28,17 +28,27 @@ _BUILDERS: dict[str, Callable[[ApplicationSpec], DAG]] = {
     "delivery": build_delivery_dag,
     "monitoring": build_monitoring_dag,
 }
-_APPLICATION = re.compile(
-    rb"""^[ \t{]*["']?application["']?[ \t]*:[ \t]*["']?([A-Za-z0-9_]+)""", re.MULTILINE
+_NAME = re.compile(
+    rb"""^[ \t{]*["']?(application|features)["']?[ \t]*:[ \t]*["']?([A-Za-z0-9_]+)""", re.MULTILINE
 )
+#: Folders that stand side by side in a DAG folder, each with YAML files at any depth.
+_ROOTS = ("applications", "features")
 
 
-def build_dags(spec: ApplicationSpec, only: str | None = None) -> dict[str, DAG]:
-    """Build the DAGs of one application.
+def build_dags(spec: Spec, only: str | None = None) -> dict[str, DAG]:
+    """Build the DAGs of one application, or the one of a feature pipeline.
 
     :param only: build just this ``dag_id``, as a worker needs it.
     :returns: ``dag_id`` → DAG. Without a delivery in the YAML there are no predictions to monitor either.
     """
+    if not isinstance(spec, ApplicationSpec):
+        dag_id = f"{spec.features}__features"
+        if only not in (None, dag_id):
+            return {}
+        # Here and not above: most DAG files are of applications, and need none of it.
+        from airflow_mlops.factories.features import build_features_dag
+
+        return {dag_id: build_features_dag(spec)}
     wanted = ["provisioning", "training", *(["delivery", "monitoring"] if spec.delivery else [])]
     names = {f"{spec.application}__{primitive}": primitive for primitive in wanted}
     return {dag_id: _BUILDERS[names[dag_id]](spec) for dag_id in names if only in (None, dag_id)}
@@ -48,25 +58,43 @@ def application_dags(stub: str) -> dict[str, DAG]:
     """Build the DAGs of the YAML beside a stub (``flight_delay.py`` → ``flight_delay.yaml``).
 
     :raises SpecError: for everything wrong in the file, with lines; Airflow shows it as the import error
-        of the stub, and all other applications stay alive.
+        of the stub, and all other files stay alive.
     """
     path = next((p for p in map(Path(stub).with_suffix, (".yaml", ".yml")) if p.is_file()), None)
     if path is None:
         raise SpecError(
             f"{stub}: there is no YAML of this name beside it. Cure: airflow-mlops generate {Path(stub).parent}"
         )
-    spec = load_application(path)
-    _refuse_twins(path, spec.application)
+    spec = load_spec(path)
+    if isinstance(spec, ApplicationSpec):
+        _refuse_twins(path, "application", spec.application)
+    else:
+        _refuse_twins(path, "features", spec.features)
     return build_dags(spec, only=get_parsing_context().dag_id)
 
 
-def _refuse_twins(path: Path, application: str) -> None:
-    for other in sorted((*path.parent.glob("*.yaml"), *path.parent.glob("*.yml"))):
+def _refuse_twins(path: Path, kind: str, name: str) -> None:
+    path = path.absolute()
+    for other in _files_around(path):
         if other == path:
             continue
-        found = _APPLICATION.search(other.read_bytes())
-        if found and found[1].decode() == application:
+        found = _NAME.search(other.read_bytes())
+        if found and (found[1].decode(), found[2].decode()) == (kind, name):
+            shown = other.name if other.parent == path.parent else str(other)
             raise SpecError(
-                f"{path}: application: {application} is also the name in {other.name}. "
+                f"{path}: {kind}: {name} is also the name in {shown}. "
                 "Cure: give one of them another name; both would build the same DAGs."
             )
+
+
+def _files_around(path: Path) -> list[Path]:
+    """Every YAML file that Airflow reads together with this one.
+
+    A file below a folder ``applications`` or ``features`` belongs to both of these, with all that is below
+    them; any other one to its own folder.
+    """
+    root = next((folder for folder in reversed(path.parents) if folder.name in _ROOTS), None)
+    if root is None:
+        return application_files(path.parent)
+    folders = [root.parent / name for name in _ROOTS]
+    return [file for folder in folders if folder.is_dir() for file in application_files(folder)]

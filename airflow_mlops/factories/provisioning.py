@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_mlops.assets import dataset_asset
-from airflow_mlops.factories.application import application_dag, training_dataset_arguments
+from airflow_mlops.factories.application import (
+    application_dag,
+    line_form,
+    line_of_form,
+    training_dataset_arguments,
+)
 from airflow_mlops.factories.schedules import schedule_of
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 
@@ -22,10 +27,11 @@ def build_provisioning_dag(spec: ApplicationSpec) -> DAG:
         "provisioning",
         "Joins the examples with their features and publishes an immutable dataset version.",
         schedule=schedule_of(spec.provisioning.schedule),
+        params=line_form(),
     ) as dag:
         ProvisionDatasetOperator(
             task_id="provision",
             outlets=[dataset_asset(spec.application)],
-            **training_dataset_arguments(spec),
+            **{**training_dataset_arguments(spec), **line_of_form(spec)},
         )
     return dag

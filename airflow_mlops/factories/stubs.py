@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from os.path import normpath
 from pathlib import Path
 from typing import Literal
 
 from airflow_mlops.exceptions import SpecError
+from airflow_mlops.spec import application_files
 
 Action = Literal["written", "removed", "unchanged", "missing"]
 
@@ -22,23 +24,20 @@ from airflow_mlops.factories import application_dags
 
 globals().update(application_dags(__file__))
 """
-_DEFAULTS = "defaults"
 
 
 def write_stubs(folder: str | Path, *, check: bool = False) -> list[tuple[Path, Action]]:
-    """Write a stub beside each application YAML and remove those whose YAML is gone.
+    """Write a stub beside each YAML of a folder and the folders below, and remove those whose YAML is gone.
 
-    :param folder: folder of YAML files.
+    :param folder: folder of YAML files: applications, feature pipelines, or both.
     :param check: change nothing; stubs to be written are ``missing``, those to be removed ``removed``.
     :returns: each stub and what was done to it. A Python file of that name that is no stub is an error.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise SpecError(f"{folder} is no folder. Cure: name the folder with the application YAML files.")
-    yamls = sorted(
-        path for path in folder.iterdir() if path.suffix in (".yaml", ".yml") and path.stem != _DEFAULTS
-    )
-    wanted = {path.with_suffix(".py") for path in yamls}
+        raise SpecError(f"{folder} is no folder. Cure: name the folder with the YAML files.")
+    root = Path(normpath(folder.absolute()))
+    wanted = {folder / path.relative_to(root).with_suffix(".py") for path in _yamls(folder)}
     done: list[tuple[Path, Action]] = []
     foreign: list[SpecError] = []
     for stub in sorted(wanted):
@@ -46,7 +45,7 @@ def write_stubs(folder: str | Path, *, check: bool = False) -> list[tuple[Path, 
             done.append((stub, _ensure(stub, check=check)))
         except SpecError as error:
             foreign.append(error)  # the other applications need their stubs all the same
-    for stub in sorted(folder.glob("*.py")):
+    for stub in sorted(_visible(folder)):
         if stub not in wanted and stub.read_text(errors="replace").startswith(_MARK):
             if not check:
                 stub.unlink(missing_ok=True)
@@ -70,6 +69,20 @@ def ensure_stubs(folder: str | Path) -> None:
                 f"{folder} cannot be written to ({error.strerror}), and these stubs are missing or stale: "
                 f"{', '.join(missing)}. Cure: run `airflow-mlops generate` where the folder is made, and commit them."
             ) from error
+
+
+def _yamls(folder: Path) -> list[Path]:
+    found = application_files(folder)
+    return [path for path in found if path.stem != "defaults"]
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Python files at any depth; folders that begin with a dot or an underscore are somebody else's."""
+    return [
+        path
+        for path in folder.rglob("*.py")
+        if not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts[:-1])
+    ]
 
 
 def _ensure(stub: Path, *, check: bool) -> Action:

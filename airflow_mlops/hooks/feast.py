@@ -1,38 +1,39 @@
-"""Feast, as far as provisioning needs it: which services there are, and their training sets."""
+"""Feast as provisioning needs it: which services there are, their training sets, and how new the features are."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
-import sys
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
 from airflow_mlops.exceptions import FeatureStoreError, MLOpsError, SourceError
-from airflow_mlops.primitives.provisioning.dataset import TrainingSet
-from airflow_mlops.primitives.provisioning.point_in_time import SEMANTICS
-from airflow_mlops.primitives.provisioning.sources import find_files
+from airflow_mlops.hooks.feast_config import OUR_STORE, FeastSettings, read_settings
+from airflow_mlops.hooks.feast_session import feast_errors, import_feast, open_feast, registry_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import ModuleType
+    from collections.abc import Sequence
+    from datetime import datetime
+    from pathlib import Path
 
     from feast import FeatureService, FeatureStore, FeatureView
 
+    from airflow_mlops.primitives.provisioning.dataset import JoinPlan, TrainingSet
+
 __all__ = ["FeastHook"]
 
-_SQLITE = "sqlite:///"
+_import_feast = import_feast
+_NO_KEY = "__dummy_id"
 
 
 class FeastHook(BaseHook):
     """
-    Speaks to one Feast repository.
+    Speaks to one Feast feature store.
 
     The connection's extra holds ``{"repo_path": "/opt/airflow/features"}``, the folder of
-    ``feature_store.yaml`` as the workers see it; its host may hold the path instead.
+    ``feature_store.yaml`` as the workers see it (its host may hold the path instead), or what would stand
+    in that file: ``project``, ``registry``, ``offline_store``, ``online_store``. Logins come from other
+    Airflow connections: ``"registry": {"connection": "feast_registry"}``.
 
     :param feast_conn_id: Airflow connection of type ``feast``.
     """
@@ -45,7 +46,18 @@ class FeastHook(BaseHook):
     def __init__(self, feast_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.feast_conn_id = feast_conn_id
+        self._settings: FeastSettings | None = None
         self._store: FeatureStore | None = None
+
+    @property
+    def settings(self) -> FeastSettings:
+        """What the connection says.
+
+        :raises FeatureStoreError: something is missing, unknown or cannot be meant.
+        """
+        if self._settings is None:
+            self._settings = read_settings(self.get_connection(self.feast_conn_id), self.get_connection)
+        return self._settings
 
     @property
     def repo_path(self) -> Path:
@@ -53,54 +65,48 @@ class FeastHook(BaseHook):
 
         :raises FeatureStoreError: the connection names none, or nothing is there.
         """
-        connection = self.get_connection(self.feast_conn_id)
-        text = connection.extra_dejson.get("repo_path") or connection.host
-        if not text:
+        if self.settings.repo is None:
             raise FeatureStoreError(
-                f'connection {self.feast_conn_id!r}: set the extra {{"repo_path": "…"}} to the folder of '
-                "feature_store.yaml"
+                f'connection {self.feast_conn_id!r} has no repository: set its extra {{"repo_path": "…"}}'
             )
-        path = Path(text).expanduser()
-        if not (path / "feature_store.yaml").is_file():
-            raise FeatureStoreError(
-                f"connection {self.feast_conn_id!r}: {path} has no feature_store.yaml on this worker; "
-                "set repo_path to the folder that has it"
-            )
-        return path
+        return self.settings.repo
 
-    def store(self) -> FeatureStore:
+    @property
+    def offline_store(self) -> str:
+        """Type of the offline store, as ``feature_store.yaml`` names it."""
+        return str(self.store().config.offline_store.type)
+
+    def store(self, *, create: bool = False) -> FeatureStore:
         """The feature store, its registry being there. Opened once.
 
+        :param create: whether a registry that is not there yet is made.
         :raises FeatureStoreError: configuration or registry are missing or broken.
         """
         if self._store is None:
-            repo = self.repo_path
-            feast = _import_feast()
-            with _feast_errors(f"Feast repository {repo}"):
-                config = importlib.import_module("feast.repo_config").load_repo_config(
-                    repo, repo / "feature_store.yaml"
-                )
-                _settle_registry(config, repo)
-                self._store = feast.FeatureStore(config=config, repo_path=str(repo))
+            self._store = open_feast(self.settings, create=create)
         return self._store
 
     def service(self, name: str) -> FeatureService:
         """The feature service of this name.
 
-        :raises FeatureStoreError: there is none; the message names the known ones.
+        :raises FeatureStoreError: there is none; the message names the nearest of the known ones.
         """
         store = self.store()
-        where = f"registry {_registry_name(store)}, project {store.project!r}"
-        with _feast_errors(where):
+        with self._errors():
             known = {service.name: service for service in store.list_feature_services()}
-        if name in known:
-            return known[name]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise FeatureStoreError(
-            f"no feature service {name!r} in {where}; known are {', '.join(sorted(known)) or 'none'}{hint} "
-            f"If it is new, run `feast apply` in {self.repo_path}"
-        )
+        found: FeatureService = self._known("feature service", name, known)
+        return found
+
+    def view(self, name: str) -> FeatureView:
+        """The feature view of this name.
+
+        :raises FeatureStoreError: there is none; the message names the nearest of the known ones.
+        """
+        store = self.store()
+        with self._errors():
+            known = {view.name: view for view in store.list_all_feature_views()}
+        found: FeatureView = self._known("feature view", name, known)
+        return found
 
     def entity_columns(self, feature_service: str) -> tuple[str, ...]:
         """Columns that examples must bring along for this service: join keys, and data of on-demand views."""
@@ -109,7 +115,7 @@ class FeastHook(BaseHook):
             view.projection.join_key_map.get(key.name, key.name)
             for view in views
             for key in view.entity_columns
-            if key.name != "__dummy_id"
+            if key.name != _NO_KEY
         ]
         names += [name for view in on_demand for name in view.get_request_data_schema()]
         return tuple(dict.fromkeys(names))
@@ -118,7 +124,7 @@ class FeastHook(BaseHook):
         """Join the features of a service to examples, as they were known at each example's time.
 
         With our own offline store (:mod:`airflow_mlops.hooks.feast_asof`) the rows are streamed; with
-        any other one that ``feature_store.yaml`` names, Feast's own join is used.
+        any other one that is configured, Feast's own join is used.
 
         :param feature_service: name of the service.
         :param entity_sql: DuckDB query of the examples: join keys, ``event_timestamp``, and anything else
@@ -126,37 +132,82 @@ class FeastHook(BaseHook):
         :param destination: Parquet file to write.
         """
         service = self.service(feature_service)
-        references = {
-            feature.name: f"{projection.name_to_use()}:{feature.name}"  # type: ignore[no-untyped-call]
-            for projection in service.feature_view_projections
-            for feature in projection.features
-        }
-        with _feast_errors(f"feature service {feature_service!r}"):
-            if self._is_ours():
+        references = _references(service)
+        with feast_errors(f"feature service {feature_service!r}", self.settings):
+            if self.offline_store == OUR_STORE:
                 return self._join_ours(service, entity_sql, destination, references)
             return self._join_by_feast(service, entity_sql, destination, references)
+
+    def plan_join(self, feature_service: str, between: tuple[datetime, datetime]) -> JoinPlan | None:
+        """What :meth:`training_set` would do; ``None`` by other stores than ours, and with on-demand views.
+
+        :param between: first and last moment at which examples may be.
+        """
+        from airflow_mlops.hooks.feast_plan import plan_join
+
+        if self.offline_store != OUR_STORE:
+            return None
+        service = self.service(feature_service)
+        views, on_demand = self._views(service)
+        if on_demand:  # their code decides too, and nobody says when it changed
+            return None
+        with feast_errors(f"feature service {feature_service!r}", self.settings):
+            return plan_join(self.store(), views, _references(service), between)
+
+    def newest(self, view: str, until: datetime) -> datetime | None:
+        """Event time of a view's newest row that is not after ``until``; ``None`` when there is no such row.
+
+        :raises FeatureStoreError: no such view, or its store cannot tell.
+        :raises SourceError: its files cannot be read.
+        """
+        from airflow_mlops.hooks.feast_freshness import newest_row
+
+        found = self.view(view)
+        with feast_errors(f"feature view {view!r}", self.settings):
+            return newest_row(self.store(), found, until)
+
+    def views_of(self, feature_service: str) -> tuple[str, ...]:
+        """Names of the stored views that a service reads, those behind its on-demand views included."""
+        views, _ = self._views(self.service(feature_service))
+        return tuple(dict.fromkeys(view.name for view in views))
 
     def test_connection(self) -> tuple[bool, str]:
         """Open the registry and count what is in it."""
         try:
             store = self.store()
-            with _feast_errors("registry"):
-                services = len(store.list_feature_services())
+            with self._errors():
+                services, views = len(store.list_feature_services()), len(store.list_all_feature_views())
         except MLOpsError as error:
             return False, str(error)
-        return True, f"Project {store.project!r} in {_registry_name(store)}: {services} feature service(s)"
+        return True, (
+            f"Project {store.project!r} in {registry_name(store)}: {services} feature service(s), {views} feature "
+            f"view(s); offline store {self.offline_store}"
+        )
 
-    def _is_ours(self) -> bool:
-        from airflow_mlops.hooks.feast_asof import AsofOfflineStoreConfig
+    def _errors(self) -> Any:
+        return feast_errors(self.settings.where, self.settings)
 
-        return isinstance(self.store().config.offline_store, AsofOfflineStoreConfig)
+    def _known(self, what: str, name: str, known: dict[str, Any]) -> Any:
+        if name in known:
+            return known[name]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        store = self.store()
+        raise FeatureStoreError(
+            f"no {what} {name!r} in registry {registry_name(store)}, project {store.project!r}; known are "
+            f"{', '.join(sorted(known)) or 'none'}{hint} If it is new, {self.settings.cure}"
+        )
 
     def _join_ours(
         self, service: FeatureService, entity_sql: str, destination: Path, references: dict[str, str]
     ) -> TrainingSet:
+        from airflow_mlops.hooks.feast_plan import view_pins
+        from airflow_mlops.primitives.provisioning.dataset import TrainingSet
+        from airflow_mlops.primitives.provisioning.point_in_time import SEMANTICS
+
         job: Any = self.store().get_historical_features(entity_df=entity_sql, features=service)
         try:
-            rows = job.to_parquet(destination)
+            rows = job.to_parquet(destination, ordered=False)  # examples carry their number
         finally:
             job.close()
         return TrainingSet(
@@ -165,114 +216,53 @@ class FeastHook(BaseHook):
             references=references,
             views=tuple(view.to_json() for view in job.views),
             semantics=SEMANTICS,
-            files=tuple(dict.fromkeys(path for view in job.views for path in view.paths)),
+            pins=tuple(view_pins(self.store(), self._views(service)[0], job.views)),
         )
 
     def _join_by_feast(
         self, service: FeatureService, entity_sql: str, destination: Path, references: dict[str, str]
     ) -> TrainingSet:
-        import duckdb
-        import pyarrow.parquet as pq
+        from airflow_mlops.hooks.feast_join import join_by_feast
+        from airflow_mlops.primitives.provisioning.dataset import TrainingSet
 
-        store = self.store()
-        kind = str(store.config.offline_store.type)
-        with duckdb.connect() as connection:
-            entities = connection.execute("SET TimeZone='UTC'").execute(entity_sql).df()
-        created = bool(store._get_provider().offline_store.supports_filter_by_created_timestamp)  # noqa: SLF001
-        if not created:
-            self.log.warning("Offline store %s cannot leave out features that were created later", kind)
-        job = store.get_historical_features(
-            entity_df=entities, features=service, filter_by_created_timestamp=created
-        )
-        table = job.to_arrow()
-        pq.write_table(table, destination, compression="zstd")
+        rows = join_by_feast(self.store(), service, entity_sql, destination)
         views, _ = self._views(service)
         return TrainingSet(
             path=destination,
-            rows=table.num_rows,
+            rows=rows,
             references=references,
             views=tuple({"name": view.name, "ttl_seconds": _seconds(view)} for view in views),
-            semantics=f"feast:{kind}",
-            files=tuple(dict.fromkeys(path for view in views for path in _local_files(view, self.repo_path))),
+            semantics=f"feast:{self.offline_store}",
+            files=tuple(
+                dict.fromkeys(path for view in views for path in _local_files(view, self.settings.repo))
+            ),
         )
 
-    def _views(self, service: FeatureService) -> tuple[list[FeatureView], list[Any]]:
+    def _views(self, service: FeatureService) -> tuple[Sequence[FeatureView], Sequence[Any]]:
         from feast import utils
 
         store = self.store()
-        with _feast_errors(f"feature service {service.name!r}"):
+        with feast_errors(f"feature service {service.name!r}", self.settings):
             views, on_demand = utils._get_feature_views_to_use(store.registry, store.project, service)  # noqa: SLF001
         return views, on_demand
 
 
-def _import_feast() -> ModuleType:
-    """Import Feast without instrumenting it: typeguard costs as much time as all the rest of Feast.
-
-    Its checks are about how repositories are written; here one is only read.
-    """
-    if "feast" in sys.modules:
-        return sys.modules["feast"]
-    try:
-        typeguard: Any = importlib.import_module("typeguard")
-    except ImportError:  # nothing to leave out
-        return importlib.import_module("feast")
-    checked = typeguard.typechecked
-    typeguard.typechecked = lambda target=None, **_: target if target is not None else lambda inner: inner
-    try:
-        return importlib.import_module("feast")
-    finally:
-        typeguard.typechecked = checked
-
-
-@contextmanager
-def _feast_errors(where: str) -> Iterator[None]:
-    """Translate what Feast and its registry's database raise."""
-    try:
-        yield
-    except MLOpsError:
-        raise
-    except Exception as error:  # Feast raises ValueError, KeyError and its own errors alike
-        module = type(error).__module__.partition(".")[0]
-        wrong = FeatureStoreError(f"{where}: {type(error).__name__}: {error}")
-        wrong.retriable = module == "sqlalchemy" and type(error).__name__ in (
-            "OperationalError",
-            "TimeoutError",
-        )
-        raise wrong from error
-
-
-def _settle_registry(config: Any, repo: Path) -> None:
-    """Make a relative SQLite path one of the repository, as for Feast's own CLI, and see that it is there."""
-    registry = config.registry
-    path = str(registry.path)
-    if path.startswith(_SQLITE):
-        file = Path(path.removeprefix(_SQLITE))
-        if not file.is_absolute():
-            file = repo / file
-            registry.path = f"{_SQLITE}{file}"
-    elif registry.registry_type == "file" and "://" not in path:
-        file = Path(path) if Path(path).is_absolute() else repo / path
-    else:
-        return
-    if not file.is_file():
-        raise FeatureStoreError(
-            f"Feast repository {repo}: registry {file} does not exist; run `feast apply` in {repo}"
-        )
-
-
-def _registry_name(store: FeatureStore) -> str:
-    path = str(store.config.registry.path)
-    if "@" not in path:
-        return path
-    scheme, _, rest = path.partition("://")
-    return f"{scheme}://…@{rest.rpartition('@')[2]}"
+def _references(service: FeatureService) -> dict[str, str]:
+    """``view:feature`` of each feature, by the name of its column."""
+    return {
+        feature.name: f"{projection.name_to_use()}:{feature.name}"  # type: ignore[no-untyped-call]
+        for projection in service.feature_view_projections
+        for feature in projection.features
+    }
 
 
 def _seconds(view: FeatureView) -> float:
     return view.ttl.total_seconds() if view.ttl else 0.0
 
 
-def _local_files(view: FeatureView, repo: Path) -> tuple[str, ...]:
+def _local_files(view: FeatureView, repo: Path | None) -> tuple[str, ...]:
+    from airflow_mlops.primitives.provisioning.sources import find_files
+
     path = getattr(view.batch_source, "path", None)
     if not isinstance(path, str) or "://" in path:
         return ()

@@ -7,6 +7,7 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from airflow_mlops.hooks.mlflow_session import TrackingServer, refused_as, trans
 from airflow_mlops.hooks.mlflow_values import batches, to_column, to_metric, to_tags, to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
 #: Tag that finds a run again, whoever created it.
 JOB_TAG = "airflow_mlops.job"
 CHAMPION = "champion"
+#: Tags of runs, of their dataset inputs and of model versions: see primitives/registration/lineage.py.
+DATASET_TAG, APPLICATION_TAG = "airflow_mlops.dataset_id", "airflow_mlops.application"
 
 #: Where a run keeps its evaluation, exactly as the model code gave it.
 EVALUATION_FILE = "evaluation/metrics.json"
 #: Bytes of a JSON artifact that are read at most.
 JSON_LIMIT = 16 * 1024**2
 
+_EXPERIMENTS_PER_SEARCH = 100
+_OPEN = ("RUNNING", "SCHEDULED")
 _METRICS_PER_BATCH = 1000
 _PARAMETERS_PER_BATCH = 100
 _DIGEST_LENGTH = 36
@@ -335,6 +340,25 @@ class MLflowHook(BaseHook):
         with self._calling(f"Making version {version} of model {model!r} the champion") as client:
             client.set_registered_model_alias(model, CHAMPION, version)
 
+    def datasets_in_use(self, application: str = "") -> dict[str, list[str]]:
+        """Dataset versions that registered models were trained on, or that a run uses which is open now.
+
+        :param application: only models that this application registered; all by default.
+        :return: dataset id → who uses it, such as ``version 3 of model flight_delay``.
+        """
+        used: dict[str, list[str]] = {}
+        with self._calling("Looking for the datasets in use") as client:
+            for version in _pages(client.search_model_versions):
+                tags = version.tags or {}
+                if (dataset := tags.get(DATASET_TAG)) and application in ("", tags.get(APPLICATION_TAG, "")):
+                    used.setdefault(dataset, []).append(f"version {version.version} of model {version.name}")
+            experiments = [found.experiment_id for found in _pages(client.search_experiments)]
+            for group, status in product(batches(experiments, _EXPERIMENTS_PER_SEARCH), _OPEN):
+                for run in _pages(client.search_runs, group, f"attributes.status = '{status}'"):
+                    for dataset in _datasets_of(run):
+                        used.setdefault(dataset, []).append(f"open run {run.info.run_id}")
+        return used
+
     def model_url(self, model: str, version: str) -> str:
         """Page of a model version in the MLflow UI."""
         return f"{self.server.uri}/#/models/{quote(model, safe='')}/versions/{version}"
@@ -403,6 +427,23 @@ def _version_of_run(client: MlflowClient, model: str, run_id: str) -> ModelVersi
     # Version numbers are given one after another in a transaction: whoever sees its own sees all lower ones.
     versions = client.search_model_versions(f"name = {_quoted(model)} and run_id = {_quoted(run_id)}")
     return min(versions, key=lambda version: int(version.version), default=None)
+
+
+def _pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(*arguments, page_token=token, **options)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _datasets_of(run: Run) -> set[str]:
+    """Ids of the dataset versions that a run says it uses, by its tags or as its inputs."""
+    inputs = run.inputs.dataset_inputs if run.inputs else ()
+    named = {tag.value for entry in inputs for tag in entry.tags if tag.key == DATASET_TAG}
+    return named | ({run.data.tags[DATASET_TAG]} if DATASET_TAG in run.data.tags else set())
 
 
 def _info(version: ModelVersion) -> ModelVersionInfo:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.exceptions import StoreError
 
-__all__ = ["Store", "json_bytes", "open_store", "published_batches"]
+__all__ = ["Store", "checked_key", "in_parallel", "json_bytes", "open_store", "published_batches"]
+
+#: Objects on their way at the same time.
+TRANSFERS = 8
+
+_Given = TypeVar("_Given")
+_Result = TypeVar("_Result")
 
 
 class Store(ABC):
@@ -78,6 +87,20 @@ class Store(ABC):
         :raises StoreError: it cannot be read; what is in it must not pass for absent.
         """
 
+    @abstractmethod
+    def modified(self, prefix: str = "") -> dict[str, datetime]:
+        """When each object below ``prefix`` was written, by the store's own clock.
+
+        :raises StoreError: as for :meth:`list`.
+        """
+
+    @abstractmethod
+    def sweep(self, before: datetime) -> int:
+        """Remove what writers that were killed before this time left behind; no reader can see it.
+
+        :return: how many such pieces there were.
+        """
+
     def read_json(self, key: str) -> Any:
         """The object's content parsed as JSON; ``None`` when there is none."""
         data = self.read(key)
@@ -96,15 +119,18 @@ class Store(ABC):
 
 
 def open_store(uri: str | Path) -> Store:
-    """Open the store at a folder or a ``file://`` address. Nothing is created before the first write.
+    """Open the store at an address. Nothing is created and no server is asked before the first use.
 
-    :param uri: absolute folder, ``~`` allowed, or ``file:///folder``.
+    :param uri: absolute folder, ``~`` allowed, or ``file:///folder``, or ``s3://[conn_id@]bucket/prefix``
+        where ``conn_id`` is an Airflow connection of type ``aws`` (``aws_default`` when left out).
     :raises StoreError: for any other scheme, and for a relative folder.
     """
-    from airflow_mlops.hooks.store_files import FileStore
-
     text = str(uri)
     parts = urlsplit(text)
+    if parts.scheme == "s3" and "://" in text:
+        from airflow_mlops.hooks.store_s3 import S3Store
+
+        return S3Store.at(text)
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost"):
             raise StoreError(
@@ -113,7 +139,7 @@ def open_store(uri: str | Path) -> Store:
         text = unquote(parts.path)
     elif "://" in text:
         raise StoreError(
-            f"store {text!r}: {parts.scheme}:// stores come later; for now give a folder that all "
+            f"store {text!r}: {parts.scheme}:// is not known; give s3://bucket/prefix, or a folder that all "
             "workers share, such as /var/lib/airflow-mlops"
         )
     root = Path(text).expanduser()
@@ -121,7 +147,38 @@ def open_store(uri: str | Path) -> Store:
         raise StoreError(
             f"store {text!r} is relative, and every worker starts elsewhere: give an absolute folder"
         )
+    from airflow_mlops.hooks.store_files import FileStore
+
     return FileStore(root)
+
+
+def checked_key(key: str) -> str:
+    """The key itself.
+
+    :raises StoreError: it could leave the store, or meet its own files.
+    """
+    parts = PurePosixPath(key).parts
+    odd = key != "/".join(parts) or key.startswith("/") or "\\" in key or "\0" in key
+    if not parts or odd or any(part.startswith(".") for part in parts):
+        raise StoreError(
+            f"store key {key!r} is not allowed: give names joined by '/', none of them empty "
+            "or beginning with a dot"
+        )
+    return key
+
+
+def in_parallel(function: Callable[[_Given], _Result], given: Iterable[_Given]) -> list[_Result]:
+    """What ``function`` gives for each, in their order, some at a time; the first error ends it."""
+    items = list(given)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(TRANSFERS, len(items))) as pool:
+        waiting = [pool.submit(function, item) for item in items]
+        try:
+            return [future.result() for future in waiting]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def json_bytes(value: Any) -> bytes:
@@ -132,4 +189,4 @@ def json_bytes(value: Any) -> bytes:
 def published_batches(store: Store, application: str) -> list[dict[str, Any]]:
     """Metadata of all published batches, oldest first."""
     keys = [key for key in store.list(f"{application}/predictions/") if key.endswith("/meta.json")]
-    return [store.read_json(key) for key in keys]
+    return in_parallel(store.read_json, keys)

@@ -7,17 +7,36 @@ import errno
 import hashlib
 import os
 import uuid
-from pathlib import Path, PurePosixPath
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_mlops.exceptions import StoreConflictError, StoreError
-from airflow_mlops.hooks.store import Store
+from airflow_mlops.exceptions import StoreConflictError, StoreError, StoreUnavailable
+from airflow_mlops.hooks.store import Store, checked_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["FileStore"]
 
+#: A staged file that is older than this was left by a writer that died.
+STAGED_FOR = timedelta(days=1)
+
+_PASSING = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EAGAIN,
+    errno.EINTR,
+    errno.EHOSTDOWN,
+    errno.ENOLCK,
+}
+_CURES = {
+    errno.ENOSPC: ". Make room, for instance by `airflow-mlops dataset prune`",
+    errno.EDQUOT: ". Make room, for instance by `airflow-mlops dataset prune`",
+    errno.EACCES: ". Let the user of the Airflow workers own the folder",
+    errno.EROFS: ". Mount it for writing",
+}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -32,6 +51,7 @@ class FileStore(Store):
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._swept = False
 
     @property
     def uri(self) -> str:
@@ -43,20 +63,7 @@ class FileStore(Store):
 
         :raises StoreError: for a key that could leave the store, or meet its own files.
         """
-        parts = PurePosixPath(key).parts
-        if (
-            not parts
-            or key != "/".join(parts)
-            or key.startswith("/")
-            or "\\" in key
-            or "\0" in key
-            or any(part.startswith(".") for part in parts)
-        ):
-            raise StoreError(
-                f"store key {key!r} is not allowed: give names joined by '/', none of them empty "
-                "or beginning with a dot"
-            )
-        return self.root / key
+        return self.root / checked_key(key)
 
     def address(self, key: str) -> str:
         """Path of an object."""
@@ -77,7 +84,7 @@ class FileStore(Store):
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
-            raise StoreError(f"cannot remove {path}: {error.strerror or error}") from error
+            raise _failure(f"cannot remove {path}", error) from error
         return True
 
     def exists(self, key: str) -> bool:
@@ -92,7 +99,7 @@ class FileStore(Store):
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+            raise _failure(f"cannot read {path}", error) from error
 
     def read_versioned(self, key: str) -> tuple[bytes | None, str | None]:
         """Content and etag of the object, the etag being the SHA-256 of the content."""
@@ -134,6 +141,31 @@ class FileStore(Store):
                 _sync_folder(target.parent)
         return _etag(data)
 
+    def modified(self, prefix: str = "") -> dict[str, datetime]:
+        """When each object below ``prefix`` was written."""
+        times: dict[str, datetime] = {}
+        for key in self.list(prefix):
+            path = self.path(key)
+            try:
+                times[key] = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _failure(f"cannot look at {path}", error) from error
+        return times
+
+    def sweep(self, before: datetime) -> int:
+        """Remove staged files that have not been written to since this time."""
+        removed = 0
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / ".staging") as found:
+            for entry in found:
+                # Its writer may finish, and remove it, while this looks.
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat().st_mtime < before.timestamp():
+                        Path(entry).unlink()
+                        removed += 1
+        return removed
+
     def list(self, prefix: str = "") -> list[str]:
         """Keys that begin with ``prefix``, sorted.
 
@@ -142,7 +174,7 @@ class FileStore(Store):
 
         def stop(error: OSError) -> None:
             if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-                raise StoreError(f"cannot list {error.filename}: {error.strerror or error}") from error
+                raise _failure(f"cannot list {error.filename}", error) from error
 
         folder, _, _ = prefix.rpartition("/")
         base = self.path(folder) if folder else self.root
@@ -161,6 +193,9 @@ class FileStore(Store):
         staged = staging / uuid.uuid4().hex
         try:
             staging.mkdir(parents=True, exist_ok=True)
+            if not self._swept:
+                self._swept = True
+                self.sweep(datetime.now(UTC) - STAGED_FOR)
             target.parent.mkdir(parents=True, exist_ok=True)
             with staged.open("xb") as sink:
                 if isinstance(data, bytes):
@@ -173,7 +208,7 @@ class FileStore(Store):
                 os.fsync(sink.fileno())
             yield staged
         except OSError as error:
-            raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
+            raise _failure(f"cannot write {target}", error) from error
         finally:
             with contextlib.suppress(OSError):
                 staged.unlink(missing_ok=True)
@@ -203,12 +238,19 @@ class FileStore(Store):
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(folder / _etag(name.encode()), os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise StoreError(f"cannot write below {self.root}: {error.strerror or error}") from error
+            raise _failure(f"cannot write below {self.root}", error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)
+
+
+def _failure(what: str, error: OSError) -> StoreError:
+    """The error in the words of this package, with its cure; a share that hangs may come back."""
+    kind = StoreUnavailable if error.errno in _PASSING else StoreError
+    cure = _CURES.get(error.errno or 0, "")
+    return kind(f"{what}: {error.strerror or error}{cure}")
 
 
 def _etag(data: bytes) -> str:

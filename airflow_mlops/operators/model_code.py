@@ -161,11 +161,31 @@ class ModelCodeOperator(BaseOperator):
                 if not self._comes_back(context, error):
                     runner.cleanup(name)
                 raise
+            broken = self._broken_assumptions(output) if outcome.kind == "assumption" else ""
             runner.cleanup(name)
             if not good:
                 failure = AirflowFailException if outcome.final else AirflowException
-                raise failure(f"{self.command} of {self._code_name()}: {outcome.message}")
+                raise failure(f"{self.command} of {self._code_name()}: {outcome.message}{broken}")
             return result
+
+    def _broken_assumptions(self, output: Path) -> str:
+        """What the model code found broken: in the log, in the error, and in full as a report in the store."""
+        from airflow_mlops.hooks.datasets import DatasetStore
+        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.operators.assumptions import put_report
+        from airflow_mlops.primitives.training.outcome import assumption_lines, broken_assumptions
+
+        path = output / "output/assumptions.json"
+        if not path.is_file() or path.stat().st_size > JSON_LIMIT:
+            return ""
+        failures = broken_assumptions(path.read_bytes())
+        if not failures:
+            return ""
+        lines = assumption_lines(failures)
+        self.log.error("%d assumption(s) of the model code do not hold:\n%s", len(failures), lines)
+        report = {"application": self.application, "command": self.command, "findings": failures}
+        address = put_report(DatasetStore(open_store(self.store), self.application), "model-code", report)
+        return f"\n{lines}\nFull report: {address}"
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after the wait; a job that outlived the task's ``execution_timeout`` is stopped and removed."""
@@ -278,18 +298,36 @@ class ModelCodeOperator(BaseOperator):
 def dataset_inputs(
     datasets: DatasetStore, dataset_id: str, splits: Sequence[str], scratch: Path
 ) -> dict[str, str]:
-    """Lay a dataset version out as the contract wants it: its splits and its manifest."""
-    manifest = scratch / "manifest.json"
-    manifest.write_text(datasets.manifest(dataset_id).to_json())
+    """Lay a dataset version out as the contract wants it: its splits, its folds and its manifest."""
+    version, manifest = datasets.manifest(dataset_id), scratch / "manifest.json"
+    manifest.write_text(version.to_json())
     inputs = {"input/data/manifest.json": str(manifest)}
     for split in splits:
         for number, path in enumerate(datasets.paths(dataset_id, split, scratch)):
             inputs[f"input/data/{split}/{number:05d}.parquet"] = str(path)
+    if "train" in splits and version.folds:
+        folds = scratch / "folds.json"
+        folds.write_text(json.dumps(fold_files(version), indent=2))
+        inputs["input/data/folds.json"] = str(folds)
     return inputs
 
 
+def fold_files(manifest: Manifest) -> list[dict[str, list[str]]]:
+    """Files of each fold below ``input/data``, to learn from and to judge by."""
+    train = [chunk for chunk in manifest.chunks if chunk.split == "train"]
+    # By place, not by content: two chunks may say the same.
+    names = {id(chunk): f"train/{number:05d}.parquet" for number, chunk in enumerate(train)}
+    return [
+        {role: [names[id(chunk)] for chunk in chunks] for role, chunks in fold.items()}
+        for fold in manifest.folds
+    ]
+
+
 def column_config(manifest: Manifest) -> dict[str, Any]:
-    """Names of a dataset's columns by role, as ``mlops.json`` carries them."""
+    """Names of a dataset's columns by role, as ``mlops.json`` carries them: inputs and targets apart.
+
+    Keys, time and the column that says a split are no inputs.
+    """
 
     def named(*roles: str) -> list[str]:
         return [column.name for column in manifest.columns if column.role in roles]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,15 +12,20 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import AssumptionError, EmptyDatasetError
 from airflow_mlops.hooks.datasets import DatasetStore
+from airflow_mlops.hooks.lines import MAIN, line_reference, previous_rows
 from airflow_mlops.hooks.store import open_store
 from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.versions import commit_record, frozen_test, result_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from airflow.sdk import Context
 
-    from airflow_mlops.primitives.provisioning.version import Manifest, Purpose
+    from airflow_mlops.primitives.provisioning.dataset import BuiltDataset, DatasetRequest
+    from airflow_mlops.primitives.provisioning.version import Purpose
+
+__all__ = ["ProvisionDatasetOperator"]
 
 
 class ProvisionDatasetOperator(BaseOperator):
@@ -30,8 +33,9 @@ class ProvisionDatasetOperator(BaseOperator):
     Join examples with their features as they were known at the time, check them, and publish a dataset version.
 
     The same inputs give the same version, and no second copy of it. Nothing is visible before all of it
-    is. Returns ``{"dataset_id", "rows", "window": [after, until], "splits": {name: rows}, "created",
-    "store", "application"}``.
+    is. Rows that an earlier version joined already, from the same sources by the same rules, are taken from
+    it. Returns ``{"dataset_id", "rows", "window": [after, until], "splits": {name: rows}, "created",
+    "store", "application", "line"}``.
 
     :param application: name of the application.
     :param store: URI of the artifact store.
@@ -40,14 +44,17 @@ class ProvisionDatasetOperator(BaseOperator):
     :param features: Feast feature service; ``None`` when the examples bring all inputs along.
     :param feast_conn_id: Airflow connection of type ``feast``.
     :param window: how far back from its end the window reaches, such as ``365d``; ``None`` for everything.
-    :param split: shares of ``train``, ``validation``, ``test`` and the ``gap`` between them; ``None`` for one
-        split ``train``. A prediction has one split ``predict``.
+    :param split: how examples are divided, as a YAML file states it; ``None`` for one split ``train``. A
+        prediction has one split ``predict``.
     :param assumptions: rules about the joined rows, as a YAML file states them.
     :param purpose: ``training`` takes examples whose targets are known by the end of the window;
         ``prediction`` takes all, and leaves the targets out.
     :param window_start: ISO 8601 time after which examples count, stronger than ``window``.
     :param window_end: ISO 8601 time up to which they count; the newest example by default.
     :param when_empty: what to do when there is no example: ``fail`` or ``skip``.
+    :param line: line of development; ``main`` trains for production. Another line has references of its own
+        (``<line>/latest``), sends no asset event, and is kept as an experiment.
+    :param code: what the dataset is for, such as ``{"image": …}``; it is only written down.
     """
 
     template_fields: Sequence[str] = (
@@ -58,6 +65,7 @@ class ProvisionDatasetOperator(BaseOperator):
         "window",
         "window_start",
         "window_end",
+        "line",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"examples": "json"}
     ui_color = "#d8e8dc"
@@ -77,6 +85,8 @@ class ProvisionDatasetOperator(BaseOperator):
         window_start: Any = None,
         window_end: str | None = None,
         when_empty: Literal["fail", "skip"] = "fail",
+        line: str = MAIN,
+        code: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -92,6 +102,8 @@ class ProvisionDatasetOperator(BaseOperator):
         self.window_start = window_start
         self.window_end = window_end
         self.when_empty = when_empty
+        self.line = line
+        self.code = code
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Provision the dataset version of the window."""
@@ -104,14 +116,26 @@ class ProvisionDatasetOperator(BaseOperator):
                 raise
 
     def _provision(self, context: Context) -> dict[str, Any]:
+        # Here and not above: a DAG file that only names this operator needs none of it.
+        from airflow_mlops.hooks.joins import JoinStore
+
+        reference = line_reference(self.line, self.purpose)
         datasets = DatasetStore(open_store(self.store), self.application)
+        joins = JoinStore(datasets)
         with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
             try:
-                manifest, files = self._build(datasets, Path(folder))
+                built = self._build(datasets, joins, reference, Path(folder))
             except AssumptionError as error:
                 raise self._reported(error, datasets) from error
-            ref = "latest" if self.purpose == "training" else "latest-prediction"
-            created = datasets.publish(manifest, files, _commit(context), ref)
+            manifest = built.manifest
+            created = datasets.publish(manifest, built.files, self._commit(context, built), reference)
+            if built.join and built.complete:
+                joins.remember(built.join, manifest)
+        if self.line != MAIN:
+            self.log.info(
+                "Line %s: the version is under %s, and no asset event is sent", self.line, reference
+            )
+            self.outlets = []
         self.log.info(
             "%s dataset version %s of %s: %s in %d chunk(s), %d of them new",
             "Published" if created else "Found again",
@@ -119,24 +143,42 @@ class ProvisionDatasetOperator(BaseOperator):
             self.application,
             ", ".join(f"{rows} {name}" for name, rows in manifest.splits.items()),
             len(manifest.chunks),
-            len(files),
+            len(built.files),
         )
-        return {
-            "dataset_id": manifest.id,
-            "rows": manifest.rows,
-            "window": list(manifest.window),
-            "splits": manifest.splits,
-            "created": created,
-            "store": self.store,
-            "application": self.application,
-        }
+        return result_of(manifest, created=created, store=self.store, line=self.line)
 
-    def _build(self, datasets: DatasetStore, scratch: Path) -> tuple[Manifest, Mapping[str, Path]]:
-        # Here and not above: a DAG file that only names this operator needs none of it.
+    def _build(self, datasets: DatasetStore, joins: Any, reference: str, scratch: Path) -> BuiltDataset:
         from airflow_mlops.hooks.feast import FeastHook
-        from airflow_mlops.primitives.provisioning.dataset import DatasetRequest, build_dataset
+        from airflow_mlops.hooks.sources import AirflowSources
+        from airflow_mlops.operators.assumptions import distribution_test
+        from airflow_mlops.primitives.provisioning.dataset import make_dataset
+        from airflow_mlops.primitives.provisioning.tail import Facts
 
-        request = DatasetRequest.parse(
+        request = self._request()
+        facts = Facts(
+            now=datetime.now(UTC),
+            previous_rows=previous_rows(datasets, reference),
+            distribution=distribution_test(
+                datasets,
+                latest=line_reference(self.line),
+                serving=line_reference(self.line, "prediction"),
+            ),
+            frozen=frozen_test(datasets, request.division, scratch / "frozen"),
+        )
+        return make_dataset(
+            request,
+            FeastHook(self.feast_conn_id),
+            scratch,
+            lambda digest: datasets.store.exists(datasets.chunk_key(digest)),
+            sources=AirflowSources(self._aws_conn_id),
+            facts=facts,
+            joins=joins,
+        )
+
+    def _request(self) -> DatasetRequest:
+        from airflow_mlops.primitives.provisioning.dataset import DatasetRequest
+
+        return DatasetRequest.parse(
             application=self.application,
             purpose=self.purpose,
             examples=self.examples,
@@ -147,31 +189,30 @@ class ProvisionDatasetOperator(BaseOperator):
             split=self.split,
             assumptions=self.assumptions,
         )
-        return build_dataset(
-            request,
-            FeastHook(self.feast_conn_id),
-            scratch,
-            lambda digest: datasets.store.exists(datasets.chunk_key(digest)),
+
+    @property
+    def _aws_conn_id(self) -> str:
+        return str(self.examples.get("connection") or "aws_default")
+
+    def _commit(self, context: Context, built: BuiltDataset) -> dict[str, Any]:
+        where = {
+            "folder": self.examples.get("folder"),
+            "feast_conn_id": self.feast_conn_id,
+            "aws_conn_id": self._aws_conn_id,
+        }
+        return commit_record(
+            context,
+            line=self.line,
+            rows=built.rows,
+            where=where,
+            findings=built.volatile,
+            **({"code": self.code} if self.code else {}),
         )
 
     def _reported(self, error: AssumptionError, datasets: DatasetStore) -> AssumptionError:
         """The error with the place of its full report, which it writes."""
-        name = hashlib.sha256(str(error).encode()).hexdigest()[:16]
-        key = datasets.key("assumptions", f"{self.purpose}-{name}.json")
+        from airflow_mlops.operators.assumptions import put_report
+
         report = {"application": self.application, "message": str(error), "findings": error.failures}
-        datasets.store.put_json_if_absent(key, report)
-        return AssumptionError(f"{error} Full report: {datasets.store.address(key)}", error.failures)
-
-
-def _commit(context: Context) -> dict[str, Any]:
-    """Who makes this version, when, and with what."""
-    task = context.get("ti")
-    libraries = ("airflow-mlops", "duckdb", "feast", "pyarrow")
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "dag_id": getattr(task, "dag_id", None),
-        "task_id": getattr(task, "task_id", None),
-        "run_id": getattr(task, "run_id", None),
-        "try_number": getattr(task, "try_number", None),
-        "libraries": {name: version(name) for name in libraries},
-    }
+        address = put_report(datasets, self.purpose, report)
+        return AssumptionError(f"{error} Full report: {address}", error.failures)

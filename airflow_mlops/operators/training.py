@@ -194,7 +194,7 @@ class TrainModelOperator(ModelCodeOperator):
             run_id,
             name=f"{self.application}.dataset",
             digest=manifest.id,
-            source=f"{self.store}/{self.application}/datasets/manifests/{manifest.id}.json",
+            source=self._datasets().manifest_address(manifest.id),
             schema=[{"name": column.name, "type": column.type} for column in manifest.columns],
             rows=sum(manifest.splits.values()),
         )

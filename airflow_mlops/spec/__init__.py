@@ -1,31 +1,41 @@
-"""The YAML: one strict model of an application, and its loader."""
+"""The YAML: strict models of an application and of a feature pipeline, and their loader."""
 
 from __future__ import annotations
 
 from airflow_mlops.spec.application import ApplicationSpec
 from airflow_mlops.spec.defaults import DEFAULTS_FILE
+from airflow_mlops.spec.features import FeaturesSpec
 from airflow_mlops.spec.loader import (
-    LoadedApplication,
+    LoadedFile,
+    Spec,
     application_files,
     load_application,
+    load_features,
     load_files,
     load_folder,
+    load_spec,
 )
 from airflow_mlops.spec.problems import Place, Problem, SpecFileError
 from airflow_mlops.spec.schema import json_schema
+from airflow_mlops.spec.together import doubts
 from airflow_mlops.spec.values import AssetSchedule
 
 __all__ = [
     "DEFAULTS_FILE",
     "ApplicationSpec",
     "AssetSchedule",
-    "LoadedApplication",
+    "FeaturesSpec",
+    "LoadedFile",
     "Place",
     "Problem",
+    "Spec",
     "SpecFileError",
     "application_files",
+    "doubts",
     "json_schema",
     "load_application",
+    "load_features",
     "load_files",
     "load_folder",
+    "load_spec",
 ]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from airflow_mlops.spec.delivery import Delivery
 from airflow_mlops.spec.evaluation import Evaluation
@@ -14,6 +13,7 @@ from airflow_mlops.spec.monitoring import LOSSES, Monitoring
 from airflow_mlops.spec.provisioning import Provisioning
 from airflow_mlops.spec.registration import Registration
 from airflow_mlops.spec.retraining import Retraining
+from airflow_mlops.spec.store import StoreUri
 from airflow_mlops.spec.training import Training
 from airflow_mlops.spec.values import (
     ApplicationName,
@@ -28,27 +28,6 @@ from airflow_mlops.spec.values import (
     section,
     unstated,
 )
-
-
-def _store(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    scheme, separator, rest = value.partition("://")
-    if not separator:
-        return value
-    if scheme != "file":
-        raise complaint(
-            f"uses {scheme}://, which this version cannot write to yet",
-            expected="a folder: /var/lib/airflow-mlops or file:///var/lib/airflow-mlops",
-            cure="mount the bucket as a folder, or use a folder that all workers share",
-        )
-    if not rest.startswith("/"):
-        raise complaint(
-            "is not a file URL of this machine",
-            expected="file:/// and an absolute path",
-            cure="write three slashes: file:///var/lib/airflow-mlops",
-        )
-    return unquote(urlsplit(value).path)
 
 
 class Tracking(Section):
@@ -98,9 +77,10 @@ class ApplicationSpec(Section):
         default="classification",
         description="What kind of learning this is; decides which losses make sense.",
     )
-    store: Annotated[FolderPath, BeforeValidator(_store)] = Field(
-        description="Folder (or file:// URL) for datasets, predictions and reports, shared by all workers; "
-        "relative to the file that names it. Usually written in defaults.yaml."
+    store: StoreUri = Field(
+        description="Where datasets, predictions and reports are kept: s3://bucket/prefix, or "
+        "s3://connection@bucket/prefix for another Airflow connection than aws_default; or a folder (or file:// "
+        "URL) that all workers share, relative to the file that names it. Usually written in defaults.yaml."
     )
     tracking: Tracking = section("MLflow.")
     code: Code = Field(description="The model code.")
@@ -126,6 +106,15 @@ class ApplicationSpec(Section):
     def source_text(self) -> str:
         """The YAML as its author wrote it; empty when made in Python."""
         return self._source_text
+
+    @field_validator("application")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        if value == "features":
+            raise complaint(
+                "is the name under which the store keeps feature pipelines", cure="give it another name"
+            )
+        return value
 
     @field_validator("tracking")
     @classmethod

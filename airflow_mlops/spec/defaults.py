@@ -1,4 +1,4 @@
-"""``defaults.yaml``: what all applications of a folder share."""
+"""``defaults.yaml``: what all applications and feature pipelines of a folder share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULTS_FILE = "defaults.yaml"
 
 
 def defaults_files(path: Path) -> list[Path]:
-    """The defaults that hold for an application file, the strongest last.
+    """The defaults that hold for a YAML file, the strongest last.
 
     They are the ``defaults.yaml`` of its own folder, of the parent, of the parent's parent and so on. The
     first folder above its own without one ends the search, so that the answer depends on nothing but the
@@ -35,11 +35,12 @@ def read_defaults(path: Path) -> tuple[Node | None, list[Problem]]:
     if problems:
         return None, problems
     node, problems = parse(text, path, may_be_empty=True)
-    if node is not None and "application" in node.value:
-        place = node.value["application"].key or node.place
-        cure = "remove it here, and write it in each application's own file"
-        what = "does not belong into the defaults of several applications"
-        problems = [*problems, Problem(place, "application", what, cure=cure)]
+    for name in ("application", "features"):
+        if node is not None and name in node.value:
+            place = node.value[name].key or node.place
+            cure = "remove it here, and write it in each file of its own"
+            what = "is the name of one file, and these are the defaults of several"
+            problems = [*problems, Problem(place, name, what, cure=cure)]
     return node, problems
 
 

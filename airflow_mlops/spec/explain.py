@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _Path = tuple[str | int, ...]
 
+_KEY = "[key]"  # pydantic's last step to a key that is wrong itself
+_NAMES = ("application", "features")
+_NAME = "a name: a letter, then up to 62 letters, digits and underscores"
 _EXPECTED = {
     "string_type": "text",
     "string_too_short": "text, not blank",
@@ -39,6 +42,10 @@ _PATTERNS = {
     "feature_store": "a connection id: letters, digits and _ . - /",
     "image": "an image reference such as registry/name:1.0.0, without spaces",
     "network": "the name of a Docker network",
+    "name": _NAME,
+    "view": _NAME,
+    "alias": _NAME,
+    _KEY: _NAME,
 }
 _ENTRIES = {"too_short": "at least", "too_long": "at most"}
 _LIMITS = {
@@ -69,20 +76,36 @@ def explain(errors: list[ErrorDetails], root: Node, model: type[BaseModel]) -> I
                 path.append(part)
         if error["type"] == "too_short" and len(_value(tuple(path), root) or ()) >= context["min_length"]:
             continue  # pydantic counts only the good items; the bad ones have problems of their own
-        yield _problem(error, context, tuple(path), root, model)
+        asked = tuple(path)
+        if _is_shorthand(path, root):
+            path.pop()
+        yield _problem(error, context, tuple(path), root, model, asked)
+
+
+def _is_shorthand(path: list[str | int], root: Node) -> bool:
+    """Whether the path ends inside a plain word that stands for a mapping of one key, such as a view's name."""
+    node, taken = _find(tuple(path), root)
+    return taken == len(path) - 1 and isinstance(node.value, str) and path[-1] != _KEY
 
 
 def _problem(
-    error: ErrorDetails, context: dict[str, Any], path: _Path, root: Node, model: type[BaseModel]
+    error: ErrorDetails,
+    context: dict[str, Any],
+    path: _Path,
+    root: Node,
+    model: type[BaseModel],
+    asked: _Path,
 ) -> Problem:
     kind = error["type"]
+    if path[-1] == _KEY:
+        return _wrong_key(kind, context, path[:-1], root)
     key = dotted(path)
     if kind == "extra_forbidden":
         return _unknown_key(path, root, model)
     if kind == "missing":
         description = _description(path, model)
         cure = f"add {path[-1]}: ... here"
-        if len(path) == 1 and path[0] != "application":
+        if len(path) == 1 and path[0] not in _NAMES:
             cure += f", or to a {DEFAULTS_FILE} beside the file"
         return Problem(_place(path, root), key, "is missing", description, "nothing", cure=cure)
     place, got = _place(path, root), describe(_value(path, root))
@@ -92,9 +115,15 @@ def _problem(
         return Problem(place, key, context["what"], context["expected"], shown, cure=cure)
     if kind == "literal_error":
         return _wrong_word(context, path, root, place, got)
-    expected = _expected(kind, context, path)
+    expected = _expected(kind, context, asked)
     cure = _cure(kind, path, _value(path, root), expected)
     return Problem(place, key, "is " + _fault(kind), expected, got, cure=cure)
+
+
+def _wrong_key(kind: str, context: dict[str, Any], path: _Path, root: Node) -> Problem:
+    expected = _expected(kind, context, (_KEY,))
+    cure = f"write {expected}"
+    return Problem(_place(path, root), dotted(path), "is not well-formed", expected, str(path[-1]), cure=cure)
 
 
 def _cure(kind: str, path: _Path, value: Any, expected: str) -> str:
@@ -134,19 +163,20 @@ def _expected(kind: str, context: dict[str, Any], path: _Path) -> str:
         return f"at most {context['max_length']} characters"
     if kind == "string_pattern_mismatch":
         names = [part for part in path if isinstance(part, str)]
-        return _PATTERNS.get(names[-1] if names else "", "text of printable characters, not blank")
+        last = "application" if path == ("features",) else names[-1] if names else ""
+        return _PATTERNS.get(last, "text of printable characters, not blank")
     return _EXPECTED.get(kind, "a value of another kind")
 
 
 def _unknown_key(path: _Path, root: Node, model: type[BaseModel]) -> Problem:
-    word, siblings = str(path[-1]), _known(model).get(_pattern(path[:-1]), ())
+    word, siblings = str(path[-1]), _keys_at(path[:-1], model)
     nearest, cure = "", ""
     close = _closest(word, siblings)
     elsewhere = [where for where, keys in _known(model).items() if word in keys]
     if close:
         nearest, cure = close, f"write {close}"
     elif elsewhere:
-        nearest = min((f"{where}.{word}" if where else word) for where in elsewhere)
+        nearest = min(dotted((*where, word)) for where in elsewhere)
         cure = f"move it to {nearest}" if elsewhere[0] else "move it to the top level"
     elif word == "<<":
         cure = f"merge keys are not part of YAML 1.2: share values in a {DEFAULTS_FILE}"
@@ -201,39 +231,46 @@ def _place(path: _Path, root: Node) -> Place:
     return node.key or node.place
 
 
-def _pattern(path: _Path) -> str:
-    return dotted(tuple("[]" if isinstance(part, int) else part for part in path))
-
-
 @cache
-def _known(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[str, ...]]:
-    """Key path of every mapping of the file → the keys that it may have."""
-    known = {prefix: tuple(model.model_fields)}
-    for name, field in model.model_fields.items():
-        path = f"{prefix}.{name}" if prefix else name
-        for inner, is_item in _models(field.annotation):
-            known.update(_known(inner, f"{path}[]" if is_item else path))
-    return known
+def _known(model: type[BaseModel]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Path of every mapping of the file → the keys that it may have; see :func:`_sections`."""
+    return {where: tuple(inner.model_fields) for where, inner in _sections(model)}
 
 
-def _models(annotation: Any, is_item: bool = False) -> Iterator[tuple[type[BaseModel], bool]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation, is_item
-    for argument in get_args(annotation):
-        yield from _models(argument, is_item or getattr(annotation, "__origin__", None) is tuple)
+def _keys_at(path: _Path, model: type[BaseModel]) -> tuple[str, ...]:
+    return next((keys for where, keys in _known(model).items() if _fits(path, where)), ())
+
+
+def _fits(path: _Path, where: tuple[str, ...]) -> bool:
+    """Whether a path is of this pattern: ``[]`` stands for an item of a list, ``*`` for a key of the author's."""
+    return len(path) == len(where) and all(
+        known in ("*", part) or (known == "[]" and isinstance(part, int))
+        for part, known in zip(path, where, strict=True)
+    )
 
 
 def _description(path: _Path, model: type[BaseModel]) -> str:
-    owner = _pattern(path[:-1])
     for where, inner in _sections(model):
-        if where == owner:
+        if _fits(path[:-1], where):
             return inner.model_fields[str(path[-1])].description or ""
     return ""
 
 
-def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+def _sections(
+    model: type[BaseModel], prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    """Every section of the file with its path: ``[]`` for an item of a list, ``*`` for a key of the author's."""
     yield prefix, model
     for name, field in model.model_fields.items():
-        path = f"{prefix}.{name}" if prefix else name
-        for inner, is_item in _models(field.annotation):
-            yield from _sections(inner, f"{path}[]" if is_item else path)
+        for below, inner in _models(field.annotation):
+            yield from _sections(inner, (*prefix, name, *below))
+
+
+def _models(
+    annotation: Any, below: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield below, annotation
+    step = {tuple: ("[]",), dict: ("*",)}.get(get_origin(annotation), ())
+    for argument in get_args(annotation):
+        yield from _models(argument, (*below, *step))

@@ -6,15 +6,17 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from airflow_mlops.spec.schema import full_schema
+from airflow_mlops.spec.schema import Kind, full_schema
 
 _HEAD = """\
 <!-- Made by `airflow-mlops schema --markdown`: change the descriptions in airflow_mlops/spec/, not this file. -->
 # The YAML
 
-One file is one application. Keys without a default are **required**; an unknown key is an error, with its line and the
-nearest known key. `airflow-mlops validate FOLDER` reports every error at once.
-[flight_delay.yaml](../dags/applications/flight_delay.yaml) shows every section in use.
+One file is one application, or one feature pipeline: its key `application:` or `features:` says which, and gives its
+name. Keys without a default are **required**; an unknown key is an error, with its line and the nearest known key.
+`airflow-mlops validate FOLDER` reports every error at once.
+[flight_delay.yaml](../dags/applications/flight_delay.yaml) shows every section of an application in use,
+[airport_weather.yaml](../dags/features/airport_weather.yaml) a [feature pipeline](#a-feature-pipeline).
 
 **Values.** A *duration* is a whole number and one of `s m h d w` (`90s`, `30d`); a *size* a whole number and one of
 `k m g t`, powers of 1024 (`512m`, `4g`). A *schedule* is a cron expression of five fields in UTC, in quotes
@@ -23,7 +25,15 @@ starts the DAG. A *folder* may be relative to the file that names it.
 
 **`defaults.yaml`** beside the files holds for all applications of the folder, and so does one in each folder above, up
 to the first folder without one. Mappings are merged key by key; lists and values are replaced. The nearer file is the
-stronger one, and the application's own the strongest. Every key but `application` may stand there.
+stronger one, and the application's own the strongest. Every key but the name may stand there, those of applications
+beside those of feature pipelines: each file takes the keys of its kind.
+"""
+_FEATURES_HEAD = """
+# A feature pipeline
+
+Each file is a DAG `<name>__features`: extract, transform, publish, apply, materialize. Applications use its views
+through a feature service; [how to](howto/feature-pipelines.md) shows a whole one. A key in `<angle brackets>` is a
+name of your own.
 """
 
 #: Names of value kinds, by what the schema says of them.
@@ -43,6 +53,8 @@ _BOUNDS = {
 #: Keys whose schema does not say as much as their validator asks for.
 _NAMED = {
     "store": "folder",
+    "folder": "folder",
+    "prepare.process.directory": "folder",
     "code.process.directory": "folder",
     "provisioning.examples.folder": "folder",
     "provisioning.assumptions[].between": "list of 2 values",
@@ -50,14 +62,22 @@ _NAMED = {
 
 
 def markdown() -> str:
-    """The whole reference: a table for each section, in the order of the model."""
-    schema = full_schema()
-    return _HEAD + "".join(_sections(schema, schema, "", "The whole file"))
+    """The whole reference: a table for each section, in the order of the models."""
+    application, features = full_schema(), full_schema("features")
+    return (
+        _HEAD
+        + "".join(_sections(application, application, "", "The whole file"))
+        + _FEATURES_HEAD
+        + "".join(_sections(features, features, "", "The whole file of a feature pipeline"))
+    )
 
 
-def keys() -> dict[str, str]:
-    """Every key path, as ``provisioning.examples.keys``, and its description; ``[]`` stands for an item of a list."""
-    schema = full_schema()
+def keys(kind: Kind = "application") -> dict[str, str]:
+    """Every key path, as ``provisioning.examples.keys``, and its description.
+
+    ``[]`` stands for an item of a list, ``<name>`` for a key of the author's own.
+    """
+    schema = full_schema(kind)
     return dict(_keys(schema, schema, ""))
 
 
@@ -94,12 +114,17 @@ def _sections(schema: dict[str, Any], node: dict[str, Any], path: str, title: st
 
 
 def _inner(schema: dict[str, Any], value: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The section that a key holds, itself or as items of a list; schedules count as values."""
+    """The section that a key holds, itself, in a list or under names; schedules count as values."""
     for choice in (value, *value.get("anyOf", ())):
-        for node, suffix in ((choice, ""), (choice.get("items") or {}, "[]")):
-            found = _resolved(schema, node) if "$ref" in node else {}
-            if "properties" in found:
-                return found, suffix
+        found = _resolved(schema, choice) if "$ref" in choice else {}
+        if "properties" in found:
+            return found, ""
+        below = [(choice.get("items"), "[]")]
+        below += [(node, ".<name>") for node in choice.get("patternProperties", {}).values()]
+        for node, suffix in below:
+            inner, more = _inner(schema, node) if isinstance(node, dict) else (None, "")
+            if inner is not None:
+                return inner, suffix + more
     return None, ""
 
 
@@ -113,7 +138,8 @@ def _kind(schema: dict[str, Any], value: dict[str, Any], key: str) -> str:
     if inner is not None:
         # The anchor that GitHub gives the section's heading.
         anchor = "".join(c for c in key + suffix if c.isalnum() or c in "_-")
-        return f"[{'list' if suffix else 'section'}](#{anchor})"
+        noun = "section" if not suffix else "mapping" if suffix.startswith(".") else "list"
+        return f"[{noun}](#{anchor})"
     return _NAMED.get(key) or _words(value)
 
 

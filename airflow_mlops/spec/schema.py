@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from airflow_mlops.spec.application import ApplicationSpec
-from airflow_mlops.spec.values import format_duration, format_size
+from airflow_mlops.spec.features import FeaturesSpec
+from airflow_mlops.spec.values import Section, format_duration, format_size
 
 if TYPE_CHECKING:
     from pydantic_core import core_schema
@@ -28,34 +30,46 @@ class AsTyped(GenerateJsonSchema):
         return found
 
 
-def full_schema() -> dict[str, Any]:
-    """JSON schema of an application with everything that its defaults may supply: required keys are required."""
-    return ApplicationSpec.model_json_schema(mode="validation", schema_generator=AsTyped)
+Kind = Literal["application", "features"]
+
+_MODELS: dict[Kind, type[Section]] = {"application": ApplicationSpec, "features": FeaturesSpec}
+_TITLES = {"application": "airflow-mlops application", "features": "airflow-mlops feature pipeline"}
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of an application's YAML, for editors.
+def full_schema(kind: Kind = "application") -> dict[str, Any]:
+    """JSON schema of a file with everything that its defaults may supply: required keys are required."""
+    return _MODELS[kind].model_json_schema(mode="validation", schema_generator=AsTyped)
+
+
+def json_schema(kind: Kind = "application") -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of an application's or a feature pipeline's YAML, for editors.
 
     It describes one file as it is typed. Keys that a ``defaults.yaml`` may supply are not required by it.
     """
-    schema = full_schema()
-    items = _list_items(schema)
+    schema = full_schema(kind)
+    items = _list_items(schema, schema["$defs"])
     for name, section in {"": schema, **schema["$defs"]}.items():
         if name not in items:
             section.pop("required", None)
-    schema["required"] = ["application"]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "airflow-mlops application",
-    }
+    schema["required"] = [kind]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": _TITLES[kind]}
 
 
-def _list_items(schema: Any) -> set[str]:
-    """Names of the definitions that stand for items of lists: these are never merged with defaults."""
+def _list_items(schema: dict[str, Any], sections: dict[str, Any]) -> set[str]:
+    """Names of the definitions that items of lists are made of: these are never merged with defaults."""
     found: set[str] = set()
-    for value in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
-        found |= _list_items(value)
-    if isinstance(schema, dict) and isinstance(schema.get("items"), dict) and "$ref" in schema["items"]:
-        found.add(schema["items"]["$ref"].rsplit("/", 1)[-1])
+    todo = [value["items"] for value in _mappings(schema) if "items" in value]
+    while todo:
+        for value in _mappings(todo.pop()):
+            name = str(value.get("$ref", "")).rsplit("/", 1)[-1]
+            if name and name not in found:
+                found.add(name)
+                todo.append(sections[name])
     return found
+
+
+def _mappings(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, dict):
+        yield schema
+    for value in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from _mappings(value)

@@ -174,6 +174,7 @@ Label = Annotated[str, StringConstraints(strict=True, max_length=100, pattern=_P
 ColumnName = Annotated[
     str, StringConstraints(strict=True, max_length=255, pattern=r'^[^\x00-\x20"\x7f][^\x00-\x1f"\x7f]*$')
 ]
+TableName = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 ConnectionId = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.\-/]{1,250}$")]
 AssetName = Annotated[str, StringConstraints(strict=True, max_length=1500, pattern=r"^[!-~]([ -~]*[!-~])?$")]
 ImageReference = Annotated[

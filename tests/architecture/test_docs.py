@@ -137,6 +137,16 @@ class TestTutorial:
         assert (tmp_path / "churn/applications/churn.py").exists()
 
 
+class TestFeaturePipelines:
+    def test_its_files_and_commands_fit_together(self, tmp_path):
+        said = run(["bash", "-c", script(ROOT / "docs/howto/feature-pipelines.md")], tmp_path).stdout
+        assert "OK  features/usage.yaml: usage (features)" in said
+        assert "OK  applications/churn.yaml: churn" in said
+        assert "warning" not in said
+        assert "usage__features: at 15 * * * * UTC" in said
+        assert (tmp_path / "features/usage.py").exists()
+
+
 class TestContract:
     """The examples of ``docs/contract.md`` do what the page promises."""
 
@@ -227,7 +237,9 @@ class TestNames:
         ]
         assert sorted(drawn) == sorted(defined)
 
-    @pytest.mark.parametrize("module", [name for name in MODULES if ".operators." in name])
+    @pytest.mark.parametrize(
+        "module", [name for name in MODULES if re.search(r"\.(operators|sensors)\.", name)]
+    )
     def test_operators_explain_each_argument(self, module):
         for node in ast.parse(source_of(module)).body:
             if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,14 +13,17 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import StoreConflictError
 from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.feast import _import_feast
+from airflow_mlops.hooks.feast import FeastHook, _import_feast
 from airflow_mlops.hooks.store import open_store
 from airflow_mlops.hooks.store_files import FileStore
+from airflow_mlops.operators.model_code import column_config
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+from airflow_mlops.operators.splitting import SplitDatasetOperator
 from airflow_mlops.primitives.provisioning.digest import logical_digest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -238,7 +244,7 @@ def test_an_empty_window_fails_for_good_and_names_what_there_is(home):
             {"examples": {**EXAMPLES, "sql": EXAMPLES["sql"].replace("examples/", "exmples/")}},
             "no file at .*exmples",
         ),
-        ({"store": "s3://bucket"}, "s3:// stores come later"),
+        ({"store": "gs://bucket"}, "StoreError: store .gs://bucket"),
         ({"window": "a year"}, "window 'a year'"),
         ({"split": {"train": 0.7}}, "sum to 1"),
     ],
@@ -307,10 +313,10 @@ def test_a_warning_is_recorded_and_does_not_stop(home):
 
 @pytest.mark.parametrize("step", ["chunks", "manifests"])
 def test_a_death_in_the_middle_leaves_no_version_and_the_next_try_makes_it(home, monkeypatch, step):
-    real = FileStore.put_if_absent
+    real, chunk = FileStore.put_if_absent, itertools.count()
 
     def die(self, key, data):
-        if f"/{step}/" in key and (step != "chunks" or self.list("app/datasets/chunks/")):
+        if f"/{step}/" in key and (step != "chunks" or next(chunk)):
             raise KeyboardInterrupt
         return real(self, key, data)
 
@@ -334,3 +340,339 @@ def test_what_may_succeed_later_is_tried_again(home, monkeypatch):
     with pytest.raises(AirflowException, match="StoreConflictError: somebody") as caught:
         provision(home)
     assert not isinstance(caught.value, AirflowFailException)
+
+
+def datasets_of(home: Path) -> DatasetStore:
+    return DatasetStore(FileStore(home / "store"), "app")
+
+
+def commit_of(home: Path, result: dict[str, Any]) -> dict[str, Any]:
+    return datasets_of(home).commits(result["dataset_id"])[0]
+
+
+class TestSplits:
+    @pytest.mark.parametrize(
+        "split",
+        [
+            {"by": "hash", "train": 0.7, "validation": 0.15, "test": 0.15, "folds": 3},
+            {"by": "group", "key": ["city"], "train": 0.5, "test": 0.5},
+            {"by": "hash", "train": 0.7, "validation": 0.15, "test": 0.15, "stratify": "late"},
+            {"by": "time", "train": 0.8, "test": 0.2, "gap": "2d", "folds": 4},
+        ],
+        ids=["hash", "group", "stratified", "rolling"],
+    )
+    def test_every_row_is_in_one_file_of_its_split(self, home, split):
+        result = provision(home, split=split)
+        manifest = datasets_of(home).manifest(result["dataset_id"])
+        ids = [row["id"] for name in result["splits"] for row in rows_of(result, name)]
+        assert len(set(ids)) == len(ids) == result["rows"] == 600 - manifest.split["dropped"]
+        for chunk in manifest.chunks:
+            table = pq.read_table(datasets_of(home).store.path(datasets_of(home).chunk_key(chunk.digest)))
+            assert "__split" not in table.column_names
+            times = table["asked"].to_pylist()
+            assert times == sorted(times)
+            assert (len({(time.year, time.month) for time in times}), len(times)) == (1, chunk.rows)
+        assert len(manifest.folds) == split.get("folds", 0)
+        for fold in manifest.folds:
+            assert fold["train"]
+            assert fold["validation"]
+            if split["by"] == "time":
+                assert max(chunk.end for chunk in fold["train"]) < min(
+                    chunk.start for chunk in fold["validation"]
+                )
+
+    def test_nobody_changes_sides_when_a_month_comes_in(self, home):
+        split = {"by": "hash", "train": 0.7, "validation": 0.15, "test": 0.15}
+        before = provision(home, split=split)
+        land(home, 3)
+        after = provision(home, split=split)
+        sides = [
+            {row["id"]: name for name in result["splits"] for row in rows_of(result, name)}
+            for result in (before, after)
+        ]
+        assert len(sides[1]) == 900
+        assert {key: sides[1][key] for key in sides[0]} == sides[0]
+
+    def test_the_column_that_says_the_split_is_no_input(self, home):
+        sql = EXAMPLES["sql"].replace(
+            "size,", "size, CASE WHEN id < 400 THEN 'train' ELSE 'test' END AS part,"
+        )
+        result = provision(
+            home,
+            examples={**EXAMPLES, "sql": sql, "folder": str(home)},
+            split={"by": "column", "column": "part"},
+        )
+        assert result["splits"] == {"train": 400, "test": 200}
+        manifest = datasets_of(home).manifest(result["dataset_id"])
+        assert manifest.model_inputs == ("city", "size", "temp")
+        assert column_config(manifest)["features"] == ["city", "size", "temp"]
+
+    def test_a_frozen_test_stays_the_test(self, home):
+        split = {"by": "hash", "train": 0.7, "validation": 0.15, "test": 0.15}
+        first = provision(home, split=split)
+        land(home, 3)
+        frozen = provision(home, split={**split, "freeze": first["dataset_id"][:10]})
+        tested = [[row["id"] for row in rows_of(result, "test")] for result in (first, frozen)]
+        assert tested[0] == tested[1]
+        assert frozen["rows"] == 900
+        # Frozen by its own outcome the question is the same, and so is the version.
+        again = provision(home, split={**split, "freeze": "latest"})
+        assert (again["dataset_id"], again["created"]) == (frozen["dataset_id"], False)
+
+    @pytest.mark.parametrize(
+        ("split", "message"),
+        [
+            (
+                {"by": "time", **{k: v for k, v in SPLIT.items() if k not in ("by", "gap")}, "gap": "60d"},
+                "would be empty",
+            ),
+            ({"by": "hash", "train": 0.9999, "test": 0.0001}, "split 'test' would be empty: 600 example"),
+            (
+                {"by": "group", "key": ["temp"], "train": 0.5, "test": 0.5},
+                "no column temp among the examples",
+            ),
+            ({"by": "hash", "train": 0.5, "test": 0.5, "freeze": "nothing"}, "begins with 'nothing'"),
+        ],
+    )
+    def test_what_cannot_be_divided_fails_for_good(self, home, split, message):
+        with pytest.raises(AirflowFailException, match=message):
+            provision(home, split=split)
+        assert published(home) == []
+
+
+class TestDividingAgain:
+    def divide(self, home, **changes):
+        given = {
+            "task_id": "split",
+            "application": "app",
+            "store": str(home / "store"),
+            "dataset": "latest",
+            "line": "hashed",
+            "split": {"by": "hash", "train": 0.7, "validation": 0.15, "test": 0.15, "folds": 2},
+        }
+        return json.loads(json.dumps(SplitDatasetOperator(**{**given, **changes}).execute({})))
+
+    def test_it_gives_the_version_that_provisioning_would_have_given(self, home, monkeypatch):
+        first = provision(home)
+        monkeypatch.delenv("AIRFLOW_CONN_FEAST_DEFAULT")
+        divided = self.divide(home)
+        assert divided["rows"] == 600
+        assert datasets_of(home).resolve("latest") == first["dataset_id"]
+        assert datasets_of(home).resolve("hashed/latest") == divided["dataset_id"]
+        assert commit_of(home, divided)["parents"] == [first["dataset_id"]]
+        assert (
+            self.divide(home, split=SPLIT, dataset=divided, line="back")["dataset_id"] == first["dataset_id"]
+        )
+        monkeypatch.undo()
+
+    def test_provisioning_finds_it_again(self, home):
+        provision(home)
+        divided = self.divide(home)
+        again = provision(
+            home, split={"by": "hash", "train": 0.7, "validation": 0.15, "test": 0.15, "folds": 2}
+        )
+        assert (again["dataset_id"], again["created"]) == (divided["dataset_id"], False)
+
+    def test_it_checks_what_it_is_told(self, home):
+        provision(home)
+        with pytest.raises(AirflowFailException, match="rows ≥ 1000, observed 600 rows"):
+            self.divide(home, assumptions=[{"min_rows": 1000}])
+        with pytest.raises(AirflowFailException, match="no column nope among"):
+            self.divide(home, split={"by": "group", "key": ["nope"], "train": 0.5, "test": 0.5})
+
+
+class TestLines:
+    def test_another_line_leaves_production_alone(self, home):
+        outlet = Asset(name="app.dataset", uri="mlops://app/dataset")
+        task = operator(home, outlets=[outlet])
+        first = task.execute({})
+        assert task.outlets == [outlet]
+        beside = operator(home, line="calm", features=None, outlets=[outlet])
+        second = beside.execute({})
+        assert beside.outlets == []  # what Airflow sends events for when the task has succeeded
+        assert second["line"] == "calm"
+        assert datasets_of(home).refs() == {
+            "latest": first["dataset_id"],
+            "calm/latest": second["dataset_id"],
+        }
+        assert [commit_of(home, result)["retention"] for result in (first, second)] == [
+            "production",
+            "experiment",
+        ]
+
+    @pytest.mark.parametrize("line", ["latest", "../x", "Main", ""])
+    def test_what_is_no_line_is_refused(self, home, line):
+        with pytest.raises(AirflowFailException, match="expected up to 63 lower-case"):
+            provision(home, line=line)
+
+    def test_the_commit_says_where_and_what_for(self, home):
+        result = provision(home, code={"image": "app:2"})
+        commit = commit_of(home, result)
+        assert commit["where"] == {
+            "folder": str(home),
+            "feast_conn_id": "feast_default",
+            "aws_conn_id": "aws_default",
+        }
+        assert (commit["line"], commit["rows"], commit["code"]) == ("main", 600, {"image": "app:2"})
+        assert commit["findings"] == []
+
+
+class TestFindingsOfTheRun:
+    """What depends on clock or history is written down with the run, not in the version."""
+
+    RULES = [{"rows_vs_previous": [0.9, 1.1], "severity": "warn"}]  # noqa: RUF012
+
+    def test_the_same_rows_stay_the_same_version(self, home):
+        plain = provision(home)
+        checked = provision(home, assumptions=self.RULES)
+        assert checked["dataset_id"] == plain["dataset_id"]
+        (finding,) = datasets_of(home).commits(checked["dataset_id"])[0]["findings"]
+        assert (finding["rule"], finding["passed"]) == ("rows_vs_previous", True)
+
+    def test_rows_are_counted_against_the_last_versions_of_the_line(self, home):
+        provision(home, assumptions=self.RULES)
+        provision(home, line="calm", window="10d", assumptions=self.RULES)
+        land(home, 3)
+        result = provision(home, assumptions=self.RULES)
+        (finding,) = commit_of(home, result)["findings"]
+        assert not finding["passed"]
+        assert "900" in finding["observed"]
+        with pytest.raises(AirflowFailException, match="multiple of earlier versions"):
+            provision(home, window="10d", assumptions=[{"rows_vs_previous": [0.9, 1.1]}])
+
+
+class TestJoinedOnce:
+    """Rows that a version holds are not joined again."""
+
+    @pytest.fixture
+    def joins(self, monkeypatch):
+        """Feature services that were joined."""
+        joined = []
+        real = FeastHook.training_set
+
+        def counted(self, service, *rest):
+            joined.append(service)
+            return real(self, service, *rest)
+
+        monkeypatch.setattr(FeastHook, "training_set", counted)
+        return joined
+
+    HASHED = {"by": "hash", "train": 0.7, "validation": 0.15, "test": 0.15}  # noqa: RUF012
+
+    def test_another_division_gives_the_same_version_with_and_without_a_join(self, home, joins):
+        provision(home)
+        taken = provision(home, split=self.HASHED, assumptions=[{"min_rows": 10}], line="calm")
+        assert joins == ["app_v1"]
+        fresh = provision(home, split=self.HASHED, assumptions=[{"min_rows": 10}], store=str(home / "other"))
+        assert joins == ["app_v1"] * 2
+        assert fresh["dataset_id"] == taken["dataset_id"]
+        one, other = FileStore(home / "store"), FileStore(home / "other")
+        for key in other.list("app/datasets/chunks/"):
+            assert one.read(key) == other.read(key)
+
+    def test_whoever_is_first_serves_the_other(self, home, joins):
+        provision(home, split=self.HASHED)
+        by_time = provision(home)
+        assert joins == ["app_v1"]
+        assert provision(home, store=str(home / "other"))["dataset_id"] == by_time["dataset_id"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"window": "20d"},
+            {"window_end": "2024-02-20T00:00:00+00:00"},
+            {"features": None},
+            {"examples": {**EXAMPLES, "sql": EXAMPLES["sql"].replace("size,", "size * 2 AS size,")}},
+        ],
+        ids=["window", "end", "features", "query"],
+    )
+    def test_another_question_is_asked_anew(self, home, joins, change):
+        provision(home)
+        if "examples" in change:
+            change = {"examples": {**change["examples"], "folder": str(home)}}
+        changed = provision(home, line="calm", **change)
+        assert len(joins) == (1 if "features" in change else 2)
+        assert provision(home, store=str(home / "other"), **change)["dataset_id"] == changed["dataset_id"]
+
+    def test_other_sources_are_joined_anew(self, home, joins):
+        first = provision(home)
+        land(home, 2, columns="* REPLACE (size + 1 AS size)")
+        second = provision(home, split=self.HASHED)
+        assert joins == ["app_v1"] * 2
+        assert second["dataset_id"] != first["dataset_id"]
+
+    def test_rows_left_out_by_a_gap_are_not_there_to_be_taken(self, home, joins):
+        assert provision(home, split={**SPLIT, "gap": "2d"})["rows"] < 600
+        assert provision(home, split=self.HASHED)["rows"] == 600
+        assert joins == ["app_v1"] * 2
+
+    @pytest.mark.parametrize("sql", ["now()", "current_timestamp", "random()", "getvariable('x')"])
+    def test_a_query_that_may_answer_otherwise_is_asked_anew(self, home, joins, sql):
+        examples = {**EXAMPLES, "sql": EXAMPLES["sql"].replace("size,", f"{sql} IS NULL AS odd, size,")}
+        provision(home, examples={**examples, "folder": str(home)})
+        provision(home, examples={**examples, "folder": str(home)})
+        assert joins == ["app_v1"] * 2
+
+    def test_rows_that_were_removed_are_joined_anew(self, home, joins):
+        first = provision(home)
+        store = FileStore(home / "store")
+        chunk = next(key for key in store.list("app/datasets/chunks/"))
+        store.path(chunk).unlink()
+        second = provision(home, split=self.HASHED, line="calm")
+        assert joins == ["app_v1"] * 2
+        assert second["rows"] == 600
+        assert provision(home)["dataset_id"] == first["dataset_id"]  # and the chunk is there again
+        assert store.exists(chunk)
+
+
+class TestBadInput:
+    def test_a_source_without_rows_is_empty(self, home):
+        with pytest.raises(AirflowFailException, match="it gives no example at all"):
+            provision(
+                home, examples={**EXAMPLES, "sql": f"{EXAMPLES['sql']} WHERE false", "folder": str(home)}
+            )
+
+    def test_a_truncated_file_is_named(self, home):
+        file = home / "examples" / "2024-02.parquet"
+        file.write_bytes(file.read_bytes()[:-100])
+        with pytest.raises(AirflowFailException, match=r"2024-02.parquet"):
+            provision(home)
+        assert published(home) == []
+
+    def test_a_type_that_changed_in_one_file_is_named(self, home):
+        land(home, 2, columns="* REPLACE ('many' AS size)")
+        with pytest.raises(AirflowFailException, match=r"2024-02.parquet: size is string instead of"):
+            provision(home)
+
+    def test_an_example_of_the_future_moves_no_window(self, home):
+        first = provision(home)
+        sql = f"{EXAMPLES['sql']} UNION ALL SELECT 9999, TIMESTAMP '2099-01-01', 'A', 1, 1, TIMESTAMP '2024-02-01'"
+        second = provision(home, examples={**EXAMPLES, "sql": sql, "folder": str(home)})
+        assert second["window"] == first["window"]
+        assert second["rows"] == 600
+
+    def test_a_full_disk_says_where_room_is_needed(self, home, tmp_path, monkeypatch):
+        from airflow_mlops.primitives.provisioning import dataset
+
+        real = dataset.connect
+
+        def small(spill, memory):
+            connection = real(spill, "60MB")
+            connection.execute("SET max_temp_directory_size='1MB'; SET threads=1")
+            return connection
+
+        monkeypatch.setattr(dataset, "connect", small)
+        sql = (
+            "SELECT i AS id, TIMESTAMP '2024-01-01' + to_seconds(i) AS asked, repeat(md5(i::VARCHAR), 20) AS text, "
+            "1 AS late, asked AS known FROM range(200_000) t(i)"
+        )
+        with pytest.raises(AirflowFailException, match=r"more memory or disk than there is: .*set TMPDIR"):
+            provision(home, examples={**EXAMPLES, "sql": sql, "folder": str(home)}, features=None)
+        assert published(home) == []
+
+    def test_two_runs_of_one_window_at_once_make_one_version(self, home):
+        with ThreadPoolExecutor(2) as pool:
+            results = list(pool.map(lambda _: provision(home), range(2)))
+        assert results[0]["dataset_id"] == results[1]["dataset_id"]
+        assert Counter(result["created"] for result in results) == {True: 1, False: 1}
+        assert len(published(home)) == 2  # one manifest, one reference

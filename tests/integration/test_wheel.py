@@ -43,19 +43,27 @@ def test_the_shipped_dags_load_from_an_installed_wheel(tmp_path):
     (tmp_path / "locked.txt").write_text(locked)
     run(uv, "pip", "install", "--quiet", "--python", python, "--constraint", tmp_path / "locked.txt", wheel)
 
-    shutil.copytree(
-        ROOT / "dags", tmp_path / "dags", ignore=shutil.ignore_patterns("__pycache__", "flight_delay.py")
-    )
+    # Stubs that a run in the checkout has left are no part of the wheel's.
+    stubs = {
+        f"{path.stem}.py"
+        for folder in ("applications", "features")
+        for path in (ROOT / "dags" / folder).glob("*.yaml")
+    }
+    shutil.copytree(ROOT / "dags", tmp_path / "dags", ignore=shutil.ignore_patterns("__pycache__", *stubs))
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
     command = tmp_path / "env" / "bin" / "airflow-mlops"
     assert "flight_delay.py" in run(command, "generate", tmp_path / "dags/applications", env=environment)
+    assert "airport_weather.py" in run(command, "generate", tmp_path / "dags/features", env=environment)
     run(python.with_name("airflow"), "db", "migrate", env=environment)
     loaded = json.loads(run(python, "-c", LOAD, cwd=tmp_path, env=environment).splitlines()[-1])
     assert loaded["errors"] == {}
     assert str(tmp_path) in loaded["package"]
     primitives = ("delivery", "monitoring", "provisioning", "training")
     assert loaded["dags"] == [
+        "airport_weather__features",
+        *(f"early_arrival__{primitive}" for primitive in primitives[2:]),
         *(f"flight_delay__{primitive}" for primitive in primitives),
+        *(f"long_delay__{primitive}" for primitive in primitives[2:]),
         "nyc_flights__landings",
         "nyc_flights__schedule",
     ]

@@ -18,6 +18,8 @@ IMAGE = "flight-delay:1.0.0"
 LOCAL_BASE = "airflow-mlops-base:3.11"
 PUBLIC_BASE = "python:3.11-slim"
 _MARK = ".airflow-mlops-demo"
+#: Applications beside the demo's own, and with them the feature pipelines: the demo tells one story.
+_OTHERS = ("long_delay", "early_arrival")
 
 
 class DemoError(MLOpsError):
@@ -74,8 +76,9 @@ class DemoHome:
 
     def prepare(self, run_on: str) -> None:
         """Copy DAGs and examples, land the first month, and apply the Feast repository. Idempotent."""
-        for name in ("dags", "examples/flight_delay"):
-            ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+        made, others = ("__pycache__", "*.pyc"), ("features", *(f"{name}.*" for name in _OTHERS))
+        for name, left_out in (("dags", (*made, *others)), ("examples/flight_delay", made)):
+            ignore = shutil.ignore_patterns(*left_out)
             shutil.copytree(self.project / name, self.path / name, dirs_exist_ok=True, ignore=ignore)
         (self.applications / "defaults.yaml").write_text(self._defaults(run_on))
         self._flights(

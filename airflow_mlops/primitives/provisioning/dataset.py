@@ -3,151 +3,71 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import AssumptionError, FeatureStoreError, SpecError
-from airflow_mlops.primitives.provisioning.assumptions import (
-    Assumption,
-    Finding,
-    check_table,
-    parse_assumptions,
-    summary,
-)
-from airflow_mlops.primitives.provisioning.chunks import merge_features, read_types, write_chunks
-from airflow_mlops.primitives.provisioning.examples import ROW, Examples, ExamplesQuery, Window, connect
+from airflow_mlops.exceptions import FeatureStoreError
+from airflow_mlops.primitives.provisioning.chunks import Rows, check_join
+from airflow_mlops.primitives.provisioning.examples import ROW, Examples
+from airflow_mlops.primitives.provisioning.joined import StoredJoins, join_key, stored_rows, with_features
+from airflow_mlops.primitives.provisioning.request import DatasetRequest, FeatureJoin, JoinPlan, TrainingSet
+from airflow_mlops.primitives.provisioning.session import connect, disk_errors
 from airflow_mlops.primitives.provisioning.sources import pin_files
-from airflow_mlops.primitives.provisioning.split import (
-    TimeSplit,
-    cut_by_month,
-    parse_split,
-    parse_time,
-    split_by_time,
-    whole,
-)
-from airflow_mlops.primitives.provisioning.version import Column, Manifest, Purpose, Role
+from airflow_mlops.primitives.provisioning.tail import Division, Facts, JoinedRows, finish
+from airflow_mlops.primitives.provisioning.version import Manifest
 from airflow_mlops.primitives.sql import identifier, parquet
-from airflow_mlops.spec.values import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["DatasetRequest", "FeatureJoin", "TrainingSet", "build_dataset"]
+    from duckdb import DuckDBPyConnection
+
+    from airflow_mlops.primitives.provisioning.assumptions import Finding
+    from airflow_mlops.primitives.provisioning.examples import Window
+    from airflow_mlops.primitives.provisioning.sources import Sources
+    from airflow_mlops.primitives.provisioning.version import Role
+
+__all__ = [
+    "BuiltDataset",
+    "DatasetRequest",
+    "FeatureJoin",
+    "JoinPlan",
+    "TrainingSet",
+    "build_dataset",
+    "make_dataset",
+]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """Examples with their features in a Parquet file, and how they came about.
+class BuiltDataset:
+    """A dataset version that is not published yet.
 
-    :param path: the file; the order of its rows means nothing.
-    :param rows: number of its rows.
-    :param references: ``view:feature`` of each feature, by the name of its column, in order of the service.
-    :param views: what was joined, as JSON values.
-    :param semantics: name of the rules of the join.
-    :param files: local files that the features came from.
+    :param manifest: the version.
+    :param files: the file of each chunk that is not stored yet, by digest.
+    :param findings: what came of each assumption.
+    :param rows: number of joined rows, those that the split left out included.
+    :param join: name of the joined rows, if they can be kept for the next version.
     """
 
-    path: Path
+    manifest: Manifest
+    files: Mapping[str, Path]
+    findings: tuple[Finding, ...]
     rows: int
-    references: dict[str, str]
-    views: tuple[dict[str, Any], ...]
-    semantics: str
-    files: tuple[str, ...] = field(default=(), repr=False)
+    join: str | None = None
 
+    @property
+    def complete(self) -> bool:
+        """Whether the version holds all joined rows."""
+        return self.rows == self.manifest.rows
 
-class FeatureJoin(Protocol):
-    """What a feature store must be able to do: :class:`~airflow_mlops.hooks.feast.FeastHook` can."""
-
-    def entity_columns(self, feature_service: str) -> tuple[str, ...]:
-        """Columns that examples must bring along."""
-        ...
-
-    def training_set(self, feature_service: str, entity_sql: str, destination: Path) -> TrainingSet:
-        """Join the features as they were known at each example's ``event_timestamp``."""
-        ...
-
-
-@dataclass(frozen=True)
-class DatasetRequest:
-    """Which dataset is wanted.
-
-    :param application: whose it is.
-    :param purpose: ``training`` or ``prediction``.
-    :param examples: where examples come from.
-    :param features: feature service, if any.
-    :param window: length of the window, if it is limited.
-    :param start: examples lie after it; microseconds since 1970 UTC.
-    :param end: up to it, likewise.
-    :param shares: share of each split; none for one split of all.
-    :param gap: time left out between splits.
-    :param assumptions: what the rows must keep.
-    """
-
-    application: str
-    purpose: Purpose
-    examples: ExamplesQuery
-    features: str | None = None
-    window: timedelta | None = None
-    start: int | None = None
-    end: int | None = None
-    shares: Mapping[str, float] = field(default_factory=dict)
-    gap: timedelta = timedelta(0)
-    assumptions: tuple[Assumption, ...] = ()
-
-    @classmethod
-    def parse(
-        cls,
-        *,
-        application: str,
-        purpose: Purpose,
-        examples: Mapping[str, Any],
-        features: str | None,
-        window: str | None,
-        window_start: str | None,
-        window_end: str | None,
-        split: Mapping[str, Any] | None,
-        assumptions: Sequence[Mapping[str, Any]] | None,
-    ) -> DatasetRequest:
-        """Read a request from the JSON values of a YAML file and of templates.
-
-        :raises SpecError: something cannot be meant.
-        :raises DataError: an end of the window is no time.
-        """
-        if purpose not in ("training", "prediction"):
-            raise SpecError(f"purpose {purpose!r} is unknown, expected training or prediction")
-        shares, gap = parse_split(split)
-        # A template of nothing renders as the text None.
-        start, end = (
-            parse_time(text) if text and text != "None" else None for text in (window_start, window_end)
-        )
-        try:
-            length = duration(window) if window else None
-        except ValueError as error:
-            raise SpecError(f"window {window!r} {error}; expected such as 90d, 24h or 30m") from error
-        return cls(
-            application=application,
-            purpose=purpose,
-            examples=ExamplesQuery.from_mapping(examples),
-            features=features or None,
-            window=length,
-            start=start,
-            end=end,
-            shares=shares,
-            gap=gap,
-            assumptions=parse_assumptions(assumptions or ()),
-        )
-
-    def split(self, times: Sequence[int], counts: Sequence[int]) -> TimeSplit:
-        """The splits of examples with these distinct times."""
-        if self.purpose == "prediction":
-            return whole("predict", sum(counts))
-        if not self.shares:
-            return whole("train", sum(counts))
-        return split_by_time(times, counts, self.shares, self.gap)
+    @property
+    def volatile(self) -> list[dict[str, Any]]:
+        """Findings that depend on more than the rows, as JSON values: they are no part of the version."""
+        return [finding.to_json() for finding in self.findings if finding.volatile]
 
 
 def build_dataset(
@@ -156,61 +76,121 @@ def build_dataset(
     scratch: Path,
     is_stored: Callable[[str], bool],
     memory: str = "2GB",
+    sources: Sources | None = None,
 ) -> tuple[Manifest, Mapping[str, Path]]:
-    """Join, check and cut the examples of a request.
+    """Manifest and new files of :func:`make_dataset`, without anything that depends on clock or history."""
+    built = make_dataset(request, store, scratch, is_stored, memory=memory, sources=sources)
+    return built.manifest, built.files
+
+
+def make_dataset(
+    request: DatasetRequest,
+    store: FeatureJoin,
+    scratch: Path,
+    is_stored: Callable[[str], bool],
+    *,
+    memory: str = "2GB",
+    sources: Sources | None = None,
+    facts: Facts | None = None,
+    joins: StoredJoins | None = None,
+) -> BuiltDataset:
+    """Join, divide, check and cut the examples of a request.
 
     :param store: the feature store; it is asked only when the request names features.
     :param scratch: an empty folder for files that may be deleted afterwards.
     :param is_stored: whether the chunk with this digest need not be written.
     :param memory: what DuckDB may hold in memory before it uses the disk.
-    :return: the manifest, and the file of each chunk that is not stored yet, by digest.
+    :param sources: what finds and opens files; only local ones by default.
+    :param facts: what is known beside the request: clock, earlier versions, a frozen test.
+    :param joins: where joined rows of earlier versions are found; they are joined anew without it.
     :raises EmptyDatasetError: no example in the window.
     :raises SourceError: a file or a column is missing.
     :raises FeatureStoreError: the features cannot be joined.
     :raises AssumptionError: an assumption does not hold; it carries all findings.
+    :raises DataError: a split would be empty, or there is no room for what is made.
     """
-    query, rows_file, dataset = request.examples, scratch / "examples.parquet", scratch / "dataset.parquet"
-    with connect(scratch / "spill", memory) as connection:
-        examples = Examples.open(connection, query)
-        window = examples.window(connection, request.purpose, request.window, request.start, request.end)
-        times, counts = examples.write(connection, request.purpose, window, rows_file)
-        log.info("%d examples after %s up to %s", sum(counts), *window.to_json())
-        joined = _join(request, examples, store, rows_file, scratch / "features.parquet")
-        roles = _with_features(examples.roles(request.purpose), joined)
-        features = joined.path if joined else None
-        merge_features(connection, rows_file, features, roles, sum(counts), dataset)
-        types = read_types(dataset)
-        shown = [*query.keys, query.timestamp]
-        findings = check_table(connection, request.assumptions, dataset, types, order=ROW, shown=shown)
-    _judge(request, findings, window, sum(counts))
-    split = request.split(times, counts)
-    pieces = cut_by_month(times, counts, split)
-    chunks, files = write_chunks(dataset, pieces, query.timestamp, scratch, is_stored)
-    references = joined.references if joined else {}
-    manifest = Manifest(
-        application=request.application,
-        purpose=request.purpose,
-        columns=tuple(Column(name, types[name], role, references.get(name)) for name, role in roles.items()),
-        chunks=chunks,
-        window=window.to_json(),
-        as_of=window.as_of_json(),
-        split=split.to_json(),
-        features=_features(request, joined),
-        examples=query.to_json(),
-        sources=_sources(examples, joined),
-        assumptions=tuple(finding.to_json(examples=False) for finding in findings),
-    )
-    return manifest, files
+    facts = facts or Facts()
+    with connect(scratch / "spill", memory) as connection, disk_errors("the joined examples"):
+        examples = Examples.open(connection, request.examples, sources)
+        now = None if facts.now is None else _microseconds(facts.now)
+        window = examples.window(connection, request.purpose, request.window, request.start, request.end, now)
+        pins = examples.pins()
+        plan = _plan(request, store, window) if joins else None
+        key = join_key(connection, request, examples, window, pins, plan)
+        found = joins.find(key, scratch) if joins and key else None
+        rows = stored_rows(connection, examples, request, plan, found) if found else None
+        if rows is None:
+            rows = _join(connection, request, examples, window, store, scratch)
+        pins += [dict(pin) for pin in rows.pins]
+        manifest = Manifest(
+            application=request.application,
+            purpose=request.purpose,
+            columns=(),
+            chunks=(),
+            window=window.to_json(),
+            as_of=window.as_of_json(),
+            features=_features(request, rows),
+            examples=request.examples.to_json(),
+            sources=tuple(pins),
+        )
+        name = "predict" if request.purpose == "prediction" else "train"
+        division = Division(request.application, request.division, request.assumptions, name)
+        done = finish(connection, manifest, rows, division, scratch, is_stored, facts)
+    return BuiltDataset(done.manifest, done.files, done.findings, rows.count, key)
+
+
+def _plan(request: DatasetRequest, store: FeatureJoin, window: Window) -> JoinPlan | None:
+    """What the join would do; of a store that cannot say so, nothing is taken."""
+    if request.features is None:
+        return JoinPlan(references={}, views=(), semantics="")
+    ask = getattr(store, "plan_join", None)
+    between = tuple(datetime.fromisoformat(text) for text in window.to_json())
+    plan: JoinPlan | None = ask(request.features, between) if ask else None
+    return plan
 
 
 def _join(
-    request: DatasetRequest, examples: Examples, store: FeatureJoin, rows: Path, destination: Path
-) -> TrainingSet | None:
-    service, query = request.features, request.examples
-    if service is None:
-        return None
+    connection: DuckDBPyConnection,
+    request: DatasetRequest,
+    examples: Examples,
+    window: Window,
+    store: FeatureJoin,
+    scratch: Path,
+) -> JoinedRows:
+    """The examples of the window with their features, made anew."""
+    file = scratch / "examples.parquet"
+    count = examples.write(connection, request.purpose, window, file, request.split_column)
+    log.info("%d examples after %s up to %s", count, *window.to_json())
+    roles = examples.roles(request.purpose, request.split_column)
+    relation = parquet((str(file),))
+    if request.features is None:
+        return JoinedRows(Rows(relation), roles, count)
+    joined = _features_of(request, examples, roles, store, file, scratch / "features.parquet")
+    features = parquet((str(joined.path),))
+    check_join(connection, features, count)
+    pins = joined.pins or [{"of": "features", **pin} for pin in pin_files(joined.files)]
+    return JoinedRows(
+        Rows(relation, features),
+        with_features(roles, joined.references),
+        count,
+        references=joined.references,
+        views=joined.views,
+        semantics=joined.semantics,
+        pins=tuple(pins),
+    )
+
+
+def _features_of(
+    request: DatasetRequest,
+    examples: Examples,
+    roles: Mapping[str, Role],
+    store: FeatureJoin,
+    rows: Path,
+    destination: Path,
+) -> TrainingSet:
+    service, query = request.features or "", request.examples
     columns = store.entity_columns(service)
-    there = [name for name, role in examples.roles(request.purpose).items() if role in ("key", "input")]
+    there = [name for name, role in roles.items() if role in ("key", "input", "split")]
     if missing := [name for name in columns if name not in there]:
         raise FeatureStoreError(
             f"feature service {service!r} is joined by {', '.join(missing)}, which the examples do not give; "
@@ -219,9 +199,7 @@ def _join(
     names = [ROW, *(identifier(name) for name in columns)]
     time = f"{identifier(query.timestamp)} AS event_timestamp"
     joined = store.training_set(
-        service,
-        f"SELECT {', '.join(names)}, {time} FROM {parquet((str(rows),))}",
-        destination,
+        service, f"SELECT {', '.join(names)}, {time} FROM {parquet((str(rows),))}", destination
     )
     taken = {name.lower() for name in examples.columns}
     if twice := [name for name in joined.references if name.lower() in taken]:
@@ -233,36 +211,13 @@ def _join(
     return joined
 
 
-def _judge(request: DatasetRequest, findings: list[Finding], window: Window, rows: int) -> None:
-    """Warn of what may be, and stop at what may not."""
-    failed = [found for found in findings if not found.passed and found.assumption.severity == "fail"]
-    warned = [found for found in findings if not found.passed and found.assumption.severity == "warn"]
-    if warned:
-        log.warning("%d assumption(s) do not hold:\n%s", len(warned), summary(warned))
-    if failed:
-        after, until = window.to_json()
-        raise AssumptionError(
-            f"{len(failed)} of {len(findings)} assumption(s) about the data of {request.application!r} do not "
-            f"hold ({rows} rows after {after} up to {until}):\n{summary(failed)}\nNothing was published.",
-            [found.to_json() for found in findings],
-        )
-
-
-def _with_features(roles: Mapping[str, Role], joined: TrainingSet | None) -> dict[str, Role]:
-    """Features stand behind the other inputs and before the targets."""
-    answers: tuple[Role, ...] = ("target", "known_at")
-    features: dict[str, Role] = dict.fromkeys(joined.references if joined else (), "feature")
-    asked = {name: role for name, role in roles.items() if role not in answers}
-    return {**asked, **features, **{name: role for name, role in roles.items() if role in answers}}
-
-
-def _features(request: DatasetRequest, joined: TrainingSet | None) -> dict[str, Any] | None:
-    if joined is None:
+def _features(request: DatasetRequest, rows: JoinedRows) -> dict[str, Any] | None:
+    if request.features is None:
         return None
-    return {"service": request.features, "semantics": joined.semantics, "views": list(joined.views)}
+    return {"service": request.features, "semantics": rows.semantics, "views": list(rows.views)}
 
 
-def _sources(examples: Examples, joined: TrainingSet | None) -> tuple[dict[str, Any], ...]:
-    pins = [{"of": "examples", **pin} for pin in pin_files(examples.files)]
-    pins += [{"of": "features", **pin} for pin in pin_files(joined.files if joined else ())]
-    return tuple(pins)
+def _microseconds(moment: datetime) -> int:
+    from datetime import timedelta
+
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["logical_digest"]
+__all__ = ["LogicalDigest", "logical_digest"]
+
+_ONES = 1 << 20
 
 
 def logical_digest(table: pa.Table) -> str:
@@ -24,28 +26,96 @@ def logical_digest(table: pa.Table) -> str:
     :param table: any Arrow table that fits into memory.
     :return: 64 hexadecimal digits.
     """
-    digest = hashlib.sha256(f"airflow-mlops/1\0{table.num_rows}".encode())
-    for name in table.column_names:
-        column = _plain_type(table.column(name))
-        digest.update(f"\0{name}\0{_type_name(column.type)}\0{column.null_count}\0".encode())
-        digest.update(_column_digest(column))
+    digest = LogicalDigest()
+    digest.update(table)
     return digest.hexdigest()
 
 
-def _column_digest(column: pa.ChunkedArray) -> bytes:
-    import numpy as np
+class LogicalDigest:
+    """:func:`logical_digest` of tables one after the other, as if they were one."""
 
-    validity, lengths, values = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-    for array in column.chunks:
-        if not len(array):
-            continue
-        if column.null_count:
-            validity.update(np.ascontiguousarray(array.is_valid().to_numpy(zero_copy_only=False)).data)
-        for size in _lengths(array):
-            lengths.update(size)
-        for value in _values(array):
-            values.update(value)
-    return validity.digest() + lengths.digest() + values.digest()
+    def __init__(self) -> None:
+        self.rows = 0
+        self._columns: dict[str, list[_Column]] = {}
+
+    def update(self, table: pa.Table) -> None:
+        """Take in the next rows; all tables have the same columns.
+
+        :param table: an Arrow table.
+        """
+        for name in table.column_names:
+            column = table.column(name)
+            forms = self._columns.setdefault(name, _forms(column.type))
+            forms[:] = [form for form in forms if form.takes(column)] or forms[-1:]
+            for form in forms:
+                form.update(column, self.rows)
+        self.rows += table.num_rows
+
+    def hexdigest(self) -> str:
+        """The digest of all rows so far."""
+        digest = hashlib.sha256(f"airflow-mlops/1\0{self.rows}".encode())
+        for name, forms in self._columns.items():
+            digest.update(f"\0{name}\0{forms[0].type_name}\0{forms[0].nulls}\0".encode())
+            digest.update(forms[0].digest())
+        return digest.hexdigest()
+
+
+class _Column:
+    """What is known of one column so far, in one form of its type.
+
+    :param cast: whether nanoseconds are taken for microseconds.
+    """
+
+    def __init__(self, *, cast: bool = False) -> None:
+        self.nulls = 0
+        self.type_name = ""
+        self._cast = cast
+        self._validity, self._lengths, self._values = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+
+    def takes(self, column: pa.ChunkedArray) -> bool:
+        """Whether the values have this form."""
+        return not self._cast or _whole_microseconds(column)
+
+    def update(self, column: pa.ChunkedArray, before: int) -> None:
+        """Take in the next values, ``before`` being the number of those before them."""
+        import numpy as np
+
+        column = _plain_type(column, nanoseconds=not self._cast)
+        self.type_name = _type_name(column.type)
+        if column.null_count and not self.nulls:
+            # Of a column without nulls the validity is not hashed; now that there is one, catch up.
+            for _ in range(before // _ONES):
+                self._validity.update(b"\x01" * _ONES)
+            self._validity.update(b"\x01" * (before % _ONES))
+        self.nulls += column.null_count
+        for array in column.chunks:
+            if not len(array):
+                continue
+            if self.nulls:
+                self._validity.update(
+                    np.ascontiguousarray(array.is_valid().to_numpy(zero_copy_only=False)).data
+                )
+            for size in _lengths(array):
+                self._lengths.update(size)
+            for value in _values(array):
+                self._values.update(value)
+
+    def digest(self) -> bytes:
+        """Validity, lengths and values."""
+        return self._validity.digest() + self._lengths.digest() + self._values.digest()
+
+
+def _forms(kind: pa.DataType) -> list[_Column]:
+    import pyarrow as pa
+
+    nanoseconds = pa.types.is_timestamp(kind) and kind.unit == "ns"
+    return [_Column(cast=True), _Column()] if nanoseconds else [_Column()]
+
+
+def _whole_microseconds(column: pa.ChunkedArray) -> bool:
+    import pyarrow.compute as pc
+
+    return not pc.any(pc.not_equal(pc.nanosecond(column), 0)).as_py()
 
 
 def _lengths(array: pa.Array) -> Iterable[memoryview]:
@@ -98,10 +168,9 @@ def _valid(array: pa.Array) -> Any:
     return array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else True
 
 
-def _plain_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _plain_type(column: pa.ChunkedArray, *, nanoseconds: bool) -> pa.ChunkedArray:
     """One type for all ways of storing the same values."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -112,7 +181,7 @@ def _plain_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
         return _narrow(column, pa.binary())
     if pa.types.is_timestamp(kind):
-        if kind.unit == "ns" and pc.any(pc.not_equal(pc.nanosecond(column), 0)).as_py():
+        if kind.unit == "ns" and nanoseconds:
             return column
         return column.cast(pa.timestamp("us", tz="UTC" if kind.tz else None))
     return column

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import difflib
-from contextlib import contextmanager
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError, EmptyDatasetError, SourceError, SpecError
+from airflow_mlops.primitives.provisioning.session import connect, source_errors
 from airflow_mlops.primitives.provisioning.sources import (
+    LocalSources,
     check_same_columns,
-    files_in_query,
-    find_files,
-    first_file_decides,
+    open_query,
+    open_tables,
+    pins_of,
 )
 from airflow_mlops.primitives.provisioning.split import iso
 from airflow_mlops.primitives.sql import identifier, literal, one_query, parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from duckdb import DuckDBPyConnection
 
+    from airflow_mlops.primitives.provisioning.sources import Sources
     from airflow_mlops.primitives.provisioning.version import Purpose, Role
 
-__all__ = ["ROW", "Examples", "ExamplesQuery", "Window", "connect", "source_errors"]
+__all__ = ["ROW", "Examples", "ExamplesQuery", "Window", "connect"]
+
+log = logging.getLogger(__name__)
 
 ROW = "__row"
 """Name of the column that numbers the examples by time and keys."""
+
+_TAKEN = (ROW, "__split", "__fold")
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class ExamplesQuery:
     :param sql: a DuckDB query; this or ``parquet``.
     :param parquet: a Parquet file, folder or pattern.
     :param folder: relative paths are below it.
+    :param tables: Delta, Iceberg or Parquet tables that the query names, by the name it uses.
+    :param connection: Airflow connection of ``s3://`` addresses.
     """
 
     keys: tuple[str, ...]
@@ -52,6 +62,8 @@ class ExamplesQuery:
     sql: str | None = None
     parquet: str | None = None
     folder: Path | None = None
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    connection: str | None = None
 
     @classmethod
     def from_mapping(cls, value: Mapping[str, Any]) -> ExamplesQuery:
@@ -59,7 +71,10 @@ class ExamplesQuery:
 
         :raises SpecError: a key is missing or unknown.
         """
-        known = ("sql", "parquet", "keys", "timestamp", "targets", "targets_known_at", "folder")
+        known = (
+            *("sql", "parquet", "keys", "timestamp", "targets", "targets_known_at", "folder"),
+            *("tables", "connection"),
+        )
         if unknown := [key for key in value if key not in known]:
             raise SpecError(f"examples: unknown key(s) {', '.join(unknown)}; known are {', '.join(known)}")
         if bool(value.get("sql")) == bool(value.get("parquet")):
@@ -74,6 +89,8 @@ class ExamplesQuery:
             sql=(value.get("sql") or "").strip().rstrip(";") or None,
             parquet=value.get("parquet"),
             folder=Path(value["folder"]) if value.get("folder") else None,
+            tables=value.get("tables") or {},
+            connection=value.get("connection"),
         )
 
     @property
@@ -82,7 +99,10 @@ class ExamplesQuery:
         return self.parquet or " ".join((self.sql or "").split())
 
     def to_json(self) -> dict[str, Any]:
-        """What decides about values, without the folder, as JSON values."""
+        """What decides about values, without folder and connection, as JSON values."""
+        tables = {
+            name: {k: v for k, v in table.items() if v is not None} for name, table in self.tables.items()
+        }
         return {
             "sql": self.sql,
             "parquet": self.parquet,
@@ -90,6 +110,7 @@ class ExamplesQuery:
             "timestamp": self.timestamp,
             "targets": list(self.targets),
             "targets_known_at": self.known_at,
+            **({"tables": tables} if tables else {}),
         }
 
 
@@ -119,48 +140,72 @@ class Examples:
 
     :param query: where they come from.
     :param columns: DuckDB type of each column.
-    :param sources: the local files behind them, by the path or pattern that the query names.
+    :param sources: the files behind them, by the path or pattern that the query names.
+    :param reader: what finds and pins files.
+    :param tables: pins of the tables that were opened.
     """
 
     query: ExamplesQuery
     columns: Mapping[str, str]
     sources: Mapping[str, tuple[str, ...]]
+    reader: Sources = field(default_factory=LocalSources, repr=False)
+    tables: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
-    def open(cls, connection: DuckDBPyConnection, query: ExamplesQuery) -> Examples:
+    def open(
+        cls, connection: DuckDBPyConnection, query: ExamplesQuery, sources: Sources | None = None
+    ) -> Examples:
         """Find the files, make the query a view, and check that its columns are there.
 
+        :param sources: what finds and opens files; only local ones by default.
         :raises SourceError: a file or a column is missing, or the query is wrong.
         """
-        files: dict[str, tuple[str, ...]]
+        reader = sources or LocalSources()
+        reader.register(connection)
+        files: Mapping[str, tuple[str, ...]] = {}
+        tables: list[dict[str, Any]] = []
         if query.parquet:
-            files = {query.parquet: find_files(query.parquet, query.folder)}
-            check_same_columns(files[query.parquet], "examples")
+            files = {query.parquet: reader.find(query.parquet, query.folder)}
+            check_same_columns(files[query.parquet], "examples", reader.schema)
             source = f"(SELECT * FROM {parquet(files[query.parquet])})"
         else:
-            with source_errors(query):
-                source = one_query(query.sql or "", "examples: sql")
-                found = connection.execute(f"SELECT json_serialize_sql({literal(source)})").fetchone()
-            serialized = found[0] if found else "{}"
-            files = files_in_query(serialized, query.folder)
-            for pattern in first_file_decides(serialized):
-                check_same_columns(files.get(pattern, ()), "examples")
-        with source_errors(query, files):
+            with source_errors(query.name):
+                tables = open_tables(connection, query.tables, query.folder, reader)
+                asked = one_query(query.sql or "", "examples: sql")
+                opened = open_query(connection, asked, query.folder, reader, "examples")
+            files, source = opened.files, opened.sql
+        with source_errors(query.name, files, reader):
             if query.folder is not None:
                 connection.execute(f"SET file_search_path={literal(str(query.folder))}")
             connection.execute(f"CREATE TEMP VIEW examples AS {source}")
             described = connection.execute("DESCRIBE examples").fetchall()
-        examples = cls(query=query, columns={str(row[0]): str(row[1]) for row in described}, sources=files)
+        columns = {str(row[0]): str(row[1]) for row in described}
+        examples = cls(query=query, columns=columns, sources=files, reader=reader, tables=tuple(tables))
         examples._check()
         return examples
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The local files behind them."""
+        """The files behind them."""
         return tuple(dict.fromkeys(file for group in self.sources.values() for file in group))
 
-    def roles(self, purpose: Purpose) -> dict[str, Role]:
-        """Role of each column that the dataset keeps, keys and time first, targets last."""
+    def pins(self) -> list[dict[str, Any]]:
+        """What tells a later reader whether each file and table is the same, as the manifest keeps it.
+
+        :raises SourceUnavailable: a file changed since it was found: try again.
+        """
+        pins = [
+            pin
+            for pattern, files in self.sources.items()
+            for pin in pins_of("examples", pattern, files, self.reader)
+        ]
+        return [*pins, *(dict(pin) for pin in self.tables)]
+
+    def roles(self, purpose: Purpose, split: str | None = None) -> dict[str, Role]:
+        """Role of each column that the dataset keeps, keys and time first, targets last.
+
+        :param split: column that says the split, which is no input.
+        """
         query = self.query
         roles: dict[str, Role] = dict.fromkeys(query.keys, "key")
         roles[query.timestamp] = "timestamp"
@@ -170,6 +215,8 @@ class Examples:
             roles.update(dict.fromkeys(query.targets, "target"))
             if query.known_at and query.known_at != query.timestamp:
                 roles[query.known_at] = "known_at"
+        if roles.get(split or "") == "input":
+            roles[split or ""] = "split"
         return roles
 
     def window(
@@ -179,6 +226,7 @@ class Examples:
         length: timedelta | None,
         start: int | None = None,
         end: int | None = None,
+        now: int | None = None,
     ) -> Window:
         """Settle the window from what is there.
 
@@ -188,11 +236,20 @@ class Examples:
 
         :param start: begins here instead, whatever ``length`` says.
         :param end: ends here instead.
+        :param now: an example to learn from that is later than this is a mistake, and moves no window;
+            microseconds since 1970 UTC.
         :raises EmptyDatasetError: there is nothing to settle it from.
         """
         time = self._time
         known = self._known_at if purpose == "training" else time
         by = f"{known} <= make_timestamptz({end})" if end is not None else "TRUE"
+        if (
+            now is not None
+            and end is None
+            and purpose == "training"
+            and self._warn_of_future(connection, now)
+        ):
+            by = f"{time} <= make_timestamptz({now})"
         row = self._one(
             connection,
             f"SELECT epoch_us(max({known})), epoch_us(max({time})), epoch_us(min({time})) "
@@ -208,11 +265,17 @@ class Examples:
         return Window(start, until, as_of if purpose == "training" else None)
 
     def write(
-        self, connection: DuckDBPyConnection, purpose: Purpose, window: Window, destination: Path
-    ) -> tuple[list[int], list[int]]:
+        self,
+        connection: DuckDBPyConnection,
+        purpose: Purpose,
+        window: Window,
+        destination: Path,
+        split: str | None = None,
+    ) -> int:
         """Write the window's examples to Parquet, numbered by time and keys.
 
-        :return: the distinct times of the examples, ascending, and how many examples each has.
+        :param split: column that says the split.
+        :return: how many there are.
         :raises EmptyDatasetError: there is none.
         :raises DataError: two examples have the same keys and time.
         """
@@ -223,23 +286,20 @@ class Examples:
         order = ", ".join([time, *(identifier(key) for key in query.keys)])
         columns = [
             f"{time} AS {identifier(name)}" if role == "timestamp" else identifier(name)
-            for name, role in self.roles(purpose).items()
+            for name, role in self.roles(purpose, split).items()
         ]
-        with source_errors(query, self.sources):
+        with self._errors():
             connection.execute(
                 f"COPY (SELECT row_number() OVER (ORDER BY {order}) - 1 AS {ROW}, {', '.join(columns)} "
                 f"FROM examples WHERE {self._counts(purpose)} AND {within}) "
-                f"TO {literal(str(destination))} (FORMAT parquet, COMPRESSION zstd)"
+                f"TO {literal(str(destination))} (FORMAT parquet, COMPRESSION lz4_raw)"
             )
         table = parquet((str(destination),))
-        counted = connection.execute(
-            f"SELECT epoch_us({identifier(query.timestamp)}), count(*) FROM {table} GROUP BY 1 ORDER BY 1"
-        ).fetchnumpy()
-        times, counts = ([int(value) for value in column] for column in counted.values())
-        if not times:
+        rows = int(self._one(connection, f"SELECT count(*) FROM {table}")[0])
+        if not rows:
             self.fail_empty(connection, purpose, window.start, window.end)
-        self._check_unique(connection, table, sum(counts))
-        return times, counts
+        self._check_unique(connection, table, rows)
+        return rows
 
     def fail_empty(
         self, connection: DuckDBPyConnection, purpose: Purpose, start: int | None, end: int | None
@@ -279,16 +339,36 @@ class Examples:
         return " AND ".join(f"{name} IS NOT NULL" for name in dict.fromkeys(needed))
 
     def _one(self, connection: DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
-        with source_errors(self.query, self.sources):
+        with self._errors():
             row: tuple[Any, ...] | None = connection.execute(sql).fetchone()
         return row or ()
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return source_errors(self.query.name, self.sources, self.reader)
+
+    def _warn_of_future(self, connection: DuckDBPyConnection, now: int) -> int:
+        """How many examples are later than now; they are logged."""
+        later = f"{self._time} > make_timestamptz({now})"
+        future, newest = self._one(
+            connection,
+            f"SELECT count(*), epoch_us(max({self._time})) FROM examples WHERE {self._counts('training')} AND {later}",
+        )
+        if future:
+            log.warning(
+                "%d example(s) of %s are later than now (%s), the last one at %s, and left out: correct their time",
+                future,
+                self.query.name,
+                iso(now),
+                iso(newest),
+            )
+        return int(future)
 
     def _check(self) -> None:
         query = self.query
         needed = [*query.keys, query.timestamp, *query.targets, *([query.known_at] if query.known_at else [])]
         if missing := [name for name in needed if name not in self.columns]:
             for group in self.sources.values():
-                check_same_columns(group, "examples")
+                check_same_columns(group, "examples", self.reader.schema)
             near = difflib.get_close_matches(missing[0], self.columns, n=1)
             raise SourceError(
                 f"examples lack the column(s) {', '.join(missing)}; {query.name} gives "
@@ -300,11 +380,19 @@ class Examples:
                 f"examples: the time {query.timestamp!r} is {kind}, expected TIMESTAMP, "
                 f"TIMESTAMP WITH TIME ZONE or DATE; cast it in the query"
             )
-        if ROW in self.columns:
-            raise SourceError(f"examples: the column name {ROW} is taken; rename it in the query")
+        if taken := [name for name in _TAKEN if name in self.columns]:
+            raise SourceError(f"examples: the column name {taken[0]} is taken; rename it in the query")
 
     def _check_unique(self, connection: DuckDBPyConnection, table: str, rows: int) -> None:
         names = [*self.query.keys, self.query.timestamp]
+        empty = " AND ".join(f"{identifier(name)} IS NULL" for name in self.query.keys)
+        if nulls := self._one(connection, f"SELECT count(*) FROM {table} WHERE {empty}")[0]:
+            log.warning(
+                "%d of %d examples have no value in any key (%s): no feature can be joined to them",
+                nulls,
+                rows,
+                ", ".join(self.query.keys),
+            )
         key = f"struct_pack({', '.join(f'k{n} := {identifier(name)}' for n, name in enumerate(names))})"
         distinct = self._one(connection, f"SELECT count(DISTINCT {key}) FROM {table}")[0]
         if distinct == rows:
@@ -319,35 +407,3 @@ class Examples:
             f"{rows - distinct} of {rows} examples repeat the keys and time of another one, such as {shown} "
             f"({times} times): {self.query.name} must give each example once"
         )
-
-
-def connect(spill: Path, memory: str) -> DuckDBPyConnection:
-    """A DuckDB connection in which a time without zone is UTC.
-
-    :param spill: folder for what does not fit into memory.
-    :param memory: how much it may hold in memory, such as ``2GB``.
-    """
-    import duckdb
-
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone='UTC'; SET enable_progress_bar=false")
-    connection.execute(f"SET memory_limit={literal(memory)}; SET temp_directory={literal(str(spill))}")
-    return connection
-
-
-@contextmanager
-def source_errors(query: ExamplesQuery, files: Mapping[str, tuple[str, ...]] | None = None) -> Iterator[None]:
-    """Translate what DuckDB says about the user's query and files.
-
-    :param files: files by pattern; if their columns differ, that is the error to report.
-    """
-    import duckdb
-
-    try:
-        yield
-    except duckdb.OutOfMemoryException as error:
-        raise DataError(f"examples need more memory than there is: {error}") from error
-    except duckdb.Error as error:
-        for group in (files or {}).values():
-            check_same_columns(group, "examples")
-        raise SourceError(f"examples: {query.name}: {error}") from error

@@ -1,166 +1,118 @@
-"""Splitting examples by time, and cutting the splits into files by calendar month."""
+"""How examples are divided: the rule of a YAML file, and times as they stand in rules and manifests."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from airflow_mlops.exceptions import DataError, SpecError
 from airflow_mlops.spec.values import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-__all__ = [
-    "Piece",
-    "Split",
-    "TimeSplit",
-    "cut_by_month",
-    "iso",
-    "parse_split",
-    "parse_time",
-    "split_by_time",
-    "whole",
-]
+__all__ = ["SPLITS", "By", "SplitRule", "iso", "parse_split", "parse_time"]
+
+By = Literal["time", "hash", "group", "column"]
 
 SPLITS = ("train", "validation", "test")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FOLDS = 100
 
 
 @dataclass(frozen=True)
-class Split:
-    """One split: the examples after ``after``, up to and including ``until``.
+class SplitRule:
+    """A split as it was asked for.
 
-    :param name: its name.
-    :param after: microseconds since 1970 UTC; ``None`` for no bound.
-    :param until: likewise.
-    :param first: number of its first row, rows being counted in order of time.
-    :param stop: number of the row behind its last one.
+    :param by: ``time``, ``hash``, ``group`` or ``column``.
+    :param shares: share of each split, in the order of ``SPLITS``; empty for ``column``.
+    :param gap: time left out behind each bound, of ``time``.
+    :param key: columns whose hash decides, of ``hash``, ``group`` and folds; none for the examples' keys.
+    :param stratify: column in whose classes the shares hold.
+    :param folds: number of folds within train; 0 for none.
+    :param column: column that says the split.
+    :param values: split by the text of that column's value.
+    :param freeze: id or reference of the version whose test examples stay the test.
+    :param seed: another number makes another division by hash.
     """
 
-    name: str
-    after: int | None
-    until: int | None
-    first: int
-    stop: int
+    by: By
+    shares: Mapping[str, float] = field(default_factory=dict)
+    gap: timedelta = timedelta(0)
+    key: tuple[str, ...] = ()
+    stratify: str | None = None
+    folds: int = 0
+    column: str | None = None
+    values: Mapping[str, str] = field(default_factory=dict)
+    freeze: str | None = None
+    seed: int = 0
 
     @property
-    def rows(self) -> int:
-        """How many rows it holds."""
-        return self.stop - self.first
+    def names(self) -> tuple[str, ...]:
+        """The splits that must not be empty, in order."""
+        asked = self.shares
+        if self.by == "column":
+            # Values that nobody listed may be absent; without train there is nothing to learn from.
+            named = self.values.values() if self.values != _same() else ["train"]
+            asked = dict.fromkeys(named, 1.0)
+        return tuple(name for name in SPLITS if asked.get(name) or (self.freeze and name == "test"))
 
-
-@dataclass(frozen=True)
-class TimeSplit:
-    """A split rule and what it gave.
-
-    :param rule: the rule as JSON values.
-    :param splits: the splits in order of time; none is empty.
-    :param dropped: rows that fell into a gap.
-    """
-
-    rule: Mapping[str, Any]
-    splits: tuple[Split, ...]
-    dropped: int = 0
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The examples' columns that it names."""
+        named = [*self.key, *(name for name in (self.stratify, self.column) if name)]
+        return tuple(dict.fromkeys(named))
 
     def to_json(self) -> dict[str, Any]:
-        """Rule, bounds and dropped rows as JSON values."""
-        bounds = {s.name: [_iso_or_none(s.after), _iso_or_none(s.until)] for s in self.splits}
-        return {**self.rule, "bounds": bounds, "dropped": self.dropped}
+        """What decides about the division, as JSON values; the key must be settled."""
+        found: dict[str, Any] = {"by": self.by}
+        if self.shares:
+            found["shares"] = {name: self.shares[name] for name in SPLITS if self.shares.get(name)}
+        if self.by == "time":
+            found["gap_seconds"] = self.gap.total_seconds()
+        if self.key:
+            found |= {"key": list(self.key), "seed": self.seed}
+        if self.column:
+            found |= {"column": self.column, "values": dict(self.values)}
+        if self.stratify:
+            found["stratify"] = self.stratify
+        if self.folds:
+            found["folds"] = self.folds
+        return found
 
 
-@dataclass(frozen=True)
-class Piece:
-    """The rows of one split within one calendar month (UTC).
+def parse_split(rule: Mapping[str, Any] | None) -> SplitRule | None:
+    """Read a split as a YAML file states it.
 
-    :param split: name of the split.
-    :param first: number of its first row.
-    :param stop: number of the row behind its last one.
+    :return: ``None`` for no rule: all rows in one split.
+    :raises SpecError: something is unknown, missing, or does not go together.
     """
-
-    split: str
-    first: int
-    stop: int
-
-
-def split_by_time(
-    times: Sequence[int], counts: Sequence[int], shares: Mapping[str, float], gap: timedelta
-) -> TimeSplit:
-    """Cut examples into train, validation and test, the oldest first.
-
-    A bound lies between two distinct times, where the rows before it come nearest to the share that
-    was asked for; so equal times are never torn apart. Examples within ``gap`` after a bound are
-    dropped, for targets or features that reach over it.
-
-    :param times: distinct times of the examples, ascending, in microseconds since 1970 UTC.
-    :param counts: how many examples each time has.
-    :param shares: share of rows by split name; they sum to 1, a share of 0 leaves its split out.
-    :param gap: how much time to leave out after each bound.
-    :raises SpecError: unknown split, or shares that do not sum to 1.
-    :raises DataError: a split would be empty.
-    """
-    names = _checked_names(shares)
-    ends = list(accumulate(counts))
-    total = ends[-1] if ends else 0
-    pause = gap // timedelta(microseconds=1)
-    splits: list[Split] = []
-    after, asked, taken = None, 0.0, 0
-    for name in names:
-        asked += shares[name]
-        last = name == names[-1]
-        at = len(times) - 1 if last else _nearest(ends, asked * total)
-        begin = 0 if after is None else bisect_right(times, after)
-        if at < begin:
-            raise _empty(name, shares, gap, total, len(times))
-        first = ends[begin - 1] if begin else 0
-        splits.append(Split(name, after, None if last else times[at], first, ends[at]))
-        taken += ends[at] - first
-        after = times[at] + pause
-    rule = {
-        "by": "time",
-        "shares": {name: shares[name] for name in names},
-        "gap_seconds": gap.total_seconds(),
-    }
-    return TimeSplit(rule=rule, splits=tuple(splits), dropped=total - taken)
-
-
-def parse_split(rule: Mapping[str, Any] | None) -> tuple[dict[str, float], timedelta]:
-    """Shares and gap of a split as a YAML file states it; no shares for no rule.
-
-    :raises SpecError: another kind of split, or something that is no gap.
-    """
-    given = dict(rule or {})
-    if given.pop("by", "time") != "time":
-        raise SpecError(f"split: by {rule['by'] if rule else ''!r} is unknown, expected time")
-    gap = given.pop("gap", None) or timedelta(0)
-    try:
-        gap = duration(gap)
-    except ValueError as error:
-        raise SpecError(f"split: gap {gap!r} {error}; expected such as 0s, 12h or 7d") from error
-    return given, gap
-
-
-def whole(name: str, rows: int) -> TimeSplit:
-    """All rows in one split."""
-    return TimeSplit(rule={"by": None}, splits=(Split(name, None, None, 0, rows),))
-
-
-def cut_by_month(times: Sequence[int], counts: Sequence[int], split: TimeSplit) -> list[Piece]:
-    """Cut every split where a calendar month (UTC) begins, so that versions share untouched months."""
-    ends = list(accumulate(counts))
-    pieces: list[Piece] = []
-    for part in split.splits:
-        first = part.first
-        while first < part.stop:
-            month_end = _next_month(times[bisect_right(ends, first)])
-            at = _first_at_least(times, month_end)
-            stop = min(ends[at - 1], part.stop)
-            pieces.append(Piece(part.name, first, stop))
-            first = stop
-    return pieces
+    given = {key: value for key, value in (rule or {}).items() if value is not None}
+    if not given:
+        return None
+    by = given.pop("by", "time")
+    if by not in get_args(By):
+        raise SpecError(f"split: by {by!r} is unknown, expected {', '.join(get_args(By))}")
+    if by == "column":
+        given = {key: value for key, value in given.items() if key not in SPLITS}
+    key = given.pop("key", ())
+    parsed = SplitRule(
+        by=by,
+        shares=_shares({name: given.pop(name) for name in SPLITS if name in given}, by),
+        gap=_gap(given.pop("gap", None)),
+        key=(key,) if isinstance(key, str) else tuple(key),
+        stratify=given.pop("stratify", None),
+        folds=given.pop("folds", 0),
+        column=given.pop("column", None),
+        values=_values(given.pop("values", None)) if by == "column" else given.pop("values", {}),
+        freeze=given.pop("freeze", None),
+        seed=given.pop("seed", 0),
+    )
+    if given:
+        raise SpecError(f"split: unknown name(s) {', '.join(given)}; splits are {', '.join(SPLITS)}")
+    _check(parsed)
+    return parsed
 
 
 def iso(microseconds: int) -> str:
@@ -183,40 +135,56 @@ def parse_time(text: str | datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _checked_names(shares: Mapping[str, float]) -> list[str]:
-    if unknown := [name for name in shares if name not in SPLITS]:
-        raise SpecError(f"split: unknown name(s) {', '.join(unknown)}; known are {', '.join(SPLITS)}")
+def _shares(shares: dict[str, float], by: str) -> dict[str, float]:
+    if by == "column":
+        return {}
     if any(not 0 <= share <= 1 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
-        raise SpecError(f"split: shares must lie in [0, 1] and sum to 1, got {dict(shares)}")
-    return [name for name in SPLITS if shares.get(name)]
+        raise SpecError(f"split: shares must lie in [0, 1] and sum to 1, got {shares}")
+    return shares
 
 
-def _nearest(ends: Sequence[int], rows: float) -> int:
-    """Index of the distinct time after which the number of rows is nearest; the earlier of equals."""
-    at = bisect_right(ends, rows)
-    if at == 0:
-        return 0
-    if at == len(ends) or rows - ends[at - 1] <= ends[at] - rows:
-        return at - 1
-    return at
+def _gap(gap: Any) -> timedelta:
+    try:
+        return duration(gap or timedelta(0))
+    except ValueError as error:
+        raise SpecError(f"split: gap {gap!r} {error}; expected such as 0s, 12h or 7d") from error
 
 
-def _first_at_least(times: Sequence[int], moment: int) -> int:
-    return bisect_right(times, moment - 1)
+def _values(values: Mapping[str, Any] | None) -> dict[str, str]:
+    """Split by value, from values by split."""
+    found: dict[str, str] = {}
+    for name, given in (values or _same()).items():
+        if name not in SPLITS:
+            raise SpecError(f"split: values: {name!r} is no split; splits are {', '.join(SPLITS)}")
+        for value in given if isinstance(given, (list, tuple)) else (given,):
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            if text in found:
+                raise SpecError(f"split: values: {text!r} stands for {found[text]} and for {name}")
+            found[text] = name
+    return found
 
 
-def _next_month(microseconds: int) -> int:
-    moment = _EPOCH + timedelta(microseconds=microseconds)
-    year, month = (moment.year + 1, 1) if moment.month == 12 else (moment.year, moment.month + 1)
-    return (datetime(year, month, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+def _same() -> dict[str, str]:
+    return {name: name for name in SPLITS}
 
 
-def _iso_or_none(microseconds: int | None) -> str | None:
-    return None if microseconds is None else iso(microseconds)
-
-
-def _empty(name: str, shares: Mapping[str, float], gap: timedelta, rows: int, distinct: int) -> DataError:
-    return DataError(
-        f"split {name!r} would be empty: {rows} example(s) at {distinct} distinct time(s), "
-        f"shares {dict(shares)}, gap {gap}; widen the window, shrink the gap, or give the split a larger share"
-    )
+def _check(rule: SplitRule) -> None:
+    """Refuse what does not go together; the YAML's own checks say the same with line and cure."""
+    hashed = rule.by in ("hash", "group")
+    wrong = {
+        "gap": rule.gap and rule.by != "time",
+        "key": rule.key and not (hashed or (rule.by == "column" and rule.folds)),
+        "stratify": rule.stratify and not hashed,
+        "column": rule.column and rule.by != "column",
+        "values": rule.values and rule.by != "column",
+    }
+    if odd := [name for name, found in wrong.items() if found]:
+        raise SpecError(f"split: by {rule.by} has no use for {', '.join(odd)}; leave it out")
+    if rule.by == "group" and not rule.key:
+        raise SpecError("split: by group needs key, the column(s) that name a group")
+    if rule.by == "column" and not rule.column:
+        raise SpecError("split: by column needs column, the column that says train, validation or test")
+    if rule.folds and not 2 <= rule.folds <= _FOLDS:
+        raise SpecError(f"split: folds {rule.folds!r}: expected 2 to {_FOLDS}")
+    if rule.freeze and not any(rule.shares.get(name) for name in ("train", "validation")) and rule.shares:
+        raise SpecError("split: freeze leaves the test alone, so train needs a share")

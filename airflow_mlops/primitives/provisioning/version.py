@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Chunk", "Column", "Manifest", "Purpose", "Role", "canonical_json"]
 
-Role = Literal["key", "timestamp", "feature", "input", "target", "known_at"]
+Role = Literal["key", "timestamp", "feature", "input", "target", "known_at", "split"]
 Purpose = Literal["training", "prediction"]
 
 FORMAT = 1
@@ -28,7 +28,8 @@ class Column:
     :param name: its name in the Parquet files.
     :param type: its Arrow type as text, such as ``double`` or ``timestamp[us, tz=UTC]``.
     :param role: ``key``, ``timestamp``, ``feature`` (from the feature store), ``input`` (another model
-        input that the examples bring along), ``target``, or ``known_at`` (when the targets were known).
+        input that the examples bring along), ``target``, ``known_at`` (when the targets were known), or
+        ``split`` (says the split, and is no model input).
     :param reference: where a feature comes from, as ``view:feature``.
     """
 
@@ -40,13 +41,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One Parquet file: the rows of one split within one calendar month.
+    """One Parquet file: the rows of one split and fold within one calendar month.
 
     :param digest: logical digest of its rows, which is also its name.
     :param split: the split it belongs to.
     :param rows: how many rows.
     :param start: time of its first example, ISO 8601 UTC.
     :param end: time of its last example, ISO 8601 UTC.
+    :param fold: the fold of train it belongs to, if train is divided into folds.
     """
 
     digest: str
@@ -54,6 +56,11 @@ class Chunk:
     rows: int
     start: str
     end: str
+    fold: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The chunk as JSON values; a fold only if there is one, so that older versions keep their ids."""
+        return {name: value for name, value in asdict(self).items() if name != "fold" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,27 @@ class Manifest:
         return rows
 
     @property
+    def folds(self) -> list[dict[str, list[Chunk]]]:
+        """What to learn from and what to judge by, in each fold of train; empty without folds.
+
+        Folds in time: fold ``i`` learns from all folds before it. Rows within a gap are in none.
+        """
+        count = int(self.split.get("folds") or 0)
+        rolling = self.split.get("by") == "time"
+        folds: list[dict[str, list[Chunk]]] = []
+        for number in range(1, count + 1):
+            train, validation = [], []
+            for chunk in self.chunks:
+                if chunk.split != "train" or chunk.fold is None:
+                    continue
+                if chunk.fold == number:
+                    validation.append(chunk)
+                elif not rolling or chunk.fold < number:
+                    train.append(chunk)
+            folds.append({"train": train, "validation": validation})
+        return folds
+
+    @property
     def model_inputs(self) -> tuple[str, ...]:
         """Names of the columns that a model may learn from, in order."""
         return self.names("input", "feature")
@@ -114,7 +142,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """The canonical JSON whose digest is the id."""
-        return canonical_json({"format": FORMAT, **asdict(self)})
+        chunks = [chunk.to_json() for chunk in self.chunks]
+        return canonical_json({"format": FORMAT, **asdict(self), "chunks": chunks})
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | bytes | str) -> Manifest:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,6 +47,9 @@ NOT_RUN = (125, 126, 127)
 KILLED = 137
 #: Characters of the model code's own words that go into a message.
 TEXT_LIMIT = 2_000
+#: Broken assumptions of the model code that go into a message, and characters of each.
+PRINTED = 10
+LINE_LIMIT = 500
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,25 @@ class Outcome:
     kind: OutcomeKind
     final: bool
     message: str
+
+
+def broken_assumptions(content: bytes) -> list[dict[str, Any]]:
+    """What the model code found broken, from its ``output/assumptions.json``; nothing where that is no list of mappings.
+
+    :param content: it comes from a container, and may be anything.
+    """
+    try:
+        found = json.loads(content, parse_constant=str)
+    except (ValueError, RecursionError):
+        return []
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def assumption_lines(failures: Sequence[Mapping[str, Any]]) -> str:
+    """Broken assumptions in words, at most ten, each on one line."""
+    lines = [f"  {_assumption(failure)}"[:LINE_LIMIT] for failure in failures[:PRINTED]]
+    more = [f"  … and {len(failures) - PRINTED} more"] if len(failures) > PRINTED else []
+    return "\n".join([*lines, *more])
 
 
 def classify(state: Mapping[str, Any], failure_text: str = "") -> Outcome:
@@ -103,6 +126,14 @@ def _classify_exit(code: int, out_of_memory: bool, error: str, text: str) -> Out
     reason = f" ({error})" if error else ""
     hint = "" if text else ". Cure: its last log lines say why"
     return Outcome("failed", False, _sentence(f"it failed with exit code {code}{reason}{hint}", text))
+
+
+def _assumption(failure: Mapping[str, Any]) -> str:
+    about = f"{failure['column']}: " if failure.get("column") else ""
+    words = f"expected {failure.get('expected') or failure.get('rule') or '?'}, observed {failure.get('observed')}"
+    examples = failure.get("examples")
+    shown = f" e.g. {examples[0]}" if isinstance(examples, list) and examples else ""
+    return " ".join(f"{about}{words}{shown}".split())
 
 
 def _sentence(message: str, text: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from airflow_mlops.cli import main
 from tests.unit.spec.samples import MINIMAL
+from tests.unit.spec.test_features import SMALLEST
 
 
 @pytest.fixture
@@ -42,3 +43,17 @@ def test_a_file_of_somebody_else_is_left_alone(folder, capsys):
 def test_no_such_folder_is_2(folder, capsys, path, words):
     assert main(["generate", path]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_folders_below_count_too_and_so_do_feature_pipelines(folder, capsys):
+    (folder / "team").mkdir()
+    (folder / "team" / "usage.yaml").write_text(SMALLEST)
+    (folder / "team" / "defaults.yaml").write_text("owner: them\n")
+    (folder / "team" / "left.py").write_text("print('mine')\n")
+    assert main(["generate", "--json", "."]) == 0
+    done = {one["file"]: one["action"] for one in json.loads(capsys.readouterr().out)}
+    assert done == {"team/usage.py": "written", "tiny.py": "written"}
+    (folder / "team" / "usage.yaml").unlink()
+    assert main(["generate", "--check", "."]) == 1
+    assert main(["generate", "."]) == 0
+    assert sorted(path.name for path in (folder / "team").iterdir()) == ["defaults.yaml", "left.py"]

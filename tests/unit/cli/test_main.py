@@ -120,7 +120,7 @@ class TestValidate:
         assert lines[:2] == ["OK  apps/good.yaml: tiny", "apps/bad.yaml:3:1: ower is not a known key"]
         assert "    nearest:  owner" in lines
         assert any(line.startswith("apps/bad.yaml:38:3: training.seed ") for line in lines)
-        assert lines[-1] == "2 problems in 1 application"
+        assert lines[-1] == "2 problems in 1 file"
 
     def test_json(self, cli, tmp_path):
         (tmp_path / "good.yaml").write_text(TINY)
@@ -144,7 +144,7 @@ class TestValidate:
             done = cli("validate", path)
             assert done.returncode == 1
             assert done.stdout.count("defaults.yaml:1:1: ower is not a known key") == 1
-            assert done.stdout.endswith("1 problem in 2 applications\n")
+            assert done.stdout.endswith("1 problem in 2 files\n")
 
     def test_two_applications_of_one_name_name_both_files(self, cli, tmp_path):
         (tmp_path / "a.yaml").write_text(TINY)

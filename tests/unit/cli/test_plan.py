@@ -17,6 +17,7 @@ from airflow.sdk import (
 from airflow_mlops.cli import main
 from airflow_mlops.cli.plan import describe_dag
 from tests.unit.spec.samples import MINIMAL
+from tests.unit.spec.test_features import SMALLEST
 
 TINY = MINIMAL + "store: /s\n"
 
@@ -99,3 +100,20 @@ def test_a_bad_file_is_1_and_the_good_ones_are_planned(tmp_path, capsys, monkeyp
 def test_no_such_file_is_2(capsys):
     assert main(["plan", "no.yaml"]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_the_plan_of_a_feature_pipeline(tmp_path, monkeypatch, capsys):
+    (tmp_path / "weather.yaml").write_text(SMALLEST + "schedule: {assets: [landed]}\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "weather.yaml"]) == 0
+    out = capsys.readouterr().out
+    assert "  airport_weather__features: on news of landed" in out
+    assert "writes airport_weather.features" in out
+    assert main(["plan", "--json", "."]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["applications"] == []
+    ((plan,), (dag,)) = said["features"], said["features"][0]["dags"]
+    assert plan["features"] == "airport_weather"
+    assert [task["task_id"] for task in dag["tasks"]] == [
+        *("extract", "transform", "publish", "apply", "announce")
+    ]

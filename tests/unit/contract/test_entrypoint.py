@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from airflow_mlops.contract import Columns, ModelCode, execute, main
+from airflow_mlops.contract import AssumptionError, Columns, ModelCode, execute, main
 from airflow_mlops.contract.check import check_output
 from airflow_mlops.contract.progress import parse_progress
 from tests.unit.contract.tiny import Tiny
@@ -82,6 +82,23 @@ def test_a_failure_has_its_exit_code_and_its_reason(prepare, capsys, parameters,
     assert said in paths.failure.read_text()
     assert said.split(":")[0] in capsys.readouterr().err
     assert ("Traceback" in paths.failure.read_text()) == (exit_code == 1)
+
+
+def test_broken_assumptions_are_written_for_a_program_to_read(prepare, monkeypatch):
+    failures = [{"column": "x", "expected": "≥ 0", "observed": "-3", "examples": [{"id": 7}], "when": {1, 2}}]
+
+    def train(self, job):
+        raise AssumptionError("x is never negative.", failures=failures)
+
+    monkeypatch.setattr(Tiny, "train", train)
+    paths = prepare()
+    assert execute(Tiny, "train", paths) == 12
+    (found,) = json.loads(paths.assumptions.read_text())
+    assert (found["column"], found["expected"], found["examples"]) == ("x", "≥ 0", [{"id": 7}])
+    assert "never negative" in paths.failure.read_text()
+    monkeypatch.undo()
+    assert execute(Tiny, "train", paths) == 0
+    assert not paths.assumptions.exists()
 
 
 def test_failed_cases_end_with_13_and_a_report(prepare):

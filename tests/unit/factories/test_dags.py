@@ -9,11 +9,12 @@ import sys
 import pytest
 from airflow.sdk import Asset, AssetAny, TriggerRule
 from airflow.sdk.definitions.asset import AssetNameRef
+from airflow.sdk.exceptions import ParamValidationError
 
 from airflow_mlops.assets import predictions_asset, retraining_asset
 from airflow_mlops.factories import build_dags
 from airflow_mlops.spec import load_application
-from tests.unit.factories.samples import write
+from tests.unit.factories.samples import YAML, write
 
 BATCH = [{"batch": {"schedule": {"assets": ["examples_arrived"]}}}]
 
@@ -79,8 +80,31 @@ class TestTheFour:
     def test_both_provisions_ask_the_same_question(self, build):
         dags = build()
         once, again = (dags[name].get_task("provision") for name in ("provisioning", "training"))
-        for name in (*once.template_fields, "split", "assumptions", "purpose"):
+        of_the_form = {"features", "line"}
+        for name in {*once.template_fields, "split", "assumptions", "purpose"} - of_the_form:
             assert getattr(once, name) == getattr(again, name), name
+
+    @pytest.mark.parametrize(
+        ("given", "features", "line"),
+        [
+            ({}, "tiny_v1", "main"),
+            ({"line": "calm"}, "tiny_v1", "calm"),
+            ({"features": "tiny_V2"}, "tiny_V2", "tiny_v2"),
+            ({"features": "tiny_v2", "line": "calm"}, "tiny_v2", "calm"),
+        ],
+    )
+    def test_another_feature_service_never_gets_into_production(self, build, given, features, line):
+        dag = build(provisioning={**YAML["provisioning"], "features": "tiny_v1"})["provisioning"]
+        task = dag.get_task("provision")
+        values = {name: param.value for name, param in dag.params.items()} | given
+        context = {"params": values}
+        assert task.render_template(task.features, context) == features
+        assert task.render_template(task.line, context) == line
+
+    @pytest.mark.parametrize("line", ["main", "latest", "New Weather", "../x"])
+    def test_the_form_refuses_what_is_no_line_of_its_own(self, build, line):
+        with pytest.raises(ParamValidationError):
+            build()["provisioning"].params.get_param("line").resolve(line)
 
     def test_hashing_a_dag_by_its_name_keeps_different_dags_apart(self, build):
         assert len(set(build().values())) == 4
@@ -190,6 +214,16 @@ class TestTraining:
         code = {"process": {"directory": str(tmp_path), "command": ["python", "m.py"]}}
         train = build(code=code)["training"].get_task("train")
         assert train.runner == {"kind": "process", "root": "/s/tiny/jobs"}
+
+    def test_beside_a_store_in_a_bucket_processes_have_a_folder_of_the_worker(
+        self, build, tmp_path, monkeypatch
+    ):
+        monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
+        code = {"process": {"directory": str(tmp_path), "command": ["python", "m.py"]}}
+        dags = build(code=code, store="s3://lake@models/mlops")
+        train = dags["training"].get_task("train")
+        assert train.store == "s3://lake@models/mlops"
+        assert train.runner == {"kind": "process", "root": f"{tmp_path}/home/mlops-jobs/tiny"}
 
 
 class TestDelivery:

@@ -72,3 +72,28 @@ def test_the_word_in_another_applications_text_stops_nobody(tmp_path):
         "application: other\ntraining:\n  parameters:\n    application: tiny\n"
     )
     assert "tiny__training" in application_dags(stub(tmp_path))
+
+
+def test_twins_in_different_folders_see_each_other(tmp_path):
+    """As `airflow-mlops validate` does, which looks at all folders below."""
+    for team in ("red", "blue"):
+        (tmp_path / "applications" / team).mkdir(parents=True)
+        write(tmp_path / "applications" / team)
+    for team, other in (("red", "blue"), ("blue", "red")):
+        with pytest.raises(SpecError, match=rf"{other}/tiny\.yaml\. Cure"):
+            application_dags(stub(tmp_path / "applications" / team))
+
+
+def test_a_twin_may_lie_in_the_folder_of_features(tmp_path):
+    (tmp_path / "applications" / "deep").mkdir(parents=True)
+    (tmp_path / "features").mkdir()
+    write(tmp_path / "applications" / "deep")
+    write(tmp_path / "features", "copy", application="tiny")
+    with pytest.raises(SpecError, match=r"features/copy\.yaml"):
+        application_dags(stub(tmp_path / "applications" / "deep"))
+
+
+def test_a_feature_pipeline_of_the_same_name_is_no_twin(tmp_path):
+    write(tmp_path)
+    (tmp_path / "other.yaml").write_text("features: tiny\n")
+    assert "tiny__training" in application_dags(stub(tmp_path))

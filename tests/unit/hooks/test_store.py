@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from airflow_mlops.exceptions import StoreConflictError, StoreError
-from airflow_mlops.hooks.datasets import DatasetStore
+from airflow_mlops.exceptions import StoreConflictError, StoreError, StoreUnavailable
 from airflow_mlops.hooks.store import open_store
 from airflow_mlops.hooks.store_files import FileStore
-from airflow_mlops.primitives.provisioning.version import Chunk, Column, Manifest
+from tests.fixtures.store_cases import StoreCases
 
 CONTEXT = multiprocessing.get_context("spawn")
+
+
+class TestFileStore(StoreCases):
+    @pytest.fixture
+    def store(self, tmp_path):
+        return FileStore(tmp_path / "store")
 
 
 def _count_up(root: str, times: int) -> None:
@@ -137,7 +143,11 @@ def test_what_is_absent_reads_as_none(tmp_path):
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("s3://bucket/prefix", "s3:// stores come later"),
+        ("gs://bucket/prefix", "gs:// is not known"),
+        ("s3://", "is no S3 address"),
+        ("s3://@bucket/prefix", "is no S3 address"),
+        ("s3://key:secret@bucket/prefix", "name an Airflow connection"),
+        ("s3://bucket/a//b", "not allowed"),
         ("relative/folder", "give an absolute folder"),
         ("file://host/folder", "names no machine"),
     ],
@@ -151,71 +161,6 @@ def test_an_address_and_a_folder_are_the_same_store(tmp_path):
     folder = tmp_path / "with space"
     open_store(folder).put_if_absent("a", b"1")
     assert open_store(folder.as_uri()).read("a") == b"1"
-
-
-def manifest(*chunks: Chunk) -> Manifest:
-    return Manifest(
-        application="app",
-        purpose="training",
-        columns=(Column("id", "int64", "key"),),
-        chunks=chunks,
-        window=("2024-01-01T00:00:00+00:00", "2024-02-01T00:00:00+00:00"),
-    )
-
-
-def chunk(digest: str, split: str = "train") -> Chunk:
-    return Chunk(digest, split, 1, "2024-01-01T00:00:00+00:00", "2024-01-01T00:00:00+00:00")
-
-
-COMMIT = {"time": "2024-02-01T00:00:00+00:00", "run_id": "manual"}
-
-
-def test_a_version_is_published_once_and_its_reference_moves(tmp_path):
-    datasets = DatasetStore(FileStore(tmp_path / "store"), "app")
-    file = tmp_path / "chunk"
-    file.write_bytes(b"rows")
-    one, two = manifest(chunk("aa11")), manifest(chunk("aa11"), chunk("bb22", "test"))
-    assert datasets.resolve("latest") is None
-    assert datasets.publish(one, {"aa11": file}, COMMIT)
-    assert not datasets.publish(one, {}, {**COMMIT, "run_id": "again"})
-    assert datasets.resolve("latest") == one.id
-    assert datasets.publish(two, {"bb22": file}, COMMIT)
-    assert datasets.resolve("latest") == two.id
-    assert datasets.manifest(one.id) == one
-    assert [path.name for path in datasets.paths(two.id, "test", Path("unused"))] == ["bb22.parquet"]
-    assert len(datasets.store.list("app/datasets/chunks")) == 2
-    commits = [datasets.store.read_json(key) for key in datasets.store.list("app/datasets/commits")]
-    assert sorted((commit["run_id"], commit["created"]) for commit in commits) == [
-        ("again", False),
-        ("manual", True),
-        ("manual", True),
-    ]
-
-
-def test_a_version_without_its_chunks_is_not_published(tmp_path):
-    datasets = DatasetStore(FileStore(tmp_path), "app")
-    with pytest.raises(StoreError, match="chunk aa11 is neither stored nor given"):
-        datasets.publish(manifest(chunk("aa11")), {}, COMMIT)
-    assert datasets.store.list() == []
-
-
-def test_damage_is_noticed(tmp_path):
-    datasets = DatasetStore(FileStore(tmp_path), "app")
-    file = tmp_path / "chunk"
-    file.write_bytes(b"rows")
-    version = manifest(chunk("aa11"))
-    datasets.publish(version, {"aa11": file}, COMMIT)
-    with pytest.raises(StoreError, match="has no split 'test'; it has train"):
-        datasets.paths(version.id, "test", Path("unused"))
-    datasets.store.path(datasets.chunk_key("aa11")).unlink()
-    with pytest.raises(StoreError, match=r"1 chunk\(s\) are gone"):
-        datasets.paths(version.id, "train", Path("unused"))
-    path = datasets.store.path(f"app/datasets/manifests/{version.id}.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "application": "other"}))
-    with pytest.raises(StoreError, match="was changed"):
-        datasets.manifest(version.id)
-    with pytest.raises(StoreError, match="no dataset version 0000"):
-        datasets.manifest("0000")
 
 
 def test_a_folder_that_cannot_be_read_does_not_pass_for_an_empty_one(tmp_path, monkeypatch):
@@ -233,3 +178,67 @@ def test_a_folder_that_cannot_be_read_does_not_pass_for_an_empty_one(tmp_path, m
     monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(StoreError, match=r"cannot list .*/w: Permission denied"):
         store.list("app/predictions/")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.ENOSPC, StoreError, "No space left on device. Make room"),
+        (errno.EDQUOT, StoreError, "Make room"),
+        (errno.EACCES, StoreError, "Permission denied. Let the user of the Airflow workers own the folder"),
+        (errno.EROFS, StoreError, "Mount it for writing"),
+        (errno.ESTALE, StoreUnavailable, "Stale file handle"),
+        (errno.EIO, StoreUnavailable, "Input/output error"),
+    ],
+)
+def test_a_disk_that_refuses_leaves_nothing_and_says_the_cure(tmp_path, monkeypatch, number, kind, words):
+    store = FileStore(tmp_path)
+
+    def refuse(_):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", refuse)
+        for write in (
+            lambda: store.put_if_absent("a/b", b"data"),
+            lambda: store.compare_and_set("a/b", b"data", None),
+        ):
+            with pytest.raises(StoreError, match=words) as caught:
+                write()
+            assert type(caught.value) is kind
+            assert caught.value.retriable is (kind is StoreUnavailable)
+    assert store.list() == []
+    assert list((tmp_path / ".staging").iterdir()) == []
+    assert store.put_if_absent("a/b", b"data")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_named(tmp_path):
+    """A real full device, in the place of the folder of staged files."""
+    (tmp_path / ".staging").mkdir()
+    store = FileStore(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uuid.uuid4", lambda: type("Name", (), {"hex": "full"}))
+        real = Path.open
+
+        def opened(path, mode="r", *arguments, **options):
+            return (
+                real(Path("/dev/full"), "wb")
+                if path.name == "full"
+                else real(path, mode, *arguments, **options)
+            )
+
+        patch.setattr(Path, "open", opened)
+        with pytest.raises(StoreError, match="No space left on device"):
+            store.put_if_absent("a", b"data" * 10_000)
+    assert store.list() == []
+
+
+def test_what_a_killed_writer_staged_is_removed_by_a_later_one_and_never_a_running_ones(tmp_path):
+    staging = tmp_path / ".staging"
+    staging.mkdir()
+    for name, age in (("old", 25 * 3600), ("young", 23 * 3600)):
+        (staging / name).write_bytes(b"half")
+        os.utime(staging / name, (time.time() - age,) * 2)
+    FileStore(tmp_path).put_if_absent("a", b"")
+    assert [path.name for path in staging.iterdir()] == ["young"]

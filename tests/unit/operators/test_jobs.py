@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -164,6 +166,22 @@ class TestDeferral:
         assert jobs(place)
         operator.on_kill()
         assert jobs(place) == []
+
+
+def test_broken_assumptions_of_the_model_code_are_in_the_error_and_in_a_report(place):
+    found = [
+        {"column": "age", "expected": "≥ 0", "observed": f"-{n}", "examples": [{"id": n}]} for n in range(12)
+    ]
+    script = f"printf '%s' '{json.dumps(found)}' >\"$MLOPS_ROOT/output/assumptions.json\"; exit 12"
+    place["code"] = {"entrypoint": ["sh", "-c", script]}
+    with pytest.raises(AirflowFailException, match="assumption that it makes") as caught:
+        TinyOperator(deferrable=False, **place).execute(context())
+    said = str(caught.value)
+    assert "age: expected ≥ 0, observed -0 e.g. {'id': 0}" in said
+    assert said.count("age:") == 10
+    assert "and 2 more" in said
+    report = json.loads(Path(said.rpartition("Full report: ")[2]).read_text())
+    assert (report["command"], len(report["findings"])) == ("train", 12)
 
 
 class Champion(EvaluateChampionOperator):

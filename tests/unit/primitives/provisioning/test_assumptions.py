@@ -14,6 +14,7 @@ from airflow_mlops.primitives.provisioning.assumptions import (
     parse_assumptions,
     summary,
 )
+from airflow_mlops.primitives.provisioning.assumptions.kind import Table
 
 TYPES = {"n": "int64", "id": "int32", "origin": "string", "temp": "double", "at": "timestamp[us, tz=UTC]"}
 
@@ -101,7 +102,7 @@ def test_a_misnamed_column_fails_even_as_a_warning(table):
 
 def test_all_rules_are_one_query():
     rules = parse_assumptions([{"column": "temp", "not_null": True}, {"unique": ["n"]}, {"min_rows": 1}])
-    query = compile_check(rules, "t", TYPES)
+    query = compile_check(rules, Table("t", TYPES, distinct=rules[1]))
     assert query.count("SELECT") == query.count("FROM") == 1
 
 

@@ -42,9 +42,7 @@ def test_training_ends_with_the_newest_known_target(connection, tmp_path):
     examples = opened(connection)
     window = examples.window(connection, "training", timedelta(days=3))
     assert window == Window(day(4), day(7), as_of=day(9))
-    times, counts = examples.write(connection, "training", window, tmp_path / "rows.parquet")
-    assert times == [day(5), day(6), day(7)]
-    assert counts == [1, 1, 1]
+    assert examples.write(connection, "training", window, tmp_path / "rows.parquet") == 3
     assert [row["id"] for row in rows(connection, tmp_path / "rows.parquet")] == [5, 6, 7]
     assert list(rows(connection, tmp_path / "rows.parquet")[0]) == [
         "__row",
@@ -60,8 +58,9 @@ def test_a_target_counts_only_from_the_time_it_was_known(connection, tmp_path):
     examples = opened(connection)
     window = examples.window(connection, "training", None, end=day(6))
     assert window == Window(day(0) - 1, day(6), as_of=day(6))
-    times, _ = examples.write(connection, "training", window, tmp_path / "rows.parquet")
-    assert times == [day(0), day(1), day(2), day(3), day(4)]  # 5 and 6 were known two days later
+    examples.write(connection, "training", window, tmp_path / "rows.parquet")
+    found = [row["id"] for row in rows(connection, tmp_path / "rows.parquet")]
+    assert found == [0, 1, 2, 3, 4]  # 5 and 6 were known two days later
 
 
 def test_a_prediction_takes_all_and_no_targets(connection, tmp_path):
@@ -122,6 +121,58 @@ def test_an_empty_window_says_what_there_is(connection, tmp_path, purpose, start
 def test_a_source_without_rows_says_so(connection):
     with pytest.raises(EmptyDatasetError, match="gives no example at all"):
         opened(connection, sql=f"{ROWS} WHERE false").window(connection, "training", None)
+
+
+def test_an_example_of_the_future_moves_no_window(connection, tmp_path, caplog):
+    mistake = (
+        "SELECT 99 AS id, TIMESTAMP '2099-01-01' AS at, 1 AS size, 1 AS late, TIMESTAMP '2099-01-01' AS known"
+    )
+    examples = opened(connection, sql=f"{ROWS} UNION ALL {mistake}")
+    window = examples.window(connection, "training", None, now=day(20))
+    assert window == Window(day(0) - 1, day(7), as_of=day(9))
+    assert examples.write(connection, "training", window, tmp_path / "rows.parquet") == 8
+    assert "1 example(s)" in caplog.text
+    assert "the last one at 2099-01-01T00:00:00+00:00, and left out" in caplog.text
+    assert examples.window(connection, "training", None).end == parse_time("2099-01-01")
+    assert examples.window(connection, "prediction", None, now=day(20)).end == parse_time("2099-01-01")
+
+
+def test_without_future_examples_the_clock_changes_nothing(connection):
+    examples = opened(connection)
+    window = examples.window(connection, "training", None)
+    assert examples.window(connection, "training", None, now=day(8)) == window
+    with pytest.raises(EmptyDatasetError, match="newest with known targets 2024-01-08"):
+        examples.window(connection, "training", None, now=day(-1))
+
+
+def test_times_with_and_without_zone_are_the_same_moments(connection, tmp_path):
+    naive, aware = "TIMESTAMP '2024-01-01 12:00:00'", "TIMESTAMPTZ '2024-01-01 14:00:00+02'"
+    both = []
+    for name, time in (("naive", naive), ("aware", aware)):
+        found = opened(connection, sql=f"SELECT 1 AS id, {time} AS at, 1 AS late, {time} AS known")
+        window = found.window(connection, "training", None)
+        found.write(connection, "training", window, tmp_path / f"{name}.parquet")
+        both.append((window, [row["at"] for row in rows(connection, tmp_path / f"{name}.parquet")]))
+        connection.execute("DROP VIEW examples")
+    assert both[0] == both[1]
+
+
+def test_examples_without_any_key_are_counted_in_a_warning(connection, tmp_path, caplog):
+    examples = opened(connection, sql=f"SELECT * REPLACE (nullif(id, 3) AS id) FROM ({ROWS})")
+    examples.write(
+        connection, "training", examples.window(connection, "training", None), tmp_path / "rows.parquet"
+    )
+    assert "1 of 8 examples have no value in any key (id)" in caplog.text
+
+
+def test_a_column_that_says_the_split_is_no_input(connection):
+    assert opened(connection).roles("training", "size")["size"] == "split"
+    assert opened_again(connection).roles("training", "id")["id"] == "key"
+
+
+def opened_again(connection):
+    connection.execute("DROP VIEW examples")
+    return opened(connection)
 
 
 def test_an_example_that_comes_twice_is_named(connection, tmp_path):

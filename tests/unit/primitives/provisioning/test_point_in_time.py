@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,17 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.primitives.provisioning.point_in_time import FeatureColumn, JoinKey, ViewPlan, compile_join
+from airflow_mlops.primitives.provisioning.point_in_time import (
+    FeatureColumn,
+    JoinKey,
+    ViewPlan,
+    compile_join,
+    matched_columns,
+)
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAIVE, AWARE = pa.timestamp("us"), pa.timestamp("us", tz="UTC")
@@ -66,40 +74,57 @@ def reference(
     return best
 
 
-ids = st.one_of(st.none(), st.integers(0, 2))
-minutes = st.one_of(st.none(), st.integers(0, 12))
-feature_rows = st.lists(
-    st.fixed_dictionaries({"a": ids, "b": ids, "time": minutes, "created": minutes}), max_size=25
+MINUTES = (None, *range(13))
+IDS = (None, 0, 1, 2)
+KEYS = [("h",), ("h", "a"), ("h", "a", "b")]
+# One number a row, so that drawing thousands of histories is quick: digits of mixed base.
+feature_rows = st.lists(st.integers(0, 4 * 4 * 14 * 14 - 1), max_size=14)
+entity_rows = st.lists(st.integers(0, 4 * 4 * 14 - 1), min_size=1, max_size=6)
+histories = st.lists(st.tuples(feature_rows, entity_rows), min_size=30, max_size=50)
+
+
+def feature_row(code: int, history: int, value: int) -> dict[str, Any]:
+    code, a = divmod(code, 4)
+    code, b = divmod(code, 4)
+    created, time = divmod(code, 14)
+    times = {"time": at(MINUTES[time]), "created": at(MINUTES[created])}
+    return {"h": history, "a": IDS[a], "b": IDS[b], **times, "value": value}
+
+
+def entity_row(code: int, history: int, n: int) -> dict[str, Any]:
+    code, a = divmod(code, 4)
+    time, b = divmod(code, 4)
+    return {"h": history, "a": IDS[a], "b": IDS[b], "t": at(MINUTES[time]), "n": n}
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
-entity_rows = st.lists(st.fixed_dictionaries({"a": ids, "b": ids, "t": minutes}), min_size=1, max_size=15)
-
-
-@settings(max_examples=80, deadline=None)
 @given(
-    entities=entity_rows,
-    first=feature_rows,
-    second=feature_rows,
-    ttl=st.sampled_from([0, 3]),
-    keys=st.sampled_from([("a",), ("a", "b"), ()]),
+    drawn=histories,
+    ttl=st.sampled_from([0, 1, 3]),
+    keys=st.sampled_from(KEYS),
     created=st.booleans(),
     filter_by_created=st.booleans(),
     naive=st.booleans(),
     bounded=st.booleans(),
+    sparse=st.booleans(),
 )
-def test_compiled_join_equals_a_look_at_every_row(
-    entities, first, second, ttl, keys, created, filter_by_created, naive, bounded
+def test_thousands_of_histories_equal_a_look_at_every_row(
+    drawn, ttl, keys, created, filter_by_created, naive, bounded, sparse
 ):
+    """Eighty queries of some forty histories each: a history of its own is a key of its own."""
     zone = NAIVE if naive else AWARE
-    rows = [
-        {**row, "time": at(row["time"]), "created": at(row["created"]), "value": number}
-        for number, row in enumerate(first + second)
-    ]
-    examples = [{**row, "t": at(row["t"]), "n": number} for number, row in enumerate(entities)]
+    values, numbers = count(), count()
+    rows = {h: [feature_row(code, h, next(values)) for code in codes] for h, (codes, _) in enumerate(drawn)}
+    examples = [entity_row(code, h, next(numbers)) for h, (_, codes) in enumerate(drawn) for code in codes]
     with tempfile.TemporaryDirectory() as folder:
-        paths = []
-        for name, part in (("1", rows[: len(first)]), ("2", rows[len(first) :])):
-            paths.append(f"{folder}/{name}.parquet")
-            pq.write_table(_table(part, ("a", "b", "time", "created", "value"), zone), paths[-1])
+        # Half of each history lies in another file: the later file wins a tie.
+        halves = ("1", lambda part: part[: len(part) // 2]), ("2", lambda part: part[len(part) // 2 :])
+        paths = [f"{folder}/{name}.parquet" for name, _ in halves]
+        for path, (_, half) in zip(paths, halves, strict=True):
+            part = [row for h in rows for row in half(rows[h])]
+            pq.write_table(_table(part, ("h", "a", "b", "time", "created", "value"), zone), path)
         view = ViewPlan(
             name="view",
             paths=tuple(paths),
@@ -108,20 +133,38 @@ def test_compiled_join_equals_a_look_at_every_row(
             created="created" if created else None,
             ttl=timedelta(minutes=ttl),
             features=(FeatureColumn("value", "v"),),
+            naive=frozenset({"time", "created"}) if naive else frozenset(),
+            sparse=sparse,
         )
-        other = replace(
-            view, name="other", keys=(JoinKey("b", "a"),), features=(FeatureColumn("value", "w"),)
-        )
+        mapped = (JoinKey("h", "h"), JoinKey("b", "a"))
+        other = replace(view, name="other", keys=mapped, features=(FeatureColumn("value", "w"),))
         result = run(
-            _table(examples, ("a", "b", "t", "n"), zone),
+            _table(examples, ("h", "a", "b", "t", "n"), zone),
             [view, other],
             filter_by_created=filter_by_created,
             bounded=bounded,
         )
     assert [row["n"] for row in result] == list(range(len(examples)))  # none lost, none twice
     for example, row in zip(examples, result, strict=True):
-        assert row["v"] == reference(example, view, rows, filter_by_created=filter_by_created)
-        assert row["w"] == reference(example, other, rows, filter_by_created=filter_by_created)
+        history = rows[example["h"]]
+        assert row["v"] == reference(example, view, history, filter_by_created=filter_by_created)
+        assert row["w"] == reference(example, other, history, filter_by_created=filter_by_created)
+
+
+@settings(max_examples=30, deadline=None)
+@given(codes=feature_rows, asked=entity_rows, created=st.booleans(), filter_by_created=st.booleans())
+def test_a_view_without_keys_is_for_everybody(codes, asked, created, filter_by_created):
+    rows = [feature_row(code, 0, value) for value, code in enumerate(codes)]
+    examples = [entity_row(code, 0, n) for n, code in enumerate(asked)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/rows.parquet"
+        pq.write_table(_table(rows, ("time", "created", "value"), AWARE), path)
+        view = ViewPlan(
+            "world", (path,), (), "time", (FeatureColumn("value", "v"),), "created" if created else None
+        )
+        result = run(_table(examples, ("t", "n"), AWARE), [view], filter_by_created=filter_by_created)
+    expected = [reference(example, view, rows, filter_by_created=filter_by_created) for example in examples]
+    assert [row["v"] for row in result] == expected
 
 
 def _table(rows: list[dict[str, Any]], names: tuple[str, ...], zone: pa.DataType) -> pa.Table:
@@ -238,3 +281,84 @@ def test_a_join_key_that_examples_lack_is_named(tmp_path):
         FeatureStoreError, match="joined by 'origin', which is no column of the examples; they have n, t"
     ):
         compile_join("entities", ["n", "t"], "t", [weather(tmp_path, [])])
+
+
+def test_order_in_is_order_out_when_a_column_numbers_the_examples(tmp_path):
+    view = weather(tmp_path, [("JFK", 0, 0, 1.0), ("LGA", 5, 5, 2.0)])
+    origins, times = ["LGA", "JFK", None, "JFK", "LGA"] * 300, [20, 40, 3, 7, 4] * 300
+    table = asked(origins, times).rename_columns(["row", "origin", "t"])
+    table = table.take(list(reversed(range(1500))))  # stored upside down
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone='UTC'; SET preserve_insertion_order=false")
+        connection.register("entities", table)
+        sql = compile_join("entities", ["origin", "t"], "t", [view], row="row")
+        result = connection.execute(sql).to_arrow_table()
+    assert result.column_names == ["origin", "t", "temp"]
+    assert result.column("origin").to_pylist() == origins
+    assert result.column("temp").to_pylist() == [2.0, None, None, 1.0, None] * 300
+
+
+def test_the_times_of_the_rows_taken_can_be_seen(tmp_path):
+    view = weather(tmp_path, [("JFK", 0, 1, 10.0), ("JFK", 0, 20, 99.0)])
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone='UTC'")
+        connection.register("entities", asked(["JFK"] * 4, [0, 5, 25, 31]))
+        sql = compile_join("entities", ["n", "origin", "t"], "t", [view], matched=True)
+        rows = sorted(connection.execute(sql).to_arrow_table().to_pylist(), key=lambda row: row["n"])
+    assert list(matched_columns(view)) == ["weather__event_timestamp", "weather__created_timestamp"]
+    assert [row["weather__event_timestamp"] for row in rows] == [None, at(0), at(0), None]
+    assert [row["weather__created_timestamp"] for row in rows] == [None, at(1), at(20), None]
+
+
+@pytest.mark.parametrize("naive", [False, True])
+def test_only_the_row_groups_of_the_time_that_matters_are_read(tmp_path, naive):
+    """Ninety days by the hour; one day of examples and a time to live of two hours."""
+    zone, path = NAIVE if naive else AWARE, str(tmp_path / "rows.parquet")
+    times = pa.array([(START + timedelta(hours=h)).replace(tzinfo=None) for h in range(24 * 90)], NAIVE)
+    rows = pa.table({"k": [1] * len(times), "time": times.cast(zone), "v": list(range(len(times)))})
+    pq.write_table(rows, path, row_group_size=24)
+    view = ViewPlan(
+        "hours",
+        (path,),
+        (JoinKey("k", "k"),),
+        "time",
+        (FeatureColumn("v", "v"),),
+        ttl=timedelta(hours=2),
+        naive=frozenset({"time"}) if naive else frozenset(),
+    )
+    day = (START + timedelta(days=50), START + timedelta(days=51))
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone='UTC'")
+        connection.execute("CREATE TABLE e AS SELECT 1 AS k, ?::TIMESTAMPTZ AS t", [day[1]])
+        sql = compile_join("e", ["k", "t"], "t", [view], between=day)
+        _destroy_row_groups(Path(path), range(40))
+        assert connection.execute(sql).fetchall()[0][-1] == 51 * 24
+        with pytest.raises(duckdb.Error):  # whoever reads all of it notices
+            connection.execute(compile_join("e", ["k", "t"], "t", [view])).fetchall()
+
+
+def _destroy_row_groups(path: Path, groups: range) -> None:
+    data, metadata = bytearray(path.read_bytes()), pq.read_metadata(path)
+    for group in groups:
+        for column in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(column)
+            at = chunk.dictionary_page_offset or chunk.data_page_offset
+            data[at : at + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    path.write_bytes(data)
+
+
+def test_files_that_differ_in_types_are_read_as_the_widest(tmp_path):
+    paths = [str(tmp_path / "1.parquet"), str(tmp_path / "2.parquet")]
+    pq.write_table(pa.table({"k": [1], "time": pa.array([at(0)], AWARE), "v": [7]}), paths[0])
+    naive = pa.array([at(5).replace(tzinfo=None)], NAIVE)
+    pq.write_table(pa.table({"k": [1], "time": naive, "v": [7.5]}), paths[1])
+    view = ViewPlan(
+        "mixed", tuple(paths), (JoinKey("k", "k"),), "time", (FeatureColumn("v", "v"),), widen=True
+    )
+    examples = pa.table({"n": [0, 1], "k": [1, 1], "t": pa.array([at(1), at(9)], AWARE)})
+    assert [row["v"] for row in run(examples, [view])] == [7.0, 7.5]
+
+
+def test_a_plan_can_be_read_back_from_json(tmp_path):
+    view = weather(tmp_path, [])
+    assert ViewPlan.from_json(json.loads(json.dumps(view.to_json())), view.paths) == view

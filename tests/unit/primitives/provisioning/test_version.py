@@ -79,3 +79,35 @@ def test_what_a_model_may_learn_from():
 def test_what_is_no_manifest_is_refused(text, message):
     with pytest.raises(DataError, match=message):
         Manifest.from_json(text)
+
+
+def folded(by, *folds):
+    chunks = tuple(replace(TINY.chunks[0], digest=f"{n:064}", fold=fold) for n, fold in enumerate(folds))
+    return replace(TINY, split={"by": by, "folds": 2}, chunks=(*chunks, TINY.chunks[2]))
+
+
+def numbers(manifest):
+    return [
+        {name: [chunk.fold for chunk in chunks] for name, chunks in fold.items()} for fold in manifest.folds
+    ]
+
+
+def test_each_fold_is_judged_by_its_own_rows():
+    assert TINY.folds == []
+    assert numbers(folded("hash", 1, 1, 2)) == [
+        {"train": [2], "validation": [1, 1]},
+        {"train": [1, 1], "validation": [2]},
+    ]
+
+
+def test_folds_in_time_learn_from_the_past_alone():
+    assert numbers(folded("time", 0, None, 1, 2)) == [
+        {"train": [0], "validation": [1]},
+        {"train": [0, 1], "validation": [2]},
+    ]
+
+
+def test_a_version_with_folds_reads_back_as_it_was():
+    version = folded("time", 0, 1, 2)
+    assert Manifest.from_json(version.to_json()) == version
+    assert '"fold"' not in TINY.to_json()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_mlops.primitives.training.outcome import classify
+from airflow_mlops.primitives.training.outcome import assumption_lines, broken_assumptions, classify
 
 
 def exited(code, **more):
@@ -51,3 +51,16 @@ def test_the_model_codes_own_words_are_quoted_but_not_without_end():
 def test_a_job_that_has_not_ended_has_no_outcome(status):
     with pytest.raises(ValueError, match=status):
         classify({"status": status})
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2]", b'{"a": 1}', b"[" * 100_000, b"\xff", b"null"])
+def test_a_report_that_is_none_says_nothing(content):
+    assert broken_assumptions(content) == []
+
+
+def test_broken_assumptions_are_a_line_each_and_bounded():
+    found = broken_assumptions(
+        b'[{"column": "a\\nb", "observed": NaN, "rule": "finite", "examples": "none"}]'
+    )
+    assert assumption_lines(found) == "  a b: expected finite, observed NaN"
+    assert len(assumption_lines([{"observed": "x" * 10_000}])) == 500

@@ -1,0 +1,248 @@
+"""S3 and what speaks its protocol, by Airflow's ``aws`` connection: clients, file systems, errors."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow_mlops.exceptions import (
+    MLOpsError,
+    SourceError,
+    SourceUnavailable,
+    StoreError,
+    StoreUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from duckdb import DuckDBPyConnection
+    from pyarrow.fs import S3FileSystem
+
+__all__ = ["S3Location", "register_s3", "s3_client", "s3_errors", "s3_filesystem", "split_s3"]
+
+DEFAULT_CONN_ID = "aws_default"
+#: Seconds until a connection must be there, and until a server must say something.
+CONNECT_TIMEOUT, READ_TIMEOUT = 10, 30
+#: Tries of one request by boto3 and by pyarrow, the waits between them growing: some ten seconds in all.
+ATTEMPTS, ARROW_ATTEMPTS = 10, 5
+#: Connections kept open to the server, and so the requests of one process at a time.
+CONNECTIONS = 32
+
+_UNAVAILABLE: dict[type[MLOpsError], type[MLOpsError]] = {
+    StoreError: StoreUnavailable,
+    SourceError: SourceUnavailable,
+}
+_DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}
+_LOGIN = {"SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "401"}
+_BUSY = {
+    "SlowDown",
+    "ServiceUnavailable",
+    "RequestTimeout",
+    "InternalError",
+    "Throttling",
+}
+
+
+@dataclass(frozen=True)
+class S3Location:
+    """A bucket and a key in it, and the connection that opens it.
+
+    :param key: key or prefix without slashes around it; empty for the whole bucket.
+    """
+
+    conn_id: str
+    bucket: str
+    key: str
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket/key``, as DuckDB, pyarrow and Feast take it."""
+        return f"s3://{self.bucket}/{self.key}" if self.key else f"s3://{self.bucket}"
+
+
+def split_s3(uri: str, default_conn_id: str = DEFAULT_CONN_ID) -> S3Location:
+    """Take ``s3://[conn_id@]bucket/key`` apart.
+
+    :param default_conn_id: the connection when the address names none.
+    :raises SourceError: it is no such address, or holds a password.
+    """
+    scheme, _, rest = uri.partition("://")
+    place, _, key = rest.partition("/")
+    conn_id, at, bucket = place.rpartition("@")
+    if ":" in conn_id:
+        # The text is not repeated: what follows the colon may be a secret.
+        raise SourceError(
+            "an S3 address holds a login: name an Airflow connection instead, as s3://conn_id@bucket/prefix"
+        )
+    if scheme != "s3" or not bucket or (at and not conn_id):
+        raise SourceError(
+            f"{uri!r} is no S3 address: expected s3://bucket/prefix or s3://conn_id@bucket/prefix"
+        )
+    return S3Location(conn_id or default_conn_id, bucket, key.strip("/"))
+
+
+def s3_client(conn_id: str = DEFAULT_CONN_ID) -> Any:
+    """A boto3 client for the connection, safe to share between threads.
+
+    Timeouts and retries are those of this module, or what the connection's ``config_kwargs`` says.
+
+    :raises StoreError: there is no such connection.
+    """
+    with s3_errors(f"opening connection {conn_id}"):
+        return _hook(conn_id).get_conn()
+
+
+def s3_filesystem(conn_id: str = DEFAULT_CONN_ID) -> S3FileSystem:
+    """File system of pyarrow with the credentials, endpoint and region of the connection.
+
+    Temporary credentials are those of this moment: open it anew for each task.
+
+    :raises SourceError: there is no such connection, or it holds no credentials.
+    """
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+
+    with s3_errors(f"opening connection {conn_id}", SourceError):
+        hook = _hook(conn_id)
+        client = hook.get_conn()
+        found = hook.get_session().get_credentials()
+        options: dict[str, Any] = {"anonymous": True}
+        if found is not None:
+            frozen = found.get_frozen_credentials()
+            options = {
+                "access_key": frozen.access_key,
+                "secret_key": frozen.secret_key,
+                "session_token": frozen.token,
+            }
+        if endpoint := hook.conn_config.get_service_endpoint_url("s3"):
+            parts = urlsplit(endpoint)
+            options |= {"scheme": parts.scheme, "endpoint_override": parts.netloc}
+        if isinstance(hook.verify, str):
+            options["tls_ca_file_path"] = hook.verify
+        return S3FileSystem(
+            region=client.meta.region_name,
+            connect_timeout=CONNECT_TIMEOUT,
+            request_timeout=READ_TIMEOUT,
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ARROW_ATTEMPTS),
+            **options,
+        )
+
+
+def register_s3(connection: DuckDBPyConnection, conn_id: str = DEFAULT_CONN_ID) -> None:
+    """Let DuckDB read ``s3://bucket/key`` and patterns of it, by the connection's credentials.
+
+    It reads through pyarrow, because DuckDB's own extension would have to be fetched from the Internet.
+    Registering again replaces what was registered before: one DuckDB connection reads by one Airflow connection.
+
+    :raises SourceError: there is no such connection, or it holds no credentials.
+    """
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    if "s3" in connection.list_filesystems():
+        connection.unregister_filesystem("s3")
+    files = ArrowFSWrapper(s3_filesystem(conn_id), skip_instance_cache=True, use_listings_cache=False)
+    connection.register_filesystem(files)
+
+
+@contextlib.contextmanager
+def s3_errors(doing: str, kind: type[MLOpsError] = StoreError) -> Iterator[None]:
+    """Say what failed in the words of this package, for boto3, pyarrow and DuckDB alike.
+
+    :param doing: what is done, such as ``reading s3://bucket/key``.
+    :param kind: ``StoreError`` or ``SourceError``; when a retry may help, their retriable kind.
+    """
+    from airflow.sdk.exceptions import AirflowNotFoundException
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+    try:
+        yield
+    except AirflowNotFoundException as error:
+        raise kind(f"{doing}: {error}. Create an Airflow connection of type aws with this id") from error
+    except ClientError as error:
+        raise _refused(error, doing, kind) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise kind(f"{doing}: no credentials. Put login and password into the aws connection") from error
+    except BotoCoreError as error:
+        raise _UNAVAILABLE[kind](f"{doing}: {error}. The server does not answer; try again later") from error
+    except OSError as error:
+        raise _arrow_refused(error, doing, kind) from error
+    except Exception as error:
+        # DuckDB hands on what pyarrow said as an error of its own.
+        if "AWS Error" not in str(error):
+            raise
+        raise _arrow_refused(error, doing, kind) from error
+
+
+def is_conflict(error: BaseException | None) -> bool:
+    """Whether a conditional write may have lost against another one, or against itself repeated.
+
+    412: the condition does not hold. 409: another write of the key ran at the same time. 404: what should be
+    replaced is gone, or an upload in parts was completed before.
+    """
+    return _status(error) in (409, 412) or is_missing(error)
+
+
+def is_missing(error: BaseException | None) -> bool:
+    """Whether the object, and not its bucket, is absent."""
+    return _status(error) == 404 and _code(error) != "NoSuchBucket"
+
+
+def _hook(conn_id: str) -> Any:
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    from botocore.config import Config
+
+    own = Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        max_pool_connections=CONNECTIONS,
+        user_agent_extra="airflow-mlops",
+    )
+    given = S3Hook(aws_conn_id=conn_id).conn_config.botocore_config
+    return S3Hook(aws_conn_id=conn_id, config=own.merge(given) if given else own)
+
+
+def _status(error: BaseException | None) -> int:
+    response = getattr(error, "response", None) or {}
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _code(error: BaseException | None) -> str:
+    response = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def _refused(error: Exception, doing: str, kind: type[MLOpsError]) -> MLOpsError:
+    status, code = _status(error), _code(error)
+    if code in _BUSY or status >= 500 or status in (409, 412, 429):
+        return _UNAVAILABLE[kind](f"{doing}: the server answered {status} {code}; try again later")
+    return kind(f"{doing}: the server answered {status} {code}. {_cure(code, status)}")
+
+
+def _cure(code: str, status: int) -> str:
+    if code == "RequestTimeTooSkewed":
+        return "Set the clock of this machine"
+    if code in _LOGIN:
+        return "Check login and password of the aws connection"
+    if code in _DENIED or status == 403:
+        return "Give its user the right to do this (s3:GetObject, PutObject, DeleteObject, ListBucket)"
+    if code == "NoSuchBucket" or status == 404:
+        return "Check the name of the bucket; it must exist"
+    if status in (301, 307, 400):
+        return "Check region_name and endpoint_url of the aws connection"
+    return "See the server's documentation of this code"
+
+
+def _arrow_refused(error: Exception, doing: str, kind: type[MLOpsError]) -> MLOpsError:
+    text = str(error).split("\n", 1)[0]
+    if getattr(error, "filename", None):  # a file of this machine
+        return kind(f"{doing}: {text}")
+    if "ACCESS_DENIED" in text or "HTTP status 403" in text or "Forbidden" in text:
+        return kind(f"{doing}: the server answered 403. {_cure('', 403)}, and check its login and password")
+    if isinstance(error, FileNotFoundError) or "HTTP status 404" in text or "NO_SUCH" in text:
+        return kind(f"{doing}: not found. {_cure('', 404)}, and the name of the file")
+    if "AWS Error" in text or "curl" in text.lower() or isinstance(error, (ConnectionError, TimeoutError)):
+        return _UNAVAILABLE[kind](f"{doing}: {text[:300]}; try again later")
+    return kind(f"{doing}: {text[:300]}")

@@ -1,0 +1,234 @@
+"""Sources by Airflow's connections: files, objects on S3, Delta and Iceberg tables."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.exceptions import SourceError, SourceUnavailable
+from airflow_mlops.hooks.s3 import register_s3, s3_client, s3_errors, s3_filesystem, split_s3
+from airflow_mlops.primitives.provisioning.source_columns import parquet_errors, schema_of
+from airflow_mlops.primitives.provisioning.sources import LocalSources, relative_names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["AirflowSources", "is_s3"]
+
+_AT_ONCE = 8
+_TAIL = 64 * 1024
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclass
+class AirflowSources:
+    """Files that this worker sees, and what an ``aws`` connection opens.
+
+    :param aws_conn_id: Airflow connection of addresses that begin with ``s3://`` and name no other.
+    """
+
+    aws_conn_id: str = "aws_default"
+    _local: LocalSources = field(default_factory=LocalSources, repr=False)
+    _listed: dict[str, str] = field(default_factory=dict, repr=False)
+    _connections: list[DuckDBPyConnection] = field(default_factory=list, repr=False)
+
+    def find(self, pattern: str, folder: Path | None = None) -> tuple[str, ...]:
+        """Files of a path, a pattern or a folder of Parquet files, sorted by name.
+
+        In an address ``*`` stays within a folder, and ``**`` goes through all below.
+
+        :raises SourceError: there is none, or its bucket cannot be listed.
+        """
+        if not is_s3(pattern):
+            return self._local.find(pattern, folder)
+        place = self._place(pattern)
+        where = f"s3://{place[0]}/{place[1]}"
+        with s3_errors(f"listing {where}", SourceError):
+            found = self._list(*place)
+        if not found:
+            raise SourceError(f"no object at {where}{self._near(*place)}")
+        first, self._listed = not self._listed, {**self._listed, **found}
+        for connection in self._connections if first else ():
+            register_s3(connection, self.aws_conn_id)
+        return tuple(sorted(found))
+
+    def schema(self, file: str) -> Mapping[str, str]:
+        """Column → Arrow type of a Parquet file.
+
+        :raises SourceError: it is no whole Parquet file, or cannot be read.
+        """
+        if not is_s3(file):
+            return self._local.schema(file)
+        import pyarrow.parquet as pq
+
+        bucket, key = self._place(file)
+        with s3_errors(f"reading {file}", SourceError), parquet_errors(file):
+            try:
+                return schema_of(pq.read_schema(f"{bucket}/{key}", filesystem=self._files))
+            except OSError as error:
+                if "AWS Error" in str(error):  # the server's fault, not the file's
+                    raise SourceUnavailable(f"reading {file}: {error}; try again later") from error
+                raise
+
+    def columns(self, file: str) -> list[str]:
+        """Columns of a Parquet file, in order."""
+        return list(self.schema(file))
+
+    def pin(self, files: Sequence[str]) -> list[dict[str, Any]]:
+        """Size and digest of a file; size, etag, version and footer's digest of an object.
+
+        :raises SourceUnavailable: one changed since it was found: try again.
+        """
+        if not any(is_s3(file) for file in files):
+            return self._local.pin(files)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            pins = list(pool.map(self._pin, files))
+        return [{"file": name, **pin} for name, pin in zip(relative_names(files), pins, strict=True)]
+
+    def register(self, connection: DuckDBPyConnection) -> None:
+        """Enable a DuckDB connection to read ``s3://`` addresses, as soon as one is found."""
+        self._connections.append(connection)
+        if self._listed:
+            register_s3(connection, self.aws_conn_id)
+
+    def open_table(
+        self, connection: DuckDBPyConnection, name: str, table: Mapping[str, Any], folder: Path | None
+    ) -> dict[str, Any]:
+        """Make a Delta or Iceberg table a view of the connection; its pin."""
+        from airflow_mlops.hooks.tables import open_table
+
+        return open_table(connection, name, table, folder, self.aws_conn_id)
+
+    def download(self, file: str, pin: Mapping[str, Any], destination: Path) -> Path | None:
+        """The content that an object had when it was pinned, if its bucket keeps versions.
+
+        :return: ``None`` when that version is gone, or never had a name.
+        """
+        from botocore.exceptions import ClientError
+
+        if not is_s3(file) or not pin.get("version_id"):
+            return None
+        bucket, key = self._place(file)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with s3_errors(f"reading {file}", SourceError):
+            try:
+                self._client.download_file(
+                    bucket, key, str(destination), ExtraArgs={"VersionId": pin["version_id"]}
+                )
+            except ClientError as error:
+                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (400, 404, 405):
+                    return None
+                raise
+        return destination
+
+    @cached_property
+    def _client(self) -> Any:
+        return s3_client(self.aws_conn_id)
+
+    @cached_property
+    def _files(self) -> Any:
+        return s3_filesystem(self.aws_conn_id)
+
+    def _place(self, address: str) -> tuple[str, str]:
+        """Bucket and key."""
+        place = split_s3(address, self.aws_conn_id)
+        if place.conn_id != self.aws_conn_id:
+            raise SourceError(
+                f"{address} names connection {place.conn_id!r}, and {self.aws_conn_id!r} is used here: one query "
+                "reads S3 by one connection. Give that one, or copy the files to one place"
+            )
+        return place.bucket, place.key
+
+    def _list(self, bucket: str, key: str) -> dict[str, str]:
+        """Address → etag of the objects of a key, a pattern or a folder."""
+        magic = _MAGIC.search(key)
+        prefix = key[: magic.start()] if magic else key
+        wanted = re.compile(_expression(key) if magic else f"{re.escape(key)}(/.*\\.parquet)?")
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        found = {
+            entry["Key"]: entry["ETag"].strip('"')
+            for page in pages
+            for entry in page.get("Contents", ())
+            if wanted.fullmatch(entry["Key"]) and not entry["Key"].endswith("/")
+        }
+        if key in found and not magic:
+            found = {key: found[key]}
+        return {f"s3://{bucket}/{name}": etag for name, etag in found.items()}
+
+    def _near(self, bucket: str, key: str) -> str:
+        """What is there instead, for a message."""
+        magic = _MAGIC.search(key)
+        folder = (key[: magic.start()] if magic else key).rpartition("/")[0]
+        prefix = f"{folder}/" if folder else ""
+        with s3_errors(f"listing s3://{bucket}/{prefix}", SourceError):
+            page = self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=11)
+        names = [entry["Key"] for entry in page.get("Contents", ())]
+        names += [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
+        shown = ", ".join(sorted(name.removeprefix(prefix) for name in names)[:10])
+        return f"; s3://{bucket}/{prefix} has {shown or 'nothing'}{', …' if len(names) > 10 else ''}"
+
+    def _pin(self, file: str) -> dict[str, Any]:
+        if not is_s3(file):
+            return {key: value for key, value in self._local.pin([file])[0].items() if key != "file"}
+        bucket, key = self._place(file)
+        with s3_errors(f"reading {file}", SourceError):
+            head = self._client.head_object(Bucket=bucket, Key=key)
+            etag, size = head["ETag"].strip('"'), int(head["ContentLength"])
+            if self._listed.get(file, etag) != etag:
+                raise SourceUnavailable(
+                    f"{file} changed while it was read: try again when its writer is done, and let it write under "
+                    "new names"
+                )
+            pin: dict[str, Any] = {"bytes": size, "etag": etag}
+            if head.get("VersionId", "null") != "null":
+                pin["version_id"] = head["VersionId"]
+            if key.endswith(".parquet"):
+                pin["footer_sha256"] = self._footer(bucket, key, etag, size)
+        return pin
+
+    def _footer(self, bucket: str, key: str, etag: str, size: int) -> str:
+        """Digest of a Parquet file's footer."""
+
+        def tail(length: int) -> bytes:
+            given = {"Bucket": bucket, "Key": key, "IfMatch": f'"{etag}"'}
+            answer = self._client.get_object(**given, Range=f"bytes={max(0, size - length)}-{size - 1}")
+            data: bytes = answer["Body"].read()
+            return data
+
+        data = tail(_TAIL)
+        length = int.from_bytes(data[-8:-4], "little")
+        if length + 8 > len(data):
+            data = tail(length + 8)
+        return hashlib.sha256(data[-8 - length : -8]).hexdigest()
+
+
+def is_s3(place: str) -> bool:
+    """Whether a path or pattern is an address on S3."""
+    return place.startswith("s3://")
+
+
+def _expression(pattern: str) -> str:
+    """A file pattern as a regular expression, in which ``*`` does not cross a slash."""
+    parts: list[str] = []
+    at = 0
+    while at < len(pattern):
+        if pattern.startswith("**/", at):
+            parts.append("(?:[^/]+/)*")
+            at += 3
+        elif pattern.startswith("**", at):
+            parts.append(".*")
+            at += 2
+        elif (found := re.compile(r"\[(!?)([^\]]+)\]").match(pattern, at)) is not None:
+            parts.append(f"[{'^' if found[1] else ''}{re.escape(found[2]).replace(chr(92) + '-', '-')}]")
+            at = found.end()
+        else:
+            parts.append({"*": "[^/]*", "?": "[^/]"}.get(pattern[at]) or re.escape(pattern[at]))
+            at += 1
+    return "".join(parts)

@@ -1,0 +1,82 @@
+"""What all operators do that publish a dataset version: who made it, where it stands, what they return."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.hooks.lines import MAIN
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_mlops.hooks.datasets import DatasetStore
+    from airflow_mlops.primitives.provisioning.split import SplitRule
+    from airflow_mlops.primitives.provisioning.version import Manifest
+
+__all__ = ["commit_record", "frozen_test", "result_of"]
+
+_LIBRARIES = ("airflow-mlops", "duckdb", "feast", "pyarrow")
+
+
+def commit_record(context: Context, *, line: str, **facts: Any) -> dict[str, Any]:
+    """Who makes a version, when and with what: everything that the version itself must not depend on.
+
+    :param line: the line it belongs to; all but the main one are experiments.
+    :param facts: more to write down.
+    """
+    task = context.get("ti")
+    bundle = getattr(task, "bundle_instance", None)
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "dag_id": getattr(task, "dag_id", None),
+        "task_id": getattr(task, "task_id", None),
+        "run_id": getattr(task, "run_id", None),
+        "try_number": getattr(task, "try_number", None),
+        "git": _text(getattr(bundle, "version", None)) or os.environ.get("GIT_COMMIT"),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "line": line,
+        "retention": "production" if line == MAIN else "experiment",
+        **facts,
+    }
+
+
+def frozen_test(datasets: DatasetStore, rule: SplitRule | None, scratch: Path) -> tuple[Path, ...]:
+    """Files with the test examples of the version that a split freezes.
+
+    :raises SpecError: that version has no test.
+    :raises StoreError: there is no such version.
+    """
+    from airflow_mlops.exceptions import SpecError
+
+    if rule is None or not rule.freeze:
+        return ()
+    dataset_id = datasets.find(rule.freeze)
+    manifest = datasets.manifest(dataset_id)
+    if "test" not in manifest.splits:
+        raise SpecError(
+            f"split: freeze: dataset version {dataset_id} has no test; it has {', '.join(manifest.splits)}. "
+            "Freeze a version that has one"
+        )
+    return tuple(datasets.paths(dataset_id, "test", scratch))
+
+
+def result_of(manifest: Manifest, *, created: bool, store: str, line: str) -> dict[str, Any]:
+    """What a task that publishes a version returns."""
+    return {
+        "dataset_id": manifest.id,
+        "rows": manifest.rows,
+        "window": list(manifest.window),
+        "splits": manifest.splits,
+        "created": created,
+        "store": store,
+        "application": manifest.application,
+        "line": line,
+    }
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

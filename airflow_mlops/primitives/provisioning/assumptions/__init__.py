@@ -1,0 +1,32 @@
+"""Stated assumptions about data: all rules in one query, failing rows by a second one."""
+
+from __future__ import annotations
+
+from airflow_mlops.primitives.provisioning.assumptions.check import (
+    check_table,
+    compile_check,
+    compile_examples,
+)
+from airflow_mlops.primitives.provisioning.assumptions.report import failed, report, summary, warned
+from airflow_mlops.primitives.provisioning.assumptions.rules import (
+    Assumption,
+    CheckContext,
+    DistributionTest,
+    Finding,
+    parse_assumptions,
+)
+
+__all__ = [
+    "Assumption",
+    "CheckContext",
+    "DistributionTest",
+    "Finding",
+    "check_table",
+    "compile_check",
+    "compile_examples",
+    "failed",
+    "parse_assumptions",
+    "report",
+    "summary",
+    "warned",
+]

@@ -1,0 +1,174 @@
+"""Rules about the values of a column, or of a row: each row keeps them or breaks them."""
+
+from __future__ import annotations
+
+from airflow_mlops.primitives.provisioning.assumptions.kind import Kind, RowWise, is_float
+from airflow_mlops.primitives.provisioning.assumptions.rules import Finding
+from airflow_mlops.primitives.sql import identifier, literal
+
+__all__ = ["Bounds", "Condition", "KnownBy", "Length", "Matches", "NotNull", "NullShare", "OneOf", "Type"]
+
+_TYPES = {
+    "float64": "double",
+    "float": "float32",
+    "real": "float32",
+    "bigint": "int64",
+    "integer": "int32",
+    "int": "int32",
+    "smallint": "int16",
+    "tinyint": "int8",
+    "varchar": "string",
+    "text": "string",
+    "str": "string",
+    "large_string": "string",
+    "boolean": "bool",
+    "date32[day]": "date",
+    "timestamp[us]": "timestamp",
+    "timestamp[us, tz=utc]": "timestamptz",
+}
+
+
+class NotNull(RowWise):
+    """No value is missing."""
+
+    says = "null"
+
+    def fault(self) -> str:
+        """NULL, or NaN: writers that know no NULL say so."""
+        name = identifier(self.rule.columns[0])
+        or_nan = f" OR isnan({name})" if is_float(self.table.columns[self.rule.columns[0]]) else ""
+        return f"({name} IS NULL{or_nan})"
+
+
+class NullShare(NotNull):
+    """A limited share of values is missing."""
+
+    def judge(self) -> Finding:
+        """Compare the share."""
+        share = self.seen[0] / self.rows if self.rows else 0.0
+        said = f"{self.seen[0]} of {self.rows} rows null ({share:.6g})"
+        return Finding(self.rule, share <= self.rule.value, said, int(self.seen[0]))
+
+
+class Bounds(RowWise):
+    """Values lie between bounds: ``between``, ``above`` and ``below``. NaN lies nowhere."""
+
+    def fault(self) -> str:
+        """Outside, or NaN."""
+        name = identifier(self.rule.columns[0])
+        low, high = {
+            "between": self.rule.value,
+            "above": (self.rule.value, None),
+            "below": (None, self.rule.value),
+        }[self.rule.check]
+        or_equal = "" if self.rule.check == "between" else "="
+        outside = [f"{name} <{or_equal} {literal(low)}"] if low is not None else []
+        outside += [f"{name} >{or_equal} {literal(high)}"] if high is not None else []
+        if is_float(self.table.columns[self.rule.columns[0]]):
+            outside.append(f"isnan({name})")
+        return f"({' OR '.join(outside)})"
+
+    def measures(self) -> tuple[str, ...]:
+        """The rows outside, and the extremes."""
+        name = identifier(self.rule.columns[0])
+        within = f" FILTER (WHERE {self.within()})" if self.rule.where else ""
+        return (
+            *super().measures(),
+            f"min({name}){within}::VARCHAR",
+            f"max({name}){within}::VARCHAR",
+        )
+
+    def judge(self) -> Finding:
+        """Not one outside."""
+        failing, low, high = self.seen
+        text = f"{failing} of {self.rows} rows outside; values from {low} to {high}"
+        return Finding(self.rule, failing == 0, text, int(failing))
+
+
+class OneOf(RowWise):
+    """Values are in a list."""
+
+    says = "have another value"
+
+    def fault(self) -> str:
+        """Not in it."""
+        name = identifier(self.rule.columns[0])
+        values = ", ".join(literal(value) for value in self.rule.value)
+        return f"{name} IS NOT NULL AND {name} NOT IN ({values})"
+
+
+class Matches(RowWise):
+    """Texts match a regular expression as a whole."""
+
+    says = "do not match"
+
+    def fault(self) -> str:
+        """NULL for NULL, which no filter lets pass."""
+        return f"NOT regexp_full_match({identifier(self.rule.columns[0])}, {literal(self.rule.value)})"
+
+
+class Length(RowWise):
+    """Texts have so many characters, lists so many items."""
+
+    def fault(self) -> str:
+        """Too short or too long."""
+        low, high = self.rule.value
+        length = f"length({identifier(self.rule.columns[0])})"
+        bounds = [f"{length} < {low}"] if low is not None else []
+        bounds += [f"{length} > {high}"] if high is not None else []
+        return f"({' OR '.join(bounds)})"
+
+    def measures(self) -> tuple[str, ...]:
+        """The rows outside, and the extremes."""
+        length = f"length({identifier(self.rule.columns[0])})"
+        within = f" FILTER (WHERE {self.within()})" if self.rule.where else ""
+        return (*super().measures(), f"min({length}){within}", f"max({length}){within}")
+
+    def judge(self) -> Finding:
+        """Not one outside."""
+        failing, low, high = self.seen
+        text = f"{failing} of {self.rows} rows shorter or longer; lengths from {low} to {high}"
+        return Finding(self.rule, failing == 0, text, int(failing))
+
+
+class Condition(RowWise):
+    """A condition in SQL; as in a CHECK constraint, NULL counts as true."""
+
+    says = "break it"
+
+    def fault(self) -> str:
+        """The line end closes a comment in the condition."""
+        return f"NOT ({self.rule.value}\n)"
+
+
+class KnownBy(RowWise):
+    """A value was known at the time of its example."""
+
+    says = "became known later"
+
+    def lacking(self) -> str | None:
+        """The time of an example."""
+        return None if self.table.context.timestamp else "no column with the time of an example here"
+
+    def fault(self) -> str:
+        """Later than the example; a value that is missing gives nothing away."""
+        value, known = identifier(self.rule.columns[0]), identifier(self.rule.value)
+        asked = identifier(self.table.context.timestamp or "")
+        return f"{value} IS NOT NULL AND {known}::TIMESTAMPTZ > {asked}::TIMESTAMPTZ"
+
+    def columns(self) -> tuple[str, ...]:
+        """Both times."""
+        return (*self.rule.columns, self.table.context.timestamp or self.rule.value)
+
+
+class Type(Kind):
+    """The type of a column, by any of its usual names."""
+
+    def judge(self) -> Finding:
+        """Compare the names."""
+        found = self.table.columns[self.rule.columns[0]]
+        return Finding(self.rule, _name(found) == _name(str(self.rule.value)), f"type {found}")
+
+
+def _name(type_: str) -> str:
+    return _TYPES.get(type_.lower(), type_.lower())

@@ -1,0 +1,171 @@
+"""``examples:``: the rows to learn from, where they come from and what their columns mean."""
+
+from __future__ import annotations
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from airflow_mlops.spec.values import (
+    ColumnName,
+    ConnectionId,
+    FolderPath,
+    Section,
+    TableName,
+    Text,
+    UniqueColumns,
+    WholeNumber,
+    complaint,
+)
+
+__all__ = ["Examples", "Table"]
+
+_RESERVED = "examples"  # the view that holds the query itself
+_PREDICTION = "prediction"  # the column that model code adds beside the keys
+
+
+class Table(Section):
+    """A table that ``sql`` may name: of Delta, of Iceberg, or Parquet files."""
+
+    delta: Text | None = Field(
+        default=None, description="Folder of a Delta table: a path, or s3://bucket/folder."
+    )
+    iceberg: Text | None = Field(
+        default=None,
+        description="Iceberg table: catalog.namespace.table, the folder of the table, or its .metadata.json "
+        "file (a path, or s3://bucket/…).",
+    )
+    parquet: Text | None = Field(
+        default=None,
+        description="Parquet file or glob: a path, or s3://bucket/….",
+        validate_default=True,
+    )
+    version: WholeNumber | None = Field(
+        default=None, ge=0, description="Version of the Delta table. Default: the newest when it is read."
+    )
+    snapshot: WholeNumber | None = Field(
+        default=None,
+        ge=0,
+        description="Snapshot of the Iceberg table. Default: the newest when it is read.",
+        validate_default=True,
+    )
+
+    @field_validator("parquet")
+    @classmethod
+    def _one_format(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if {"delta", "iceberg"} <= info.data.keys():
+            given = [info.data["delta"], info.data["iceberg"], value]
+            if sum(one is not None for one in given) != 1:
+                raise complaint(
+                    "is no table" if not any(given) else "is several tables",
+                    expected="exactly one of delta, iceberg and parquet",
+                    cure="write, for example, delta: lake/flights",
+                    at=("..",),
+                )
+        return value
+
+    @field_validator("snapshot")
+    @classmethod
+    def _own_pin(cls, value: int | None, info: ValidationInfo) -> int | None:
+        for key, pin, of in (
+            ("version", info.data.get("version"), "delta"),
+            ("snapshot", value, "iceberg"),
+        ):
+            if pin is not None and info.data.get(of) is None and of in info.data:
+                raise complaint(
+                    f"is for {of} tables only", cure=f"remove {key}, or write {of}: …", at=("..", key)
+                )
+        return value
+
+
+class Examples(Section):
+    """Where examples come from: one row for each case to learn from or to predict."""
+
+    folder: FolderPath = Field(
+        default=".",
+        description="Folder that paths in sql, parquet and tables are relative to; itself relative to the "
+        "file that names it. Default: the folder of the application's file. Usually written in defaults.yaml.",
+    )
+    connection: ConnectionId | None = Field(
+        default=None,
+        description="Airflow connection of type aws for addresses that begin with s3://. Default: aws_default.",
+    )
+    tables: dict[TableName, Table] | None = Field(
+        default=None,
+        min_length=1,
+        description="Tables that sql may name, by the name it uses: Delta, Iceberg or Parquet. The version that "
+        "is read is written down with the dataset.",
+    )
+    sql: Text | None = Field(
+        default=None, description="DuckDB query that gives the examples. Either sql or parquet."
+    )
+    parquet: Text | None = Field(
+        default=None,
+        description="Parquet file or glob with the examples, or s3://bucket/…. Either sql or parquet.",
+        validate_default=True,
+    )
+    keys: UniqueColumns = Field(
+        min_length=1,
+        description="Columns that identify an example; Feast joins by those that are its entities.",
+    )
+    timestamp: ColumnName = Field(description="Column with the time at which the prediction is asked for.")
+    targets: UniqueColumns = Field(min_length=1, max_length=1, description="The column to learn.")
+    targets_known_at: ColumnName | None = Field(
+        default=None,
+        description="Column with the time at which the target became known. Default: known with the example.",
+        validate_default=True,
+    )
+
+    @field_validator("tables")
+    @classmethod
+    def _names(cls, value: dict[str, Table] | None) -> dict[str, Table] | None:
+        if value is not None and _RESERVED in (name.lower() for name in value):
+            raise complaint(
+                f"names a table {_RESERVED}, a reserved name",
+                cure="give the table another name, and use it in sql",
+            )
+        return value
+
+    @field_validator("parquet")
+    @classmethod
+    def _one_source(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if "sql" in info.data and (value is None) == (info.data["sql"] is None):
+            raise complaint(
+                "names no source" if value is None else "names two sources, sql and parquet",
+                expected="exactly one of sql and parquet",
+                cure="add sql: SELECT ... or parquet: data/*.parquet"
+                if value is None
+                else "remove one of them",
+                at=("..",) if value is None else (),
+            )
+        if value is not None and info.data.get("tables"):
+            raise complaint(
+                "stands beside tables, which only sql can name",
+                expected="sql with tables, or parquet alone",
+                cure="write sql: SELECT … FROM the table's name, or remove tables",
+                at=("..", "tables"),
+            )
+        return value
+
+    @field_validator("targets_known_at")
+    @classmethod
+    def _one_role_each(cls, value: str | None, info: ValidationInfo) -> str | None:
+        keys: tuple[str, ...] = info.data.get("keys", ())
+        targets: tuple[str, ...] = info.data.get("targets", ())
+        timestamp = [info.data["timestamp"]] if "timestamp" in info.data else []
+        roles = [("keys", name) for name in keys] + [("timestamp", name) for name in timestamp]
+        roles += [("targets", name) for name in targets]
+        if value is not None and value not in timestamp:
+            roles.append(("targets_known_at", value))
+        seen: dict[str, str] = {}
+        for role, name in roles:
+            if name in seen or (role == "keys" and name == _PREDICTION):
+                other = seen.get(name, "the column with predictions")
+                raise complaint(
+                    f"names {name}, which is also {other}"
+                    if name in seen
+                    else f"names {name}, a reserved name",
+                    expected="a column of its own for keys, timestamp, targets and targets_known_at",
+                    cure="give one of them another name in the SQL: SELECT ... AS ...",
+                    at=("..", role),
+                )
+            seen[name] = role
+        return value

@@ -1,0 +1,101 @@
+"""What must fit between several files: views, services and entities that feature pipelines define, and who uses them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.spec.application import ApplicationSpec
+from airflow_mlops.spec.features import FeaturesSpec
+from airflow_mlops.spec.problems import Problem, dotted
+from airflow_mlops.spec.values import AssetSchedule
+
+if TYPE_CHECKING:
+    from airflow_mlops.spec.loader import LoadedFile
+
+__all__ = ["clashes", "doubts"]
+
+_ASSET = ".features"
+_Definition = tuple[tuple[str | int, ...], Any]
+
+
+def clashes(files: Iterable[LoadedFile]) -> dict[Path, list[Problem]]:
+    """Names that two feature pipelines define: the registry would hold whichever was applied last.
+
+    Views and services must be defined once. An entity may stand in several files, with one join key and type.
+
+    :return: problems by file; empty when everything fits.
+    """
+    defined: dict[tuple[str, str], list[tuple[LoadedFile, _Definition]]] = defaultdict(list)
+    for file in files:
+        if isinstance(file.spec, FeaturesSpec):
+            for noun, name, definition in _definitions(file.spec):
+                defined[noun, name].append((file, definition))
+    found: dict[Path, list[Problem]] = defaultdict(list)
+    for (noun, name), places in defined.items():
+        if len({repr(said) for _, (_, said) in places}) < 2:
+            continue
+        for file, (keys, _) in places:
+            others = sorted({str(other.path) for other, _ in places if other is not file})
+            if others:
+                what = f"defines the {noun} {name} otherwise than {', '.join(others)}"
+                cure = f"give one of them another name, or the same {noun} the same words"
+                found[file.path].append(Problem(file.place(*keys), dotted(keys), what, cure=cure))
+    return dict(found)
+
+
+def doubts(files: Iterable[LoadedFile]) -> list[Problem]:
+    """What may be a slip, and may be right: names that none of these files defines.
+
+    :return: services of views that may be in Feast's registry already, and schedules on feature pipelines
+        that may be kept elsewhere.
+    """
+    files = list(files)
+    pipelines = [(file, file.spec) for file in files if isinstance(file.spec, FeaturesSpec)]
+    views = {view.name for _, spec in pipelines for view in spec.views}
+    assets = {f"{spec.features}{_ASSET}" for _, spec in pipelines}
+    found: list[Problem] = []
+    for file, spec in pipelines:
+        for service, members in spec.services.items():
+            for number, member in enumerate(members):
+                if member.view not in views:
+                    keys: tuple[str | int, ...] = ("services", service, number)
+                    what = f"names the view {member.view}, which none of these files defines"
+                    cure = f"nothing, if Feast's registry has it; known here: {', '.join(sorted(views))}"
+                    found.append(Problem(file.place(*keys), dotted(keys), what, cure=cure))
+    for file in files if pipelines else ():
+        for keys, schedule in _schedules(file.spec):
+            for name in schedule.assets if isinstance(schedule, AssetSchedule) else ():
+                if name.endswith(_ASSET) and name not in assets:
+                    what = f"waits for {name}, which none of these files makes"
+                    cure = f"nothing, if it is kept elsewhere; known here: {', '.join(sorted(assets))}"
+                    found.append(Problem(file.place(*keys), dotted(keys), what, cure=cure))
+    return found
+
+
+def _definitions(spec: FeaturesSpec) -> Iterator[tuple[str, str, _Definition]]:
+    entities: dict[str, _Definition] = {}
+    for number, view in enumerate(spec.views):
+        yield "view", view.name, (("views", number), (spec.features, number))
+        for name, entity in view.entities.items():
+            said = (entity.join_key or name, entity.type)
+            entities.setdefault(name, (("views", number, "entities", name), said))
+    for name, definition in entities.items():
+        yield "entity", name, definition
+    for service in spec.services:
+        yield "service", service, (("services", service), spec.features)
+
+
+def _schedules(spec: ApplicationSpec | FeaturesSpec) -> list[tuple[tuple[str | int, ...], Any]]:
+    if isinstance(spec, FeaturesSpec):
+        return [(("schedule",), spec.schedule)]
+    return [
+        (("provisioning", "schedule"), spec.provisioning.schedule),
+        (("monitoring", "schedule"), spec.monitoring.schedule),
+        *(
+            (("delivery", number, "batch", "schedule"), getattr(form.batch, "schedule", None))
+            for number, form in enumerate(spec.delivery)
+        ),
+    ]

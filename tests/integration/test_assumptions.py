@@ -1,0 +1,97 @@
+"""Assumptions from the YAML's words to what is published, and what is not."""
+
+from __future__ import annotations
+
+import json
+
+import duckdb
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_mlops.hooks.datasets import DatasetStore
+from airflow_mlops.hooks.store import open_store
+from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+
+EXAMPLES = {"parquet": "examples.parquet", "keys": ["id"], "timestamp": "asked", "targets": ["late"]}
+SPLIT = {"by": "time", "train": 0.7, "validation": 0.15, "test": 0.15, "gap": "0s"}
+STEADY = [
+    {"column": "city", "not_null": True, "one_of": ["A", "B", "C"], "matches": "[A-Z]"},
+    {"column": "size", "between": [0, 100], "known_by": "seen"},
+    {"unique": ["id"]},
+    {"sql": "size < 100 OR late = 1"},
+    {"not_split": ["id"]},
+    {"column": "id", "increasing_per": ["city"]},
+]
+VOLATILE = [
+    {"column": "city", "found_in": {"csv": "cities.csv", "column": "code"}},
+    {"newest": {"within": "1d"}, "severity": "warn"},
+    {"rows_vs_previous": [0.5, 2.0]},
+    {"distribution": {"against": "latest"}},
+]
+
+
+@pytest.fixture
+def home(tmp_path):
+    land(tmp_path)
+    (tmp_path / "cities.csv").write_text("code,name\nA,Aachen\nB,Bonn\nC,Celle\n")
+    return tmp_path
+
+
+def land(home, *, reason="i % 3", rows=5000, stretch=1.0):
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone='UTC'")
+        connection.execute(
+            "COPY (SELECT i AS id, TIMESTAMPTZ '2024-01-01 00:00:00+00' + to_minutes(i) AS asked, "
+            "TIMESTAMPTZ '2024-01-01 00:00:00+00' + to_minutes(i - 5) AS seen, ['A', 'B', 'C'][i % 3 + 1] AS city, "
+            f"abs(sin(i)) * 99 * {stretch} AS size, {reason} AS reason, (i % 5 = 0)::INTEGER AS late "
+            f"FROM range({rows}) t(i)) TO '{home}/examples.parquet' (FORMAT parquet)"
+        )
+
+
+def provision(home, *rules):
+    examples = {**EXAMPLES, "folder": str(home)}
+    return ProvisionDatasetOperator(
+        task_id="provision",
+        application="app",
+        store=str(home / "store"),
+        examples=examples,
+        split=SPLIT,
+        assumptions=list(rules),
+    ).execute({})
+
+
+def test_steady_findings_are_in_the_version_and_others_in_the_record_of_the_run(home):
+    first, again = (provision(home, *STEADY, *VOLATILE) for _ in range(2))
+    assert first["dataset_id"] == again["dataset_id"], "earlier versions and the clock change no version"
+    datasets = DatasetStore(open_store(str(home / "store")), "app")
+    manifest = datasets.manifest(first["dataset_id"])
+    assert [found["rule"] for found in manifest.assumptions] == [
+        "not_null", "one_of", "matches", "between", "known_by", "unique", "sql", "not_split", "increasing_per",
+    ]  # fmt: skip
+    assert all(found["passed"] for found in manifest.assumptions)
+    findings = {one["rule"]: one for one in datasets.commits(first["dataset_id"])[0]["findings"]}
+    assert set(findings) == {"found_in", "newest", "rows_vs_previous", "distribution"}
+    assert findings["newest"]["passed"] is False
+    assert "1 times the median 5000" in findings["rows_vs_previous"]["observed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "words"),
+    [
+        ({"reason": "i % 5"}, {"max_giveaway": 0.95}, "reason tells 1"),
+        ({"stretch": 0.6}, {"distribution": {"against": "latest"}}, "moved against"),
+        ({"rows": 1000}, {"rows_vs_previous": [0.5, 2]}, "0.2 times the median 5000"),
+        ({}, {"not_split": ["city"]}, "3 in several splits"),
+        ({}, {"column": "size", "known_by": "asked_again"}, "no column 'asked_again'"),
+    ],
+)
+def test_what_does_not_hold_stops_the_dataset(home, change, rule, words):
+    provision(home)
+    land(home, **change)
+    with pytest.raises(AirflowFailException, match="1 of 1 assumption") as caught:
+        provision(home, rule)
+    assert words in str(caught.value)
+    (key,) = open_store(str(home / "store")).list("app/datasets/assumptions/")
+    report = json.loads(open_store(str(home / "store")).read(key))
+    assert report["findings"][0]["passed"] is False
+    assert len(DatasetStore(open_store(str(home / "store")), "app").versions()) == 1

@@ -1,0 +1,128 @@
+"""Sources on a real S3 server: found, checked, read by DuckDB, and pinned."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from airflow_mlops.exceptions import SourceError, SourceUnavailable
+from airflow_mlops.hooks.sources import AirflowSources
+from airflow_mlops.primitives.provisioning.sources import check_same_columns, open_query
+
+
+def parquet_bytes(**columns) -> bytes:
+    target = io.BytesIO()
+    pq.write_table(pa.table(columns), target)
+    return target.getvalue()
+
+
+@pytest.fixture
+def client(s3_server, s3_bucket):
+    client = s3_server.client()
+    for key, number in (("a/1", 1), ("a/2", 2), ("a/b/3", 3), ("a/odd [x]*", 4), ("ab/5", 5)):
+        client.put_object(Bucket=s3_bucket, Key=f"{key}.parquet", Body=parquet_bytes(n=[number]))
+    client.put_object(Bucket=s3_bucket, Key="a/_SUCCESS", Body=b"")
+    return client
+
+
+@pytest.fixture
+def sources(client):
+    return AirflowSources()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "keys"),
+    [
+        ("a/1.parquet", ["a/1"]),
+        ("a/*.parquet", ["a/1", "a/2", "a/odd [x]*"]),
+        ("a/**/*.parquet", ["a/1", "a/2", "a/b/3", "a/odd [x]*"]),
+        ("a", ["a/1", "a/2", "a/b/3", "a/odd [x]*"]),
+        ("a*/[!1-4].parquet", ["ab/5"]),
+        ("*/[12]?parquet", ["a/1", "a/2"]),
+    ],
+)
+def test_objects_are_found_like_files(sources, s3_bucket, pattern, keys):
+    expected = tuple(f"s3://{s3_bucket}/{key}.parquet" for key in keys)
+    assert sources.find(f"s3://{s3_bucket}/{pattern}") == expected
+
+
+def test_duckdb_reads_what_was_found_and_pins_say_what_it_was(sources, s3_bucket, client):
+    with duckdb.connect() as connection:
+        sources.register(connection)
+        query = open_query(
+            connection, f"SELECT n FROM read_parquet('s3://{s3_bucket}/a/*.parquet')", None, sources, "x"
+        )
+        client.put_object(Bucket=s3_bucket, Key="a/late.parquet", Body=parquet_bytes(n=[9]))
+        assert sorted(connection.execute(query.sql).fetchall()) == [(1,), (2,), (4,)]
+    (files,) = query.files.values()
+    pins = sources.pin(files)
+    assert [pin["file"] for pin in pins] == ["1.parquet", "2.parquet", "odd [x]*.parquet"]
+    assert {tuple(sorted(pin)) for pin in pins} == {("bytes", "etag", "file", "footer_sha256")}
+    assert sources.columns(files[0]) == ["n"]
+    client.put_object(Bucket=s3_bucket, Key="a/2.parquet", Body=parquet_bytes(n=[22]))
+    with pytest.raises(SourceUnavailable, match=r"a/2.parquet changed while it was read"):
+        sources.pin(files)
+
+
+def test_a_bucket_with_versions_gives_an_overwritten_object_back(sources, s3_bucket, client, tmp_path):
+    client.put_bucket_versioning(Bucket=s3_bucket, VersioningConfiguration={"Status": "Enabled"})
+    client.put_object(Bucket=s3_bucket, Key="v/1.parquet", Body=parquet_bytes(n=[7]))
+    files = sources.find(f"s3://{s3_bucket}/v")
+    (pin,) = sources.pin(files)
+    client.put_object(Bucket=s3_bucket, Key="v/1.parquet", Body=parquet_bytes(n=[8]))
+    found = sources.download(files[0], pin, tmp_path / "old.parquet")
+    assert pq.read_table(found).column("n").to_pylist() == [7]
+    client.delete_object(Bucket=s3_bucket, Key="v/1.parquet", VersionId=pin["version_id"])
+    assert sources.download(files[0], pin, tmp_path / "gone.parquet") is None
+
+
+def test_what_is_not_there_is_said_with_what_is(sources, s3_bucket):
+    with pytest.raises(
+        SourceError, match=r"no object at s3://.*/a/9\*; s3://.*/a/ has 1.parquet, 2.parquet, _SUCCESS, b/"
+    ):
+        sources.find(f"s3://{s3_bucket}/a/9*")
+    with pytest.raises(SourceError, match=r"404 NoSuchBucket.*Check the name of the bucket"):
+        sources.find("s3://no-such-bucket-here/a/*")
+
+
+def test_who_may_not_read_is_told(s3_server, s3_bucket, sources, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", s3_server.with_secret("wrong").connection_json)
+    with pytest.raises(SourceError, match=r"403.*Check login and password"):
+        AirflowSources().find(f"s3://{s3_bucket}/a/*")
+    with pytest.raises(
+        SourceError, match=r"no credentials\. Put login and password into the aws connection"
+    ) as caught:
+        AirflowSources("nobody").find(f"s3://{s3_bucket}/a/*")
+    assert s3_server.secret_key not in str(caught.value)
+
+
+def test_a_server_that_is_away_may_be_tried_again(s3_bucket, sources, monkeypatch, s3_server):
+    away = json.loads(s3_server.connection_json)
+    away["extra"] |= {
+        "endpoint_url": "http://127.0.0.1:9",
+        "config_kwargs": {"retries": {"total_max_attempts": 1}},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(away))
+    with pytest.raises(SourceUnavailable, match=r"does not answer") as caught:
+        AirflowSources().find(f"s3://{s3_bucket}/a/*")
+    assert caught.value.retriable
+
+
+def test_a_truncated_object_and_one_of_another_type_are_named(sources, s3_bucket, client):
+    client.put_object(Bucket=s3_bucket, Key="t/1.parquet", Body=parquet_bytes(n=[1]))
+    client.put_object(Bucket=s3_bucket, Key="t/2.parquet", Body=parquet_bytes(n=["x"]))
+    with pytest.raises(SourceError, match=r"t/2.parquet: n is string instead of int64"):
+        check_same_columns(sources.find(f"s3://{s3_bucket}/t/*"), "examples", sources.schema)
+    client.put_object(Bucket=s3_bucket, Key="t/2.parquet", Body=parquet_bytes(n=[1])[:-7])
+    with pytest.raises(SourceError, match=r"t/2.parquet cannot be read as Parquet.*truncated"):
+        check_same_columns(sources.find(f"s3://{s3_bucket}/t/*"), "examples", sources.schema)
+
+
+def test_one_query_reads_by_one_connection(sources, s3_bucket):
+    with pytest.raises(SourceError, match=r"names connection 'other', and 'aws_default' is used here"):
+        sources.find(f"s3://other@{s3_bucket}/a/*")

@@ -1,0 +1,67 @@
+"""What the asset of a feature pipeline is told, and when."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_mlops.assets import features_asset
+from airflow_mlops.operators.announcement import AnnounceFeaturesOperator
+
+ASSET = features_asset("weather")
+PUBLISHED = {
+    "snapshot": "abc",
+    "partitions": ["2026-01"],
+    "rows": 7,
+    "new_rows": 2,
+    "files": 1,
+    "watermark": None,
+    "path": "/s",
+}
+
+
+class Events(list):
+    """The asset's events, newest last, asked for as Airflow's accessor is."""
+
+    def ascending(self, ascending):
+        return self if ascending else Events(reversed(self))
+
+    def limit(self, number):
+        return Events(self[:number])
+
+
+@pytest.fixture
+def announce():
+    """Announce after events of these snapshots; what the new event says."""
+
+    def run(*snapshots):
+        context = {
+            "inlet_events": {
+                ASSET: Events(SimpleNamespace(extra=one and {"snapshot": one}) for one in snapshots)
+            },
+            "outlet_events": {ASSET: SimpleNamespace(extra={})},
+        }
+        task = AnnounceFeaturesOperator(task_id="announce", features="weather", published=PUBLISHED)
+        assert (task.inlets, task.outlets) == ([ASSET], [ASSET])
+        result = task.execute(context)
+        assert context["outlet_events"][ASSET].extra == result
+        return result
+
+    return run
+
+
+def test_the_event_says_what_was_published(announce):
+    assert announce() == {name: value for name, value in PUBLISHED.items() if name != "path"}
+
+
+def test_the_same_snapshot_is_told_once(announce):
+    with pytest.raises(AirflowSkipException, match="no row is new"):
+        announce("older", "abc")
+
+
+@pytest.mark.parametrize("told", [("abc", "newer"), ("older",), (None,)])
+def test_another_snapshot_is_news_even_when_this_run_added_nothing(announce, told):
+    """An earlier run may have died between publishing and telling; somebody may have posted an event by hand."""
+    assert announce(*told)["snapshot"] == "abc"

@@ -1,0 +1,192 @@
+"""Checking a version that was published before, and comparing one version with another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import duckdb
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_mlops.hooks.datasets import DatasetStore
+from airflow_mlops.hooks.store import open_store
+from airflow_mlops.operators.assumptions import ValidateDatasetOperator, distribution_test, earlier_rows
+from airflow_mlops.primitives.provisioning.version import Chunk, Column, Manifest
+from airflow_mlops.primitives.sql import identifier
+
+COLUMNS = (
+    Column("id", "int64", "key"),
+    Column("at", "timestamp[us, tz=UTC]", "timestamp"),
+    Column("size", "double", "feature"),
+    Column("city", "string", "input"),
+    Column("late", "int64", "target"),
+)
+
+
+@pytest.fixture
+def datasets(tmp_path):
+    return DatasetStore(open_store(str(tmp_path / "store")), "app")
+
+
+def publish(datasets, folder, *, day, shift=0.0, rows=3000, purpose="training"):
+    """A version of two splits; ``shift`` moves the distribution of ``size``."""
+    files, chunks = {}, []
+    kept = tuple(column for column in COLUMNS if purpose == "training" or column.role != "target")
+    names = ("train", "test") if purpose == "training" else ("predict", "predict")
+    for split, first, last in ((names[0], 0, rows * 2 // 3), (names[1], rows * 2 // 3, rows)):
+        digest = hashlib.sha256(repr((day, shift, rows, first, purpose)).encode()).hexdigest()
+        files[digest] = folder / f"{digest}.parquet"
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone='UTC'")
+            connection.execute(
+                f"COPY (SELECT {', '.join(identifier(column.name) for column in kept)} FROM (SELECT i AS id, TIMESTAMPTZ '2024-01-{day:02} 00:00:00+00' + to_seconds(i) AS \"at\", "
+                f"sin(i) * 10 + {shift} AS size, ['A', 'B', 'C'][i % 3 + 1] AS city, i % 2 AS late FROM range({first}, {last}) t(i))) "
+                f"TO '{files[digest]}' (FORMAT parquet)"
+            )
+        chunks.append(Chunk(digest, split, last - first, f"2024-01-{day:02}", f"2024-01-{day:02}"))
+    manifest = Manifest(
+        application="app",
+        purpose=purpose,
+        columns=kept,
+        chunks=tuple(chunks),
+        window=("2024-01-01T00:00:00+00:00", f"2024-01-{day:02}T12:00:00+00:00"),
+    )
+    ref = "latest" if purpose == "training" else "latest-prediction"
+    datasets.publish(manifest, files, {"time": f"2024-01-{day:02}T13:00:00+00:00"}, ref)
+    return manifest.id
+
+
+@pytest.fixture
+def operator(tmp_path):
+    def make(*rules, **given):
+        return ValidateDatasetOperator(
+            task_id="validate",
+            application="app",
+            store=str(tmp_path / "store"),
+            assumptions=list(rules),
+            folder=str(tmp_path),
+            **given,
+        )
+
+    return make
+
+
+def report_of(result):
+    return json.loads(Path(result["report"].removeprefix("file://")).read_text())
+
+
+def test_a_version_that_keeps_its_rules_gives_a_report(datasets, operator, tmp_path):
+    dataset_id = publish(datasets, tmp_path, day=2)
+    (tmp_path / "cities.csv").write_text("code,name\nA,Aachen\nB,Berlin\nC,Celle\n")
+    result = operator(
+        {"column": "id", "not_null": True, "type": "int64"},
+        {"unique": ["id"]},
+        {"column": "city", "found_in": {"csv": "cities.csv", "column": "code"}},
+        {"not_split": ["id"]},
+        {"newest": {"within": "12h", "of": "window"}},
+        {"column": "id", "increasing_per": []},
+        {"max_giveaway": 0.95},
+        {"rows_vs_previous": [0.5, 2.0]},
+    ).execute({})
+    assert json.loads(json.dumps(result)) == result
+    assert (result["dataset_id"], result["passed"], result["checked"], result["failed"]) == (
+        dataset_id,
+        True,
+        9,
+        0,
+    )
+    found = report_of(result)
+    assert found["dataset_id"] == dataset_id
+    assert [one["rule"] for one in found["findings"] if one["volatile"]] == ["found_in", "rows_vs_previous"]
+
+
+def test_a_version_that_breaks_a_rule_fails_for_good_with_the_rows(datasets, operator, tmp_path, caplog):
+    publish(datasets, tmp_path, day=2)
+    rules = ({"column": "city", "one_of": ["A", "B"]}, {"column": "size", "below": 5, "severity": "warn"})
+    with pytest.raises(AirflowFailException, match="1 of 2 assumption") as caught:
+        operator(*rules, dataset={"dataset_id": datasets.resolve("latest")}).execute({})
+    assert "city: expected one of A, B, observed 1000 of 3000 rows have another value e.g. {'id': 2" in str(
+        caught.value
+    )
+    found = report_of({"report": str(caught.value).rpartition("Full report: ")[2]})
+    assert (found["passed"], found["failed"], found["warned"]) == (False, 1, 1)
+    assert [row["id"] for row in found["findings"][0]["examples"]] == [2, 5, 8, 11, 14]
+
+
+def test_a_warning_is_in_the_log_and_fails_nothing(datasets, operator, tmp_path, caplog):
+    publish(datasets, tmp_path, day=2)
+    result = operator({"column": "size", "below": 5, "severity": "warn"}).execute({})
+    assert (result["passed"], result["warned"]) == (True, 1)
+
+
+def test_an_entity_on_both_sides_and_twins_are_found(datasets, operator, tmp_path):
+    publish(datasets, tmp_path, day=2)
+    with pytest.raises(AirflowFailException) as caught:
+        operator({"not_split": ["city"]}, {"not_split": ["id"]}).execute({})
+    assert "city: expected each value in one split, observed 3 in several splits, with 3000 rows" in str(
+        caught.value
+    )
+    assert "'__split': 'train'" in str(caught.value)
+
+
+def test_another_distribution_than_the_version_before_is_found(datasets, operator, tmp_path):
+    first = publish(datasets, tmp_path, day=2)
+    same = publish(datasets, tmp_path, day=3, rows=3300)
+    moved = publish(datasets, tmp_path, day=4, shift=3.0)
+    rule = {"distribution": {"against": first[:10]}}
+    assert operator(rule, dataset=same).execute({})["passed"]
+    with pytest.raises(
+        AirflowFailException, match=r"1 of 2 columns moved against .{12} with 3000 rows: size \(ks"
+    ):
+        operator(rule, dataset=moved).execute({})
+    allowed = {"distribution": {"against": first, "max_drifted": 1}}
+    assert operator(allowed, dataset=moved).execute({})["passed"]
+
+
+def test_training_data_that_differ_from_what_is_served_are_found(datasets, operator, tmp_path):
+    publish(datasets, tmp_path, day=2)
+    rule = {"distribution": {"against": "serving", "columns": ["size"]}}
+    found = report_of(operator(rule).execute({}))["findings"][0]
+    assert found["observed"] == "there is no version serving yet"
+    publish(datasets, tmp_path, day=3, shift=-4.0, purpose="prediction")
+    with pytest.raises(AirflowFailException, match="size"):
+        operator(rule).execute({})
+
+
+def test_few_rows_are_not_compared(datasets, operator, tmp_path):
+    first = publish(datasets, tmp_path, day=2, rows=300)
+    second = publish(datasets, tmp_path, day=3, rows=300, shift=9)
+    rule = {"distribution": {"against": first}}
+    assert "too few rows" in report_of(operator(rule, dataset=second).execute({}))["findings"][0]["observed"]
+    with pytest.raises(AirflowFailException, match="size"):
+        operator({"distribution": {"against": first, "min_rows": 100}}, dataset=second).execute({})
+
+
+def test_a_version_that_is_not_there_is_named(datasets, operator, tmp_path):
+    publish(datasets, tmp_path, day=2)
+    with pytest.raises(AirflowFailException, match="no dataset version of 'app' begins with 'lates'"):
+        operator({"distribution": {"against": "lates"}}).execute({})
+
+
+def test_a_column_that_changed_its_type_has_moved(datasets, tmp_path):
+    dataset_id = publish(datasets, tmp_path, day=2)
+    table = tmp_path / "now.parquet"
+    duckdb.sql("SELECT 'x' AS size, 'A' AS city FROM range(2000)").write_parquet(str(table))
+    rule = {"against": dataset_id, "min_rows": 100, "false_alarm_rate": 1e-4, "max_drifted": 0}
+    report = distribution_test(datasets)([table], rule, ["size", "city", "gone"])
+    assert {one["column"]: one["kind"] for one in report["columns"]} == {
+        "gone": "absent",
+        "size": "another type",
+        "city": "categorical",
+    }
+    assert all(one["drifted"] for one in report["columns"] if one["column"] != "gone")
+
+
+def test_earlier_versions_of_the_same_purpose_count(datasets, tmp_path):
+    publish(datasets, tmp_path, day=1, rows=300)
+    publish(datasets, tmp_path, day=2, rows=600)
+    publish(datasets, tmp_path, day=3, rows=30, purpose="prediction")
+    last = publish(datasets, tmp_path, day=4, rows=900)
+    assert earlier_rows(datasets, last) == (600, 300)

@@ -24,13 +24,13 @@ def get_provider_info() -> dict[str, Any]:
             },
         ],
         "hooks": [
-            {"integration-name": "Feast", "python-modules": ["airflow_mlops.hooks.feast"]},
+            {"integration-name": "Feast", "python-modules": ["airflow_mlops.hooks.feast.hook"]},
             {"integration-name": "MLflow", "python-modules": ["airflow_mlops.hooks.mlflow"]},
         ],
         "connection-types": [
             {
                 "connection-type": "feast",
-                "hook-class-name": "airflow_mlops.hooks.feast.FeastHook",
+                "hook-class-name": "airflow_mlops.hooks.feast.hook.FeastHook",
                 "hook-name": "Feast",
                 "conn-fields": {
                     "repo_path": _text(

@@ -14,7 +14,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from join_data import FEATURES, TTLS  # noqa: E402 - found beside this file
 
-OURS = "airflow_mlops.hooks.feast_asof.AsofOfflineStore"
+OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
 MEMORY = "2GB"
 
 Run = Callable[[], int]
@@ -66,7 +66,7 @@ def _peer(kind: str, folder: Path, views: int, ttl: bool, examples: str, output:
 
 
 def _feast(kind: str, folder: Path, views: int, ttl: bool, **settings):
-    from airflow_mlops.hooks.feast_session import import_feast
+    from airflow_mlops.hooks.feast.session import import_feast
 
     feast = import_feast()
     from feast.repo_config import RepoConfig

@@ -26,7 +26,7 @@ from join_data import DAYS, FEATURES, START, Size, make  # noqa: E402 - found be
 from examples.flight_delay import flights  # noqa: E402 - found beside this folder
 
 YAML = ROOT / "dags" / "applications" / "flight_delay.yaml"
-OURS, FEAST = "airflow_mlops.hooks.feast_asof.AsofOfflineStore", "duckdb"
+OURS, FEAST = "airflow_mlops.hooks.feast.asof.AsofOfflineStore", "duckdb"
 
 SMALL = Size(100_000, (1_000_000,), 10_000)
 MEDIUM = Size(1_000_000, (2_000_000, 5_000_000, 3_000_000), 100_000)
@@ -269,7 +269,7 @@ def _child(what: str, home: Path, *words: str) -> dict:
 
 
 def _run_child(what: str, home: Path, months: str = "0") -> dict:
-    from airflow_mlops.hooks.feast import FeastHook
+    from airflow_mlops.hooks.feast.hook import FeastHook
 
     FeastHook().service("flight_delay_v1")  # Feast's imports are the same for both and not what is measured
     run = _provision(home) if what == "provision" else _join(home, int(months))
@@ -304,7 +304,7 @@ def _provision(home: Path):
 
 
 def _join(home: Path, months: int):
-    from airflow_mlops.hooks.feast import FeastHook
+    from airflow_mlops.hooks.feast.hook import FeastHook
 
     files = [str(home / "data" / "examples" / f"{month}.parquet") for month in flights.MONTHS[:months]]
     sql = f"SELECT flight_id, event_timestamp, origin, dest, carrier, tailnum FROM read_parquet({files})"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.cli.report import UsageError, print_json
 
 if TYPE_CHECKING:
-    from airflow_mlops.hooks.datasets import DatasetStore
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NO_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     except UsageError as error:
         print(f"airflow-mlops assumptions: {error}", file=sys.stderr)
         return 2
-    from airflow_mlops.hooks.datasets import DatasetStore
-    from airflow_mlops.hooks.store import open_store
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
+    from airflow_mlops.hooks.store.base import open_store
 
     datasets = DatasetStore(open_store(store), application)
     dataset_id = datasets.find(arguments.dataset)
@@ -85,7 +85,7 @@ def _flow(value: Any) -> str:
 def _suggest(datasets: DatasetStore, dataset_id: str) -> list[dict[str, Any]]:
     from airflow_mlops.primitives.provisioning.assumptions.suggest import suggest_rules
     from airflow_mlops.primitives.provisioning.session import connect
-    from airflow_mlops.primitives.provisioning.stored import open_version
+    from airflow_mlops.primitives.provisioning.versions.stored import open_version
 
     with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
         home = Path(scratch)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.cli.report import print_json
 
 if TYPE_CHECKING:
-    from airflow_mlops.primitives.provisioning.conformance import CaseResult
+    from airflow_mlops.primitives.provisioning.join.conformance import CaseResult
 
-_OURS = "airflow_mlops.hooks.feast_asof.AsofOfflineStore"
+_OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     if repo is not None and not (repo / "feature_store.yaml").is_file():
         print(f"airflow-mlops features conformance: {repo} has no feature_store.yaml", file=sys.stderr)
         return 2
-    from airflow_mlops.hooks.feast_conformance import check_store, read_config, warning_about
+    from airflow_mlops.hooks.feast.conformance import check_store, read_config, warning_about
 
     config = read_config(repo, None if repo else arguments.store)
     known = warning_about(config)
-    logging.getLogger("airflow_mlops.hooks.feast_conformance").setLevel(logging.ERROR)  # it is printed here
+    logging.getLogger("airflow_mlops.hooks.feast.conformance").setLevel(logging.ERROR)  # it is printed here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of Feast and its libraries about each other
         results = check_store(config)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import DAG, Param
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.hooks.lines import MAIN
+from airflow_mlops.primitives.provisioning.lines import MAIN
 
 if TYPE_CHECKING:
     from airflow_mlops.spec import ApplicationSpec

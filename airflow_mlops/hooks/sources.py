@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
 from airflow_mlops.hooks.s3 import register_s3, s3_client, s3_errors, s3_filesystem, split_s3
-from airflow_mlops.primitives.provisioning.source_columns import parquet_errors, schema_of
-from airflow_mlops.primitives.provisioning.sources import LocalSources, relative_names
+from airflow_mlops.primitives.provisioning.sources.base import LocalSources, relative_names
+from airflow_mlops.primitives.provisioning.sources.columns import parquet_errors, schema_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.datasets import DatasetStore
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.primitives.monitoring.drift import ColumnDrift
     from airflow_mlops.primitives.provisioning.assumptions import DistributionTest, Finding
 
@@ -67,8 +67,8 @@ class ValidateDatasetOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Check the version and write the report."""
-        from airflow_mlops.hooks.datasets import DatasetStore
-        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.hooks.datasets.versions import DatasetStore
+        from airflow_mlops.hooks.store.base import open_store
         from airflow_mlops.primitives.provisioning.assumptions import failed, report, summary, warned
 
         with airflow_errors():
@@ -115,7 +115,7 @@ def check_version(
     """
     from airflow_mlops.primitives.provisioning.assumptions import check_table, parse_assumptions
     from airflow_mlops.primitives.provisioning.session import connect, disk_errors
-    from airflow_mlops.primitives.provisioning.stored import open_version
+    from airflow_mlops.primitives.provisioning.versions.stored import open_version
     from airflow_mlops.primitives.sql import literal
 
     rules = parse_assumptions(assumptions)
@@ -193,7 +193,7 @@ def earlier_rows(datasets: DatasetStore, dataset_id: str) -> tuple[int, ...]:
 
 def put_report(datasets: DatasetStore, name: str, report: Mapping[str, Any]) -> str:
     """Write a report beside the dataset versions, once whatever its content, and say where it is."""
-    from airflow_mlops.hooks.store import json_bytes
+    from airflow_mlops.hooks.store.base import json_bytes
 
     digest = hashlib.sha256(json_bytes(report)).hexdigest()[:16]
     key = datasets.key("assumptions", f"{name}-{digest}.json")

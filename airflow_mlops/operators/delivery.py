@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.store import Store
+    from airflow_mlops.hooks.store.base import Store
     from airflow_mlops.primitives.delivery.batch import PredictionBatch
     from airflow_mlops.runners.base import JobState
 
@@ -58,9 +58,9 @@ class PlanBatchOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Read the registry and the ledger of batches."""
-        from airflow_mlops.hooks.datasets import DatasetStore
+        from airflow_mlops.hooks.datasets.versions import DatasetStore
         from airflow_mlops.hooks.mlflow import MLflowHook
-        from airflow_mlops.hooks.store import open_store, published_batches
+        from airflow_mlops.hooks.store.base import open_store, published_batches
         from airflow_mlops.primitives.delivery.batch import next_start
         from airflow_mlops.primitives.registration.lineage import promise_from_tags
 
@@ -106,7 +106,7 @@ class PredictBatchOperator(TrainedModelOperator):
 
     def execute(self, context: Context) -> Any:
         """Predict, unless it has been done."""
-        from airflow_mlops.hooks.store import open_store, published_batches
+        from airflow_mlops.hooks.store.base import open_store, published_batches
         from airflow_mlops.primitives.delivery.batch import overtaken_by
 
         with airflow_errors():
@@ -121,7 +121,7 @@ class PredictBatchOperator(TrainedModelOperator):
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
         """Check the predictions against the examples and publish them."""
-        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.hooks.store.base import open_store
         from airflow_mlops.primitives.delivery.batch import PredictionBatch, window_id
         from airflow_mlops.primitives.delivery.predictions import write_predictions
 

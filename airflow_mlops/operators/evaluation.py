@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.datasets import DatasetStore
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.hooks.mlflow import MLflowHook
     from airflow_mlops.runners.base import JobState
 
@@ -65,8 +65,8 @@ class TrainedModelOperator(ModelCodeOperator):
         return MLflowHook(self.mlflow_conn_id)
 
     def _datasets(self) -> DatasetStore:
-        from airflow_mlops.hooks.datasets import DatasetStore
-        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.hooks.datasets.versions import DatasetStore
+        from airflow_mlops.hooks.store.base import open_store
 
         return DatasetStore(open_store(self.store), self.application)
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.extraction import Source
-    from airflow_mlops.hooks.feature_staging import Staging
-    from airflow_mlops.primitives.provisioning.watermark import ReadWindow
+    from airflow_mlops.hooks.features.extraction import Source
+    from airflow_mlops.hooks.features.staging import Staging
+    from airflow_mlops.primitives.provisioning.features.watermark import ReadWindow
 
 STEP = "extracted"
 
@@ -75,8 +75,8 @@ class ExtractFeaturesOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the window and stage its rows."""
-        from airflow_mlops.hooks.feature_staging import Staging
-        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.hooks.features.staging import Staging
+        from airflow_mlops.hooks.store.base import open_store
 
         with airflow_errors(), tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
             staging = Staging(open_store(self.store), self.features, run_name(context, self.retries))
@@ -92,7 +92,7 @@ class ExtractFeaturesOperator(BaseOperator):
                 raise
 
     def _extract(self, staging: Staging, scratch: Path) -> dict[str, Any]:
-        from airflow_mlops.hooks.extraction import Source
+        from airflow_mlops.hooks.features.extraction import Source
 
         source, now = Source(self.source, self.memory), datetime.now(UTC)
         if gone := staging.clean_older(now):
@@ -121,8 +121,8 @@ class ExtractFeaturesOperator(BaseOperator):
         self, source: Source, staging: Staging, scratch: Path, now: datetime
     ) -> tuple[ReadWindow, str]:
         """What this run reads, as its first try has settled it."""
-        from airflow_mlops.hooks.features import FeatureTable
-        from airflow_mlops.primitives.provisioning.watermark import ReadWindow
+        from airflow_mlops.hooks.features.table import FeatureTable
+        from airflow_mlops.primitives.provisioning.features.watermark import ReadWindow
 
         settled = staging.settled()
         if settled is None:

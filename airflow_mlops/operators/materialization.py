@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from feast import FeatureStore
 
-    from airflow_mlops.hooks.feast import FeastHook
-    from airflow_mlops.hooks.feast_objects import FeastObjects
+    from airflow_mlops.hooks.feast.hook import FeastHook
+    from airflow_mlops.hooks.feast.objects import FeastObjects
 
 __all__ = ["ApplyFeaturesOperator", "MaterializeFeaturesOperator"]
 
@@ -61,8 +61,8 @@ class ApplyFeaturesOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Plan, check and apply."""
         from airflow_mlops.exceptions import SpecError
-        from airflow_mlops.hooks.feast import FeastHook
-        from airflow_mlops.hooks.feast_apply import apply_features
+        from airflow_mlops.hooks.feast.apply import apply_features
+        from airflow_mlops.hooks.feast.hook import FeastHook
 
         with airflow_errors():
             if bool(self.definitions) == bool(self.repo_path):
@@ -73,8 +73,8 @@ class ApplyFeaturesOperator(BaseOperator):
         return plan.to_json()
 
     def _builder(self, hook: FeastHook) -> Any:
-        from airflow_mlops.hooks.feast_objects import build_objects
-        from airflow_mlops.hooks.feast_repository import objects_of_repository
+        from airflow_mlops.hooks.feast.objects import build_objects
+        from airflow_mlops.hooks.feast.repository import objects_of_repository
 
         if self.repo_path:
             content = objects_of_repository(self.repo_path)
@@ -127,8 +127,8 @@ class MaterializeFeaturesOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Copy view by view, and remember each."""
-        from airflow_mlops.hooks.feast import FeastHook
-        from airflow_mlops.hooks.feast_materialize import online_views
+        from airflow_mlops.hooks.feast.hook import FeastHook
+        from airflow_mlops.hooks.feast.materialize import online_views
 
         with airflow_errors():
             hook = FeastHook(self.feast_conn_id)
@@ -139,8 +139,8 @@ class MaterializeFeaturesOperator(BaseOperator):
     def _materialize(self, context: Context, hook: FeastHook, name: str) -> dict[str, str] | None:
         from datetime import timedelta
 
-        from airflow_mlops.hooks.feast_materialize import definition_digest, materialize_view
-        from airflow_mlops.primitives.provisioning.materialization import Materialized, next_window
+        from airflow_mlops.hooks.feast.materialize import definition_digest, materialize_view
+        from airflow_mlops.primitives.provisioning.features.materialization import Materialized, next_window
 
         view = hook.view(name)
         memory, key = context["asset_state_store"][self.asset], f"{hook.store().project}.{name}"

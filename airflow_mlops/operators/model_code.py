@@ -26,8 +26,8 @@ from airflow_mlops.triggers.job import JobTrigger
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.datasets import DatasetStore
-    from airflow_mlops.primitives.provisioning.version import Manifest
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
+    from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
     from airflow_mlops.runners.base import ContainerJob, JobState, LogLine, Runner
 
 #: Bytes of a JSON file from a container that are read at most.
@@ -170,8 +170,8 @@ class ModelCodeOperator(BaseOperator):
 
     def _broken_assumptions(self, output: Path) -> str:
         """What the model code found broken: in the log, in the error, and in full as a report in the store."""
-        from airflow_mlops.hooks.datasets import DatasetStore
-        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.hooks.datasets.versions import DatasetStore
+        from airflow_mlops.hooks.store.base import open_store
         from airflow_mlops.operators.assumptions import put_report
         from airflow_mlops.primitives.training.outcome import assumption_lines, broken_assumptions
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.datasets import DatasetStore
-    from airflow_mlops.hooks.store import Store
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
+    from airflow_mlops.hooks.store.base import Store
     from airflow_mlops.primitives.monitoring.drift import DriftReport
     from airflow_mlops.primitives.monitoring.performance import (
         BettingState,
@@ -51,13 +51,13 @@ class MonitoringOperator(BaseOperator):
         self.store = store
 
     def _open(self) -> Store:
-        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.hooks.store.base import open_store
 
         return open_store(self.store)
 
     def _windows(self, store: Store) -> list[Window]:
         """Metadata of all published predictions, oldest window first."""
-        from airflow_mlops.hooks.store import published_batches
+        from airflow_mlops.hooks.store.base import published_batches
 
         return published_batches(store, self.application)
 
@@ -115,7 +115,7 @@ class ProfileInputsOperator(MonitoringOperator):
             return applied
 
     def _apply(self, store: Store, window: Window, rule: DriftRule) -> DriftReport:
-        from airflow_mlops.hooks.datasets import DatasetStore
+        from airflow_mlops.hooks.datasets.versions import DatasetStore
         from airflow_mlops.hooks.whylogs import profile_parquet
         from airflow_mlops.primitives.monitoring.drift import compare_window
 

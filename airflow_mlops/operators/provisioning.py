@@ -11,19 +11,18 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import AssumptionError, EmptyDatasetError
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.lines import MAIN, line_reference, previous_rows
-from airflow_mlops.hooks.store import open_store
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.versions import commit_record, frozen_test, result_of
+from airflow_mlops.primitives.provisioning.lines import MAIN, line_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.sdk import Context
 
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.primitives.provisioning.dataset import BuiltDataset, DatasetRequest
-    from airflow_mlops.primitives.provisioning.version import Purpose
+    from airflow_mlops.primitives.provisioning.versions.manifest import Purpose
 
 __all__ = ["ProvisionDatasetOperator"]
 
@@ -117,7 +116,9 @@ class ProvisionDatasetOperator(BaseOperator):
 
     def _provision(self, context: Context) -> dict[str, Any]:
         # Here and not above: a DAG file that only names this operator needs none of it.
-        from airflow_mlops.hooks.joins import JoinStore
+        from airflow_mlops.hooks.datasets.joins import JoinStore
+        from airflow_mlops.hooks.datasets.versions import DatasetStore
+        from airflow_mlops.hooks.store.base import open_store
 
         reference = line_reference(self.line, self.purpose)
         datasets = DatasetStore(open_store(self.store), self.application)
@@ -148,7 +149,8 @@ class ProvisionDatasetOperator(BaseOperator):
         return result_of(manifest, created=created, store=self.store, line=self.line)
 
     def _build(self, datasets: DatasetStore, joins: Any, reference: str, scratch: Path) -> BuiltDataset:
-        from airflow_mlops.hooks.feast import FeastHook
+        from airflow_mlops.hooks.datasets.lines import previous_rows
+        from airflow_mlops.hooks.feast.hook import FeastHook
         from airflow_mlops.hooks.sources import AirflowSources
         from airflow_mlops.operators.assumptions import distribution_test
         from airflow_mlops.primitives.provisioning.dataset import make_dataset

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from duckdb import DuckDBPyConnection
 
-    from airflow_mlops.hooks.feature_staging import Staging
-    from airflow_mlops.hooks.features import FeatureTable, Publication
+    from airflow_mlops.hooks.features.staging import Staging
+    from airflow_mlops.hooks.features.table import FeatureTable, Publication
     from airflow_mlops.primitives.provisioning.assumptions import Finding
-    from airflow_mlops.primitives.provisioning.feature_snapshot import Batch, FeatureSnapshot
-    from airflow_mlops.primitives.provisioning.publication import Rows
+    from airflow_mlops.primitives.provisioning.features.publication import Rows
+    from airflow_mlops.primitives.provisioning.features.snapshot import Batch, FeatureSnapshot
 
 
 class PublishFeaturesOperator(BaseOperator):
@@ -83,9 +83,9 @@ class PublishFeaturesOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check, publish, and clean up what was staged."""
-        from airflow_mlops.hooks.feature_staging import Staging
-        from airflow_mlops.hooks.features import FeatureTable
-        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.hooks.features.staging import Staging
+        from airflow_mlops.hooks.features.table import FeatureTable
+        from airflow_mlops.hooks.store.base import open_store
 
         with airflow_errors(), tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
             staging = Staging.at(open_store(self.store), self.transformed["staged"])
@@ -110,9 +110,9 @@ class PublishFeaturesOperator(BaseOperator):
         return result
 
     def _publication(self, table: FeatureTable, staging: Staging) -> Publication:
-        from airflow_mlops.hooks.features import Publication
-        from airflow_mlops.primitives.provisioning.feature_snapshot import TableRule
-        from airflow_mlops.primitives.provisioning.watermark import ReadWindow, Watermark
+        from airflow_mlops.hooks.features.table import Publication
+        from airflow_mlops.primitives.provisioning.features.snapshot import TableRule
+        from airflow_mlops.primitives.provisioning.features.watermark import ReadWindow, Watermark
 
         window = self.transformed.get("window")
         started = self.transformed.get("started")
@@ -128,7 +128,7 @@ class PublishFeaturesOperator(BaseOperator):
     def _publish(
         self, publication: Publication, staging: Staging, scratch: Path
     ) -> tuple[FeatureSnapshot, Batch]:
-        from airflow_mlops.hooks.extract_files import duckdb_errors
+        from airflow_mlops.hooks.features.extract_files import duckdb_errors
         from airflow_mlops.primitives.provisioning.examples import connect
 
         step = str(self.transformed["staged"]).rpartition("/")[2]
@@ -213,7 +213,7 @@ class PublishFeaturesOperator(BaseOperator):
         """Write the report on all assumptions, and say where."""
         import hashlib
 
-        from airflow_mlops.hooks.store import json_bytes
+        from airflow_mlops.hooks.store.base import json_bytes
         from airflow_mlops.primitives.provisioning.assumptions import report
 
         content = {"features": self.features, "staged": publication.staged, **report(findings)}

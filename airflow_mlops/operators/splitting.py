@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.lines import line_reference, previous_rows
-from airflow_mlops.hooks.store import open_store
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.versions import commit_record, frozen_test, result_of
+from airflow_mlops.primitives.provisioning.lines import line_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.sdk import Context
 
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.primitives.provisioning.tail import Division, Tail
 
 __all__ = ["SplitDatasetOperator"]
@@ -70,6 +69,9 @@ class SplitDatasetOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Divide the version and publish the outcome."""
+        from airflow_mlops.hooks.datasets.versions import DatasetStore
+        from airflow_mlops.hooks.store.base import open_store
+
         with airflow_errors():
             reference = line_reference(self.line)
             datasets = DatasetStore(open_store(self.store), self.application)
@@ -96,6 +98,7 @@ class SplitDatasetOperator(BaseOperator):
             return result_of(done.manifest, created=created, store=self.store, line=self.line)
 
     def _divide(self, datasets: DatasetStore, parent: str, reference: str, scratch: Path) -> tuple[Tail, int]:
+        from airflow_mlops.hooks.datasets.lines import previous_rows
         from airflow_mlops.operators.assumptions import distribution_test
         from airflow_mlops.primitives.provisioning.joined import StoredRows, rows_of
         from airflow_mlops.primitives.provisioning.session import connect, disk_errors
@@ -129,7 +132,7 @@ class SplitDatasetOperator(BaseOperator):
     def _division(self) -> Division:
         from airflow_mlops.exceptions import SpecError
         from airflow_mlops.primitives.provisioning.assumptions import parse_assumptions
-        from airflow_mlops.primitives.provisioning.split import parse_split
+        from airflow_mlops.primitives.provisioning.splits.rule import parse_split
         from airflow_mlops.primitives.provisioning.tail import Division
 
         rule = parse_split(self.split)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.datasets import DatasetStore
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.primitives.registration.lineage import Lineage
     from airflow_mlops.runners.base import JobState
 
@@ -222,7 +222,7 @@ class TrainModelOperator(ModelCodeOperator):
         )
 
     def _datasets(self) -> DatasetStore:
-        from airflow_mlops.hooks.datasets import DatasetStore
-        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.hooks.datasets.versions import DatasetStore
+        from airflow_mlops.hooks.store.base import open_store
 
         return DatasetStore(open_store(self.store), self.application)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.feature_staging import Staging
+    from airflow_mlops.hooks.features.staging import Staging
     from airflow_mlops.runners.base import JobState
 
 STEP = "transformed"
@@ -65,9 +65,9 @@ class TransformFeaturesOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Run the query and stage what it gives."""
-        from airflow_mlops.hooks.feature_staging import Staging
-        from airflow_mlops.hooks.feature_transform import transform
-        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.hooks.features.staging import Staging
+        from airflow_mlops.hooks.features.transform import transform
+        from airflow_mlops.hooks.store.base import open_store
 
         with airflow_errors(), tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
             staging, scratch = Staging.at(open_store(self.store), self.extracted["staged"]), Path(folder)
@@ -142,8 +142,8 @@ class PrepareFeaturesOperator(ModelCodeOperator):
         return staging.result(STEP)
 
     def _staging(self) -> Staging:
-        from airflow_mlops.hooks.feature_staging import Staging
-        from airflow_mlops.hooks.store import open_store
+        from airflow_mlops.hooks.features.staging import Staging
+        from airflow_mlops.hooks.store.base import open_store
 
         return Staging.at(open_store(self.store), self.extracted["staged"])
 

@@ -8,14 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.hooks.lines import MAIN
+from airflow_mlops.primitives.provisioning.lines import MAIN
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.datasets import DatasetStore
-    from airflow_mlops.primitives.provisioning.split import SplitRule
-    from airflow_mlops.primitives.provisioning.version import Manifest
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
+    from airflow_mlops.primitives.provisioning.splits.rule import SplitRule
+    from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
 
 __all__ = ["commit_record", "frozen_test", "result_of"]
 

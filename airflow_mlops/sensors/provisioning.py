@@ -83,8 +83,8 @@ class FeaturesFreshSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> bool:  # noqa: ARG002
         """Whether every view is fresh."""
-        from airflow_mlops.hooks.feast import FeastHook
-        from airflow_mlops.primitives.provisioning.freshness import Freshness, parse_age
+        from airflow_mlops.hooks.feast.hook import FeastHook
+        from airflow_mlops.primitives.provisioning.features.freshness import Freshness, parse_age
 
         with airflow_errors():
             oldest, moment = parse_age(self.max_age), self._moment()

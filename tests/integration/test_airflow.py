@@ -58,7 +58,7 @@ class TestProvider:
         assert "airflow-mlops" in {provider["package_name"] for provider in providers}
         hooks = json.loads(said("providers", "hooks", "--output", "json"))
         found = {hook["connection_type"]: hook["class"] for hook in hooks}
-        assert found["feast"] == "airflow_mlops.hooks.feast.FeastHook"
+        assert found["feast"] == "airflow_mlops.hooks.feast.hook.FeastHook"
         assert found["mlflow"] == "airflow_mlops.hooks.mlflow.MLflowHook"
 
     def test_connection_forms_are_in_the_ui(self, airflow):

@@ -8,8 +8,8 @@ import duckdb
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.store import open_store
+from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 
 EXAMPLES = {"parquet": "examples.parquet", "keys": ["id"], "timestamp": "asked", "targets": ["late"]}

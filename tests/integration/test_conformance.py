@@ -9,7 +9,7 @@ import pytest
 
 from airflow_mlops.cli.main import main
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.hooks.feast_conformance import (
+from airflow_mlops.hooks.feast.conformance import (
     FileLoader,
     check_store,
     loader_for,
@@ -17,9 +17,9 @@ from airflow_mlops.hooks.feast_conformance import (
     run_conformance,
     warning_about,
 )
-from airflow_mlops.primitives.provisioning.conformance_cases import CASES
+from airflow_mlops.primitives.provisioning.join.conformance_cases import CASES
 
-OURS = "airflow_mlops.hooks.feast_asof.AsofOfflineStore"
+OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
 # What each of Feast's own stores gets wrong in Feast 0.67.
 DUCKDB = {"examples_as_sql", "names_ending_in_x_and_y", "times_to_live_of_mixed_units"}
 DASK = {
@@ -63,7 +63,7 @@ def test_stores_known_to_lose_rows_are_named():
 
 def test_a_store_that_cannot_leave_out_later_rows_says_so(monkeypatch):
     config = read_config(store=OURS)
-    from airflow_mlops.hooks.feast_asof import AsofOfflineStore
+    from airflow_mlops.hooks.feast.asof import AsofOfflineStore
 
     monkeypatch.setattr(AsofOfflineStore, "supports_filter_by_created_timestamp", False)
     filtered = [case for case in CASES if case.created_filter]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_mlops.hooks.feast import FeastHook
+from airflow_mlops.hooks.feast.hook import FeastHook
 from airflow_mlops.operators.materialization import ApplyFeaturesOperator
 from tests.fixtures.feast_store import concurrently, connect, inline, land, service, view
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.hooks.feast import FeastHook
-from airflow_mlops.hooks.feast_conformance import loader_for, run_conformance
+from airflow_mlops.hooks.feast.conformance import loader_for, run_conformance
+from airflow_mlops.hooks.feast.hook import FeastHook
 from airflow_mlops.operators.materialization import ApplyFeaturesOperator, MaterializeFeaturesOperator
 from tests.fixtures.feast_store import (
     EXAMPLES,

@@ -15,7 +15,7 @@ from airflow_mlops.exceptions import (
     FeatureStoreUnavailable,
     StoreError,
 )
-from airflow_mlops.hooks.feast import FeastHook
+from airflow_mlops.hooks.feast.hook import FeastHook
 from airflow_mlops.operators.materialization import ApplyFeaturesOperator
 from tests.fixtures.feast_store import concurrently, connect, inline, service, view
 

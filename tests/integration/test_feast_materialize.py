@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_mlops.assets import online_store_asset
-from airflow_mlops.hooks.feast import FeastHook
+from airflow_mlops.hooks.feast.hook import FeastHook
 from airflow_mlops.operators import materialization
 from airflow_mlops.operators.materialization import ApplyFeaturesOperator, MaterializeFeaturesOperator
 from airflow_mlops.sensors.provisioning import FeaturesFreshSensor

@@ -11,15 +11,15 @@ import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.store import open_store
+from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.monitoring import (
     DecideRetrainingOperator,
     MeasurePerformanceOperator,
     ProfileInputsOperator,
     RaiseAlarmOperator,
 )
-from airflow_mlops.primitives.provisioning.version import Chunk, Column, Manifest
+from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
 
 APP = "flight_delay"
 INPUTS = ("temp", "wind", "carrier")

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import FeatureStoreError, SourceError
-from airflow_mlops.hooks.feast import FeastHook
-from airflow_mlops.hooks.feast_session import import_feast
+from airflow_mlops.hooks.feast.hook import FeastHook
+from airflow_mlops.hooks.feast.session import import_feast
 
-OURS = "airflow_mlops.hooks.feast_asof.AsofOfflineStore"
+OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 

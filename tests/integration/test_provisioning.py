@@ -17,14 +17,14 @@ from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import StoreConflictError
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.feast import FeastHook, _import_feast
-from airflow_mlops.hooks.store import open_store
-from airflow_mlops.hooks.store_files import FileStore
+from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.feast.hook import FeastHook, _import_feast
+from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.files import FileStore
 from airflow_mlops.operators.model_code import column_config
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.splitting import SplitDatasetOperator
-from airflow_mlops.primitives.provisioning.digest import logical_digest
+from airflow_mlops.primitives.provisioning.versions.digest import logical_digest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS, DAILY = 90, 10
@@ -54,7 +54,7 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     (repo / "feature_store.yaml").write_text(
         f"project: app\nprovider: local\nregistry: {{registry_type: sql, path: 'sqlite:///{repo}/registry.db'}}\n"
-        "offline_store: {type: airflow_mlops.hooks.feast_asof.AsofOfflineStore, memory_limit: 500MB}\n"
+        "offline_store: {type: airflow_mlops.hooks.feast.asof.AsofOfflineStore, memory_limit: 500MB}\n"
         "online_store: {type: sqlite, path: online.db}\nentity_key_serialization_version: 3\n"
     )
     city = feast.Entity(name="city", join_keys=["city"], value_type=feast.ValueType.STRING)

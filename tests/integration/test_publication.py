@@ -13,7 +13,7 @@ import duckdb
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from airflow_mlops.hooks.store import open_store
+from airflow_mlops.hooks.store.base import open_store
 from tests.fixtures.features import Pipeline, observed
 
 WEATHER = "('a', timestamptz '2026-01-01 00:00:00+00', 1.5::DOUBLE), ('b', timestamptz '2026-01-01 06:00:00+00', 2.5)"
@@ -378,7 +378,7 @@ class TestWatermark:
             weather.run()
 
     def test_a_retry_extracts_the_window_of_the_first_try(self, weather, source, monkeypatch):
-        from airflow_mlops.hooks.extraction import Source
+        from airflow_mlops.hooks.features.extraction import Source
 
         observed(source / "1.parquet", row("a", "2026-01-01 00:00"))
         real = Source.read

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_mlops.exceptions import StoreConflictError
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.retention import Pruning
-from airflow_mlops.hooks.store import open_store
-from airflow_mlops.primitives.provisioning.retention import Keep, RetentionRule
+from airflow_mlops.hooks.datasets.retention import Pruning
+from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
 from tests.fixtures.publisher import Publisher
 from tests.fixtures.versions import Version, complete
 
@@ -184,7 +184,7 @@ def test_the_lock_of_a_killed_prune_ends(place, versions, monkeypatch, tmp_path)
     spare = Version(tmp_path / "spare", [7])
     spare.publish(datasets)
     old.publish(datasets)
-    monkeypatch.setattr("airflow_mlops.hooks.datasets.PRUNE_WAIT", 0.5)
+    monkeypatch.setattr("airflow_mlops.hooks.datasets.versions.PRUNE_WAIT", 0.5)
     now = datetime.now(UTC)
     shared = old.manifest.chunks[-1].digest
     plan = {"time": now.isoformat(), "versions": [], "chunks": [shared]}

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.cli import main
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.feast import FeastHook
-from airflow_mlops.hooks.feast_session import import_feast
+from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.feast.hook import FeastHook
+from airflow_mlops.hooks.feast.session import import_feast
 from airflow_mlops.hooks.sources import AirflowSources
-from airflow_mlops.hooks.store import open_store
+from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.splitting import SplitDatasetOperator
 from airflow_mlops.primitives.provisioning.dataset import DatasetRequest, make_dataset
@@ -153,7 +153,7 @@ def apply_feast(repo: Path, path: str, far: bool) -> None:
     aws = ", aws_conn_id: aws_default" if far else ""
     (repo / "feature_store.yaml").write_text(
         f"project: app\nprovider: local\nregistry: {{registry_type: sql, path: 'sqlite:///{repo}/registry.db'}}\n"
-        f"offline_store: {{type: airflow_mlops.hooks.feast_asof.AsofOfflineStore, memory_limit: 500MB{aws}}}\n"
+        f"offline_store: {{type: airflow_mlops.hooks.feast.asof.AsofOfflineStore, memory_limit: 500MB{aws}}}\n"
         "online_store: {type: sqlite, path: online.db}\nentity_key_serialization_version: 3\n"
     )
     city = feast.Entity(name="city", join_keys=["city"], value_type=feast.ValueType.STRING)

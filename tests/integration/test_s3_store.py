@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable, StoreError, StoreUnavailable
-from airflow_mlops.hooks import store_s3
-from airflow_mlops.hooks.datasets import DatasetStore
+from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.s3 import register_s3, s3_errors, s3_filesystem, split_s3
-from airflow_mlops.hooks.store import in_parallel, open_store
+from airflow_mlops.hooks.store import s3 as store_s3
+from airflow_mlops.hooks.store.base import in_parallel, open_store
 from tests.fixtures.store_cases import StoreCases, at_once
 from tests.fixtures.versions import Version, complete
 

@@ -17,8 +17,8 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.factories import build_dags
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.store import open_store
+from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.model_code import column_config
 from airflow_mlops.spec import load_folder
 from examples.flight_delay import flights

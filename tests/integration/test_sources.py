@@ -12,7 +12,7 @@ import pytest
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
 from airflow_mlops.hooks.sources import AirflowSources
-from airflow_mlops.primitives.provisioning.sources import check_same_columns, open_query
+from airflow_mlops.primitives.provisioning.sources.base import check_same_columns, open_query
 
 
 def parquet_bytes(**columns) -> bytes:

@@ -15,7 +15,7 @@ import pytest
 
 from airflow_mlops.exceptions import SourceError
 from airflow_mlops.hooks.sources import AirflowSources
-from airflow_mlops.primitives.provisioning.sources import LocalSources, open_tables
+from airflow_mlops.primitives.provisioning.sources.base import LocalSources, open_tables
 
 
 def rows(*numbers: int) -> pa.Table:

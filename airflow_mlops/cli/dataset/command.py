@@ -20,8 +20,8 @@ from airflow_mlops.spec.values import duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from airflow_mlops.hooks.datasets import DatasetStore
-    from airflow_mlops.primitives.provisioning.version import Manifest
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
+    from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
 
 #: Exit code, what ``--json`` prints, and what prints it in words.
 _Answer: TypeAlias = "tuple[int, Any, Callable[[], None]]"
@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _datasets(arguments: argparse.Namespace) -> DatasetStore:
-    from airflow_mlops.hooks.datasets import DatasetStore
-    from airflow_mlops.hooks.store import open_store
+    from airflow_mlops.hooks.datasets.versions import DatasetStore
+    from airflow_mlops.hooks.store.base import open_store
 
     store, application = arguments.store, arguments.application
     if arguments.file is not None:
@@ -116,9 +116,9 @@ def _show(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
 
 
 def _diff(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
-    from airflow_mlops.primitives.provisioning.comparison import compare_manifests, compare_rows
-    from airflow_mlops.primitives.provisioning.figures import compare_distributions
     from airflow_mlops.primitives.provisioning.session import connect
+    from airflow_mlops.primitives.provisioning.versions.comparison import compare_manifests, compare_rows
+    from airflow_mlops.primitives.provisioning.versions.figures import compare_distributions
 
     old, new = (datasets.manifest(datasets.find(name)) for name in (arguments.old, arguments.new))
     found = {"old": old.id, "new": new.id, **compare_manifests(old, new)}
@@ -132,8 +132,8 @@ def _diff(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
 
 
 def _side(datasets: DatasetStore, manifest: Manifest, scratch: Path) -> Any:
-    from airflow_mlops.hooks.store import in_parallel
-    from airflow_mlops.primitives.provisioning.comparison import Side
+    from airflow_mlops.hooks.store.base import in_parallel
+    from airflow_mlops.primitives.provisioning.versions.comparison import Side
 
     digests = list(dict.fromkeys(chunk.digest for chunk in manifest.chunks))
     files = in_parallel(lambda digest: datasets.store.local(datasets.chunk_key(digest), scratch), digests)
@@ -169,7 +169,7 @@ def _fetch(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
 
 
 def _rebuild(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
-    from airflow_mlops.hooks.reproduction import Where, reproduce
+    from airflow_mlops.hooks.datasets.reproduction import Where, reproduce
 
     dataset_id = datasets.find(arguments.id)
     where = Where.of(
@@ -186,8 +186,8 @@ def _rebuild(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
 
 
 def _prune(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
-    from airflow_mlops.hooks.retention import open_windows
-    from airflow_mlops.primitives.provisioning.retention import Keep, RetentionRule
+    from airflow_mlops.hooks.datasets.retention import open_windows
+    from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
 
     rule = RetentionRule(
         production=Keep(arguments.keep_last, arguments.keep_for),

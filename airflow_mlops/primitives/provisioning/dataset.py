@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.primitives.provisioning.chunks import Rows, check_join
 from airflow_mlops.primitives.provisioning.examples import ROW, Examples
 from airflow_mlops.primitives.provisioning.joined import StoredJoins, join_key, stored_rows, with_features
 from airflow_mlops.primitives.provisioning.request import DatasetRequest, FeatureJoin, JoinPlan, TrainingSet
 from airflow_mlops.primitives.provisioning.session import connect, disk_errors
-from airflow_mlops.primitives.provisioning.sources import pin_files
+from airflow_mlops.primitives.provisioning.sources.base import pin_files
 from airflow_mlops.primitives.provisioning.tail import Division, Facts, JoinedRows, finish
-from airflow_mlops.primitives.provisioning.version import Manifest
+from airflow_mlops.primitives.provisioning.versions.chunks import Rows, check_join
+from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
 from airflow_mlops.primitives.sql import identifier, parquet
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from airflow_mlops.primitives.provisioning.assumptions import Finding
     from airflow_mlops.primitives.provisioning.examples import Window
-    from airflow_mlops.primitives.provisioning.sources import Sources
-    from airflow_mlops.primitives.provisioning.version import Role
+    from airflow_mlops.primitives.provisioning.sources.base import Sources
+    from airflow_mlops.primitives.provisioning.versions.manifest import Role
 
 __all__ = [
     "BuiltDataset",

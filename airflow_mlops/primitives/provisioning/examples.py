@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError, EmptyDatasetError, SourceError, SpecError
 from airflow_mlops.primitives.provisioning.session import connect, source_errors
-from airflow_mlops.primitives.provisioning.sources import (
+from airflow_mlops.primitives.provisioning.sources.base import (
     LocalSources,
     check_same_columns,
     open_query,
     open_tables,
     pins_of,
 )
-from airflow_mlops.primitives.provisioning.split import iso
+from airflow_mlops.primitives.provisioning.splits.rule import iso
 from airflow_mlops.primitives.sql import identifier, literal, one_query, parquet
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-    from airflow_mlops.primitives.provisioning.sources import Sources
-    from airflow_mlops.primitives.provisioning.version import Purpose, Role
+    from airflow_mlops.primitives.provisioning.sources.base import Sources
+    from airflow_mlops.primitives.provisioning.versions.manifest import Purpose, Role
 
 __all__ = ["ROW", "Examples", "ExamplesQuery", "Window", "connect"]
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_mlops.primitives.provisioning.chunks import Rows
 from airflow_mlops.primitives.provisioning.examples import ROW
 from airflow_mlops.primitives.provisioning.tail import JoinedRows
-from airflow_mlops.primitives.provisioning.version import canonical_json
+from airflow_mlops.primitives.provisioning.versions.chunks import Rows
+from airflow_mlops.primitives.provisioning.versions.manifest import canonical_json
 from airflow_mlops.primitives.sql import identifier, literal, parquet
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from airflow_mlops.primitives.provisioning.examples import Examples, Window
     from airflow_mlops.primitives.provisioning.request import DatasetRequest, JoinPlan
-    from airflow_mlops.primitives.provisioning.split import SplitRule
-    from airflow_mlops.primitives.provisioning.version import Manifest, Role
+    from airflow_mlops.primitives.provisioning.splits.rule import SplitRule
+    from airflow_mlops.primitives.provisioning.versions.manifest import Manifest, Role
 
 __all__ = ["StoredJoins", "StoredRows", "join_key", "number_rows", "rows_of", "stored_rows", "with_features"]
 

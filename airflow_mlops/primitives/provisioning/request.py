@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.primitives.provisioning.assumptions import Assumption, parse_assumptions
 from airflow_mlops.primitives.provisioning.examples import ExamplesQuery
-from airflow_mlops.primitives.provisioning.split import SplitRule, parse_split, parse_time
+from airflow_mlops.primitives.provisioning.splits.rule import SplitRule, parse_split, parse_time
 from airflow_mlops.spec.values import duration
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
-    from airflow_mlops.primitives.provisioning.version import Purpose
+    from airflow_mlops.primitives.provisioning.versions.manifest import Purpose
 
 __all__ = ["DatasetRequest", "FeatureJoin", "JoinPlan", "TrainingSet"]
 
@@ -62,7 +62,7 @@ class TrainingSet:
 
 
 class FeatureJoin(Protocol):
-    """What a feature store must be able to do: :class:`~airflow_mlops.hooks.feast.FeastHook` can.
+    """What a feature store must be able to do: :class:`~airflow_mlops.hooks.feast.hook.FeastHook` can.
 
     It may also have ``plan_join(feature_service, between) -> JoinPlan | None``: what a join of examples
     between two moments would do, or ``None`` where that cannot be known or be repeated. Only with it are

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import DataError, SourceError
-from airflow_mlops.primitives.provisioning.sources import LocalSources, check_same_columns
+from airflow_mlops.primitives.provisioning.sources.base import LocalSources, check_same_columns
 from airflow_mlops.primitives.sql import literal
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-    from airflow_mlops.primitives.provisioning.sources import Sources
+    from airflow_mlops.primitives.provisioning.sources.base import Sources
 
 __all__ = ["connect", "disk_errors", "source_errors"]
 

@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import AssumptionError, DataError
-from airflow_mlops.primitives.provisioning.assign import Assignment, Frozen, assign, whole
 from airflow_mlops.primitives.provisioning.assumptions import (
     CheckContext,
     DistributionTest,
@@ -19,11 +18,12 @@ from airflow_mlops.primitives.provisioning.assumptions import (
     summary,
     warned,
 )
-from airflow_mlops.primitives.provisioning.chunks import BATCH, SPLIT, Rows, divided, write_chunks
-from airflow_mlops.primitives.provisioning.digest import logical_digest
 from airflow_mlops.primitives.provisioning.examples import ROW
-from airflow_mlops.primitives.provisioning.split import SPLITS
-from airflow_mlops.primitives.provisioning.version import Column
+from airflow_mlops.primitives.provisioning.splits.assign import Assignment, Frozen, assign, whole
+from airflow_mlops.primitives.provisioning.splits.rule import SPLITS
+from airflow_mlops.primitives.provisioning.versions.chunks import BATCH, SPLIT, Rows, divided, write_chunks
+from airflow_mlops.primitives.provisioning.versions.digest import logical_digest
+from airflow_mlops.primitives.provisioning.versions.manifest import Column
 from airflow_mlops.primitives.sql import identifier, literal, parquet
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from airflow_mlops.primitives.provisioning.assumptions import Assumption, Finding
-    from airflow_mlops.primitives.provisioning.split import SplitRule
-    from airflow_mlops.primitives.provisioning.version import Manifest, Role
+    from airflow_mlops.primitives.provisioning.splits.rule import SplitRule
+    from airflow_mlops.primitives.provisioning.versions.manifest import Manifest, Role
 
 __all__ = ["Division", "Facts", "JoinedRows", "Tail", "finish"]
 

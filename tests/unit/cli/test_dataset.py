@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.cli import main
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.store import open_store
-from airflow_mlops.primitives.provisioning.digest import logical_digest
-from airflow_mlops.primitives.provisioning.version import Chunk, Column, Manifest
+from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.primitives.provisioning.versions.digest import logical_digest
+from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
 from tests.unit.spec.samples import MINIMAL
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

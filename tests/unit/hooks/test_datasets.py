@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.retention import Pruning, open_windows
-from airflow_mlops.hooks.store_files import FileStore
-from airflow_mlops.primitives.provisioning.retention import Keep, RetentionRule
-from airflow_mlops.primitives.provisioning.version import Chunk, Column, Manifest
+from airflow_mlops.hooks.datasets.retention import Pruning, open_windows
+from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.store.files import FileStore
+from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
+from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
 from tests.fixtures.versions import Version, complete
 
 NOTHING = RetentionRule(Keep(0, timedelta(0)), Keep(0, timedelta(0)))

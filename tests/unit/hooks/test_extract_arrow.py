@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import SourceError
-from airflow_mlops.hooks.extract_arrow import batch_of, write_batches
+from airflow_mlops.hooks.features.extract_arrow import batch_of, write_batches
 
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001 - a time without zone is what it is about
 EAST = timezone(timedelta(hours=5))

@@ -11,8 +11,8 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_mlops.exceptions import FeatureStoreError
 from airflow_mlops.get_provider_info import get_provider_info
-from airflow_mlops.hooks.feast_config import OUR_STORE, read_settings
-from airflow_mlops.hooks.feast_session import registry_name
+from airflow_mlops.hooks.feast.config import OUR_STORE, read_settings
+from airflow_mlops.hooks.feast.session import registry_name
 
 PASSWORD = "p@ss/w%rd"
 OTHERS = {

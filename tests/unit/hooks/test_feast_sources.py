@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.hooks.feast_config import OUR_STORE
-from airflow_mlops.hooks.feast_objects import describe
-from airflow_mlops.hooks.feast_sources import BACKENDS, backend, batch_source
+from airflow_mlops.hooks.feast.config import OUR_STORE
+from airflow_mlops.hooks.feast.objects import describe
+from airflow_mlops.hooks.feast.sources import BACKENDS, backend, batch_source
 from tests.fixtures.feast_store import view
 
 

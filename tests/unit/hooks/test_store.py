@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError, StoreUnavailable
-from airflow_mlops.hooks.store import open_store
-from airflow_mlops.hooks.store_files import FileStore
+from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.files import FileStore
 from tests.fixtures.store_cases import StoreCases
 
 CONTEXT = multiprocessing.get_context("spawn")

@@ -10,10 +10,10 @@ import duckdb
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.store import open_store
+from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.assumptions import ValidateDatasetOperator, distribution_test, earlier_rows
-from airflow_mlops.primitives.provisioning.version import Chunk, Column, Manifest
+from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
 from airflow_mlops.primitives.sql import identifier
 
 COLUMNS = (

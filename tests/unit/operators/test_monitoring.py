@@ -7,7 +7,7 @@ import json
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_mlops.hooks.store import open_store
+from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.monitoring import DecideRetrainingOperator, MeasurePerformanceOperator
 from tests.fixtures.tasks import EXAMPLES, write_examples
 

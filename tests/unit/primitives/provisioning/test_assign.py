@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.exceptions import DataError, SpecError
-from airflow_mlops.primitives.provisioning.assign import Frozen, assign
-from airflow_mlops.primitives.provisioning.split import SPLITS, iso, parse_split, parse_time
+from airflow_mlops.primitives.provisioning.splits.assign import Frozen, assign
+from airflow_mlops.primitives.provisioning.splits.rule import SPLITS, iso, parse_split, parse_time
 
 DAY = 86_400_000_000
 THIRDS = {"train": 0.7, "validation": 0.15, "test": 0.15}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.primitives.provisioning.bound_sql import (
+from airflow_mlops.primitives.provisioning.features.bound_sql import (
     names_in,
     newest_query,
     window_query,

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.primitives.provisioning import chunks
-from airflow_mlops.primitives.provisioning.assign import Assignment, whole
-from airflow_mlops.primitives.provisioning.chunks import Rows, check_join, divided, write_chunks
-from airflow_mlops.primitives.provisioning.digest import logical_digest
+from airflow_mlops.primitives.provisioning.splits.assign import Assignment, whole
+from airflow_mlops.primitives.provisioning.versions import chunks
+from airflow_mlops.primitives.provisioning.versions.chunks import Rows, check_join, divided, write_chunks
+from airflow_mlops.primitives.provisioning.versions.digest import logical_digest
 
 ROLES = {"at": "timestamp", "text": "input", "x": "feature"}
 BY_PART = Assignment(

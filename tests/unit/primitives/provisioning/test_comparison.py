@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import DataError
-from airflow_mlops.primitives.provisioning.comparison import (
+from airflow_mlops.primitives.provisioning.versions.comparison import (
     Side,
     compare_manifests,
     compare_pins,
     compare_rows,
 )
-from airflow_mlops.primitives.provisioning.figures import compare_distributions, psi
-from airflow_mlops.primitives.provisioning.version import Chunk, Column, Manifest
+from airflow_mlops.primitives.provisioning.versions.figures import compare_distributions, psi
+from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 COLUMNS = (

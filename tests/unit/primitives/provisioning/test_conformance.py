@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_mlops.primitives.provisioning.conformance import Alias, Case, CaseResult, View, judge
-from airflow_mlops.primitives.provisioning.conformance_cases import CASES
+from airflow_mlops.primitives.provisioning.join.conformance import Alias, Case, CaseResult, View, judge
+from airflow_mlops.primitives.provisioning.join.conformance_cases import CASES
 
 BY_NAME = {case.name: case for case in CASES}
 

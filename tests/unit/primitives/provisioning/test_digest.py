@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_mlops.primitives.provisioning.digest import logical_digest
+from airflow_mlops.primitives.provisioning.versions.digest import logical_digest
 
 TABLE = pa.table(
     {

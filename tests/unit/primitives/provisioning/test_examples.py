@@ -9,7 +9,7 @@ import pytest
 
 from airflow_mlops.exceptions import DataError, EmptyDatasetError, SourceError, SpecError
 from airflow_mlops.primitives.provisioning.examples import Examples, ExamplesQuery, Window, connect
-from airflow_mlops.primitives.provisioning.split import parse_time
+from airflow_mlops.primitives.provisioning.splits.rule import parse_time
 
 ROWS = """
     SELECT i AS id, TIMESTAMP '2024-01-01' + to_days(i::INTEGER) AS at, i * 10 AS size,

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.primitives.provisioning.feature_plan import plan_features
+from airflow_mlops.primitives.provisioning.features.plan import plan_features
 
 CITY = ("entity", "city")
 WEATHER = ("feature_view", "weather")

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 
 from airflow_mlops.exceptions import SpecError, StoreError
-from airflow_mlops.primitives.provisioning.feature_snapshot import (
+from airflow_mlops.primitives.provisioning.features.snapshot import (
     BATCHES,
     Batch,
     FeatureSnapshot,
     Part,
     TableRule,
 )
-from airflow_mlops.primitives.provisioning.watermark import Watermark
+from airflow_mlops.primitives.provisioning.features.watermark import Watermark
 
 RULE = TableRule("at", ("id",), partition="day")
 JAN = Part(

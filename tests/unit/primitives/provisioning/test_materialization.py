@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.primitives.provisioning.materialization import Materialized, next_window
+from airflow_mlops.primitives.provisioning.features.materialization import Materialized, next_window
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.primitives.provisioning.point_in_time import (
+from airflow_mlops.primitives.provisioning.join.point_in_time import (
     FeatureColumn,
     JoinKey,
     ViewPlan,

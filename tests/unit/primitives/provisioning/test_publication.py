@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.exceptions import DataError, SourceError
-from airflow_mlops.primitives.provisioning.feature_parts import write_parts
-from airflow_mlops.primitives.provisioning.feature_schema import arrow_type, fit, word_of
-from airflow_mlops.primitives.provisioning.feature_snapshot import TableRule
-from airflow_mlops.primitives.provisioning.publication import Published, find_new, normalise
+from airflow_mlops.primitives.provisioning.features.parts import write_parts
+from airflow_mlops.primitives.provisioning.features.publication import Published, find_new, normalise
+from airflow_mlops.primitives.provisioning.features.schema import arrow_type, fit, word_of
+from airflow_mlops.primitives.provisioning.features.snapshot import TableRule
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MOMENT = datetime(2026, 6, 1, tzinfo=UTC)
@@ -128,7 +128,7 @@ def test_rows_are_cut_by_day_in_utc_and_sorted(connection, tmp_path):
 
 
 def test_large_partitions_become_several_files(connection, tmp_path, monkeypatch):
-    import airflow_mlops.primitives.provisioning.feature_parts as module
+    import airflow_mlops.primitives.provisioning.features.parts as module
 
     monkeypatch.setattr(module, "FILE_ROWS", 4)
     rule = TableRule("seen", ("id",), partition="year")

@@ -13,18 +13,18 @@ import pytest
 
 from airflow_mlops.exceptions import SourceError
 from airflow_mlops.primitives.provisioning.dataset import DatasetRequest, make_dataset
-from airflow_mlops.primitives.provisioning.pinned import PinnedSources, find_pinned, same_content
-from airflow_mlops.primitives.provisioning.point_in_time import SEMANTICS
-from airflow_mlops.primitives.provisioning.rebuild import (
+from airflow_mlops.primitives.provisioning.join.point_in_time import SEMANTICS
+from airflow_mlops.primitives.provisioning.sources.base import LocalSources, pin_files
+from airflow_mlops.primitives.provisioning.sources.pinned import PinnedSources, find_pinned, same_content
+from airflow_mlops.primitives.provisioning.splits.rule import parse_split
+from airflow_mlops.primitives.provisioning.versions.manifest import Column, Manifest
+from airflow_mlops.primitives.provisioning.versions.rebuild import (
     PinnedJoin,
     rebuild,
     request_of,
     rule_of,
     why_not_pinned,
 )
-from airflow_mlops.primitives.provisioning.sources import LocalSources, pin_files
-from airflow_mlops.primitives.provisioning.split import parse_split
-from airflow_mlops.primitives.provisioning.version import Column, Manifest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 VIEW = {

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.primitives.provisioning.retention import (
+from airflow_mlops.primitives.provisioning.versions.retention import (
     Keep,
     Made,
     RetentionRule,

@@ -8,9 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
-from airflow_mlops.primitives.provisioning import sources
-from airflow_mlops.primitives.provisioning.source_queries import patterns_of
-from airflow_mlops.primitives.provisioning.sources import (
+from airflow_mlops.primitives.provisioning.sources import base as sources
+from airflow_mlops.primitives.provisioning.sources.base import (
     LocalSources,
     check_columns,
     check_same_columns,
@@ -20,6 +19,7 @@ from airflow_mlops.primitives.provisioning.sources import (
     pin_files,
     relative_names,
 )
+from airflow_mlops.primitives.provisioning.sources.queries import patterns_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_mlops.exceptions import DataError, SpecError
-from airflow_mlops.primitives.provisioning.split import parse_split, parse_time
+from airflow_mlops.primitives.provisioning.splits.rule import parse_split, parse_time
 
 
 def test_a_rule_as_the_yaml_has_it():

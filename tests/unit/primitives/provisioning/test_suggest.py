@@ -10,9 +10,9 @@ import yaml
 
 from airflow_mlops.cli import main
 from airflow_mlops.cli.assumptions import as_yaml
-from airflow_mlops.hooks.datasets import DatasetStore
-from airflow_mlops.hooks.store import open_store
-from airflow_mlops.primitives.provisioning.version import Chunk, Column, Manifest
+from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
 from airflow_mlops.spec import load_application
 from tests.unit.spec.samples import MINIMAL
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_mlops.exceptions import DataError
-from airflow_mlops.primitives.provisioning.version import Chunk, Column, Manifest
+from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
 
 TINY = Manifest(
     application="flight_delay",

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from airflow_mlops.exceptions import SourceError, SpecError
-from airflow_mlops.primitives.provisioning.watermark import (
+from airflow_mlops.primitives.provisioning.features.watermark import (
     ReadWindow,
     Watermark,
     advanced,

@@ -1,0 +1,236 @@
+"""Removal of dataset versions, safe beside writers that publish at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.exceptions import StoreConflictError, StoreError
+from airflow_mlops.hooks.store.base import in_parallel, json_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from airflow_mlops.hooks.datasets.versions import DatasetStore, VersionInfo
+    from airflow_mlops.primitives.provisioning.versions.retention import RetentionRule, Verdict, VersionFacts
+
+__all__ = ["Pruned", "Pruning", "open_windows"]
+
+#: A chunk that no version needs stays this long.
+GRACE = timedelta(days=1)
+#: A publish that was announced, or an upload that was begun, longer ago was killed.
+ANNOUNCED_FOR = timedelta(days=1)
+#: How long a prune may remove things, and how long others believe that it does: the difference is what clocks
+#: of different machines may differ by.
+WORKING, LOCKED = timedelta(minutes=10), timedelta(minutes=15)
+#: A window of predictions whose inputs have not been profiled by then will hardly ever be.
+WINDOW_WAITS = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a prune removed, or would remove.
+
+    :param verdicts: every version, newest first, with the reasons.
+    :param chunks: keys of the chunk files that go.
+    :param dry_run: whether nothing was removed.
+    :param notes: what could not be done, in words.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    chunks: tuple[str, ...]
+    dry_run: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Ids of the versions that go."""
+        return tuple(verdict.id for verdict in self.verdicts if not verdict.keep)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        verdicts = [{"id": v.id, "keep": v.keep, "reasons": list(v.reasons)} for v in self.verdicts]
+        return {
+            "dry_run": self.dry_run,
+            "versions": verdicts,
+            "chunks": list(self.chunks),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass
+class Pruning:
+    """One removal of versions and chunks of an application.
+
+    :param now: the moment for which ages are taken.
+    :param grace: how long what no version needs stays all the same.
+    """
+
+    datasets: DatasetStore
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    grace: timedelta = GRACE
+
+    def prune(self, rule: RetentionRule, uses: Mapping[str, Iterable[str]], *, dry_run: bool) -> Pruned:
+        """See :meth:`~airflow_mlops.hooks.datasets.versions.DatasetStore.prune`."""
+        from airflow_mlops.primitives.provisioning.versions.retention import decide
+
+        infos = self.datasets.versions()
+        verdicts = decide([_facts(info, uses.get(info.id, ())) for info in infos], rule, self.now)
+        going = {verdict.id for verdict in verdicts if not verdict.keep}
+        chunks = self._unneeded({info.id for info in infos} - going)
+        if dry_run:
+            return Pruned(tuple(verdicts), tuple(sorted(chunks.values())), dry_run=True)
+        notes = self._sweep()
+        gone, removed = self._remove(going, chunks)
+        done = tuple(v if v.keep or v.id in gone else _stays(v) for v in verdicts)
+        return Pruned(done, tuple(removed), dry_run=False, notes=notes)
+
+    def remove(self, ids: Collection[str]) -> Pruned:
+        """See :meth:`~airflow_mlops.hooks.datasets.versions.DatasetStore.delete`."""
+        from airflow_mlops.primitives.provisioning.versions.retention import Verdict
+
+        known = set(self.datasets.ids())
+        pointed = {dataset_id: name for name, dataset_id in self.datasets.refs().items()}
+        for dataset_id in ids:
+            if dataset_id not in known:
+                raise StoreError(f"no dataset version {dataset_id} of {self.datasets.application!r}")
+            if dataset_id in pointed:
+                raise StoreError(
+                    f"dataset {dataset_id}: the reference {pointed[dataset_id]!r} points to it. "
+                    "Provision a newer version first"
+                )
+        needed = {chunk.digest for name in ids for chunk in self.datasets.manifest(name).chunks}
+        unneeded = self._unneeded(known - set(ids))
+        gone, removed = self._remove(set(ids), {d: key for d, key in unneeded.items() if d in needed})
+        verdicts = [Verdict(name, keep=False, reasons=("asked for",)) for name in ids]
+        return Pruned(
+            tuple(v if v.id in gone else _stays(v) for v in verdicts), tuple(removed), dry_run=False
+        )
+
+    # Deciding ----------------------------------------------------------------------------------
+
+    def _unneeded(self, stay: Collection[str]) -> dict[str, str]:
+        """Digest and key of each chunk that is old enough and that no version of ``stay`` needs."""
+        needed = self._needed(stay)
+        start = self.datasets.key("chunks", "")
+        found = {}
+        for key, written in self.datasets.store.modified(start).items():
+            digest = key.rpartition("/")[2].removesuffix(".parquet")
+            if digest not in needed and self.now - written >= self.grace:
+                found[digest] = key
+        return found
+
+    def _needed(self, ids: Collection[str]) -> set[str]:
+        manifests = in_parallel(self.datasets.manifest, sorted(ids))
+        return {chunk.digest for manifest in manifests for chunk in manifest.chunks}
+
+    def _pending(self) -> list[dict[str, Any]]:
+        """What writers have announced and not finished; what killed ones left is removed."""
+        store, start = self.datasets.store, self.datasets.key("pending", "")
+        found = []
+        for key, written in store.modified(start).items():
+            if self.now - written > ANNOUNCED_FOR:
+                store.delete(key)
+            elif note := store.read_json(key):
+                found.append(note)
+        return found
+
+    # Removing ----------------------------------------------------------------------------------
+
+    def _sweep(self) -> tuple[str, ...]:
+        try:
+            self.datasets.store.sweep(self.now - ANNOUNCED_FOR)
+        except StoreError as error:
+            return (f"Unfinished uploads stay: {error}",)
+        return ()
+
+    def _remove(self, versions: set[str], chunks: dict[str, str]) -> tuple[set[str], list[str]]:
+        """Remove versions, their commits and chunks, except what a writer has come to need since."""
+        if not versions and not chunks:
+            return set(), []
+        store, deadline = self.datasets.store, time.monotonic() + WORKING.total_seconds()
+        with self._locked(versions, chunks):
+            before = set(self.datasets.ids())
+            pending, refs = self._pending(), set(self.datasets.refs().values())
+            versions = versions - refs - {note["dataset_id"] for note in pending}
+            # Read again with the writers kept out: versions that came or came back since the decision.
+            needed = self._needed(before - versions)
+            needed |= {digest for note in pending for digest in note["chunks"]}
+            going = [self.datasets.manifest_key(name) for name in sorted(versions)]
+            going += self._notes("commits", versions) + self._notes("joins", versions)
+            files = sorted(key for digest, key in chunks.items() if digest not in needed)
+            # Manifests first: a version is gone before it could lack a chunk.
+            for key in (*going, *files):
+                if time.monotonic() > deadline:
+                    raise StoreConflictError(f"removing took longer than {WORKING}: prune again for the rest")
+                store.delete(key)
+        return versions, files
+
+    def _notes(self, kind: str, versions: set[str]) -> list[str]:
+        """Keys of the notes about these versions."""
+        store = self.datasets.store
+        keys = store.list(self.datasets.key(kind, ""))
+        records = zip(keys, in_parallel(store.read_json, keys), strict=True)
+        return [key for key, record in records if record and record["dataset_id"] in versions]
+
+    @contextlib.contextmanager
+    def _locked(self, versions: Collection[str], chunks: Collection[str]) -> Iterator[None]:
+        store, key, now = self.datasets.store, self.datasets.key("prune.json"), datetime.now(UTC)
+        data, etag = store.read_versioned(key)
+        plan = None if data is None else json.loads(data)
+        if plan is not None and datetime.fromisoformat(plan["until"]) > now:
+            raise StoreConflictError(
+                f"another prune of {self.datasets.application!r} has been at work since {plan['time']}. "
+                f"Try again after {plan['until']}"
+            )
+        value = {
+            "time": now.isoformat(),
+            "until": (now + LOCKED).isoformat(),
+            "versions": sorted(versions),
+            "chunks": sorted(chunks),
+        }
+        store.compare_and_set(key, json_bytes(value), etag)
+        try:
+            yield
+        finally:
+            store.delete(key)
+
+
+def open_windows(datasets: DatasetStore, now: datetime | None = None) -> dict[str, list[str]]:
+    """Versions that monitoring has still to read: dataset id → which window of predictions waits for it."""
+    from airflow_mlops.hooks.store.base import published_batches
+
+    now, found = now or datetime.now(UTC), dict[str, list[str]]()
+    for batch in published_batches(datasets.store, datasets.application):
+        window, predicted = batch["window_id"], datetime.fromisoformat(batch["predicted_at"])
+        done = f"{datasets.application}/monitoring/windows/{window}/inputs.json"
+        if now - predicted > WINDOW_WAITS or datasets.store.exists(done):
+            continue
+        for dataset_id in {batch["dataset_id"], batch.get("reference_dataset_id")} - {None}:
+            found.setdefault(dataset_id, []).append(f"window {window}, whose inputs are not profiled yet")
+    return found
+
+
+def _facts(info: VersionInfo, uses: Iterable[str]) -> VersionFacts:
+    from airflow_mlops.hooks.datasets.versions import commit_time
+    from airflow_mlops.primitives.provisioning.versions.retention import Made, VersionFacts
+
+    made = tuple(
+        Made(
+            commit_time(record["time"]),
+            str(record.get("line") or record.get("ref") or "latest"),
+            str(record.get("retention") or "production"),
+        )
+        for record in info.commits
+    )
+    return VersionFacts(info.id, made or (Made(commit_time(info.time)),), info.refs, tuple(uses))
+
+
+def _stays(verdict: Verdict) -> Verdict:
+    from airflow_mlops.primitives.provisioning.versions.retention import Verdict
+
+    return Verdict(verdict.id, keep=True, reasons=("provisioned again in this moment",))

@@ -1,0 +1,71 @@
+"""What our join of a feature service would read and do, known before it is done, and the pins of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from feast import FeatureStore, FeatureView
+
+    from airflow_mlops.primitives.provisioning.join.point_in_time import ViewPlan
+    from airflow_mlops.primitives.provisioning.request import JoinPlan
+
+__all__ = ["plan_join", "view_pins"]
+
+
+def plan_join(
+    store: FeatureStore,
+    views: Sequence[FeatureView],
+    references: Mapping[str, str],
+    between: tuple[datetime, datetime],
+) -> JoinPlan:
+    """The join of feature views by our offline store.
+
+    :param references: ``view:feature`` by the name of the feature's column.
+    :param between: first and last moment at which examples may be; other files are left out.
+    """
+    from airflow_mlops.hooks.feast.asof_files import ViewFiles
+    from airflow_mlops.hooks.feast.asof_plan import plan_views
+    from airflow_mlops.primitives.provisioning.join.point_in_time import SEMANTICS
+    from airflow_mlops.primitives.provisioning.request import JoinPlan
+
+    settings: Any = store.config.offline_store
+    files = ViewFiles(settings.aws_conn_id, Path(store.repo_path) if store.repo_path else None)
+    plans = plan_views(views, list(references.values()), files, between=between)
+    return JoinPlan(
+        references=dict(references),
+        views=tuple(plan.to_json() for plan in plans),
+        semantics=SEMANTICS,
+        pins=tuple(view_pins(store, views, plans)),
+        options={
+            "filter_by_created": settings.filter_by_created_timestamp,
+            "matched_times": settings.matched_times,
+        },
+    )
+
+
+def view_pins(
+    store: FeatureStore, views: Sequence[FeatureView], plans: Sequence[ViewPlan]
+) -> list[dict[str, Any]]:
+    """Pins of the files of each view, as the manifest keeps them.
+
+    :param plans: the same views with the files that were read.
+    :raises SourceUnavailable: a file does not answer: try again.
+    """
+    from airflow_mlops.hooks.sources import AirflowSources
+    from airflow_mlops.primitives.provisioning.sources.base import pins_of
+
+    settings: Any = store.config.offline_store
+    sources = AirflowSources(settings.aws_conn_id or "aws_default")
+    patterns = {
+        view.projection.name_alias or view.name: str(getattr(view.batch_source, "path", "")) for view in views
+    }
+    return [
+        pin
+        for plan in plans
+        for pin in pins_of(f"view:{plan.name}", patterns.get(plan.name, ""), plan.paths, sources)
+    ]

@@ -1,0 +1,1 @@
+"""Feature pipelines: reading sources, transforming, and the published table."""

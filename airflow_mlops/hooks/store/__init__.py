@@ -1,0 +1,1 @@
+"""The artifact store, on a file system or on S3."""

@@ -1,0 +1,1 @@
+"""Rules of feature pipelines: windows, checks, publication, plans for the registry."""

@@ -1,0 +1,1 @@
+"""Where examples come from, and which content they had."""

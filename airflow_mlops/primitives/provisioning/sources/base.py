@@ -1,0 +1,316 @@
+"""The files behind a dataset: which they are, whether they have their columns, and their pins.
+
+:class:`Sources` is what provisioning asks for files. :class:`LocalSources` knows folders;
+``hooks/sources.py`` also knows S3, Delta and Iceberg.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from glob import escape, glob, has_magic
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_mlops.exceptions import SourceError, SourceUnavailable, SpecError
+from airflow_mlops.primitives.provisioning.sources.columns import (
+    check_columns,
+    check_same_columns,
+    local_schema,
+)
+from airflow_mlops.primitives.provisioning.sources.queries import (
+    by_name,
+    columns_named,
+    first_file_decides,
+    patterns_of,
+    serialize,
+    with_files,
+)
+from airflow_mlops.primitives.sql import identifier, parquet
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = [
+    "LocalSources",
+    "Query",
+    "Sources",
+    "check_columns",
+    "check_same_columns",
+    "find_files",
+    "first_file_decides",
+    "footer_digest",
+    "open_query",
+    "open_tables",
+    "pin_files",
+    "pins_of",
+    "relative_names",
+]
+
+_WHOLE = 256 * 1024**2
+
+
+class Sources(Protocol):
+    """Where files are and how to read them. Files are named by absolute path, or by address (``s3://…``)."""
+
+    def find(self, pattern: str, folder: Path | None = None) -> tuple[str, ...]:
+        """Files of a path, a pattern or a folder of Parquet files, sorted by name.
+
+        :param pattern: absolute, relative to ``folder``, or an address.
+        :raises SourceError: there is none.
+        """
+        ...
+
+    def schema(self, file: str) -> Mapping[str, str]:
+        """Column → Arrow type of a Parquet file.
+
+        :raises SourceError: it is no whole Parquet file.
+        """
+        ...
+
+    def columns(self, file: str) -> list[str]:
+        """Columns of a Parquet file, in order."""
+        ...
+
+    def pin(self, files: Sequence[str]) -> list[dict[str, Any]]:
+        """What tells a later reader whether each file is the same, with its ``file`` name.
+
+        :raises SourceUnavailable: a file changed since it was found: try again.
+        """
+        ...
+
+    def register(self, connection: DuckDBPyConnection) -> None:
+        """Enable a DuckDB connection to read what :meth:`find` finds."""
+        ...
+
+    def open_table(
+        self, connection: DuckDBPyConnection, name: str, table: Mapping[str, Any], folder: Path | None
+    ) -> dict[str, Any]:
+        """Make a Delta or Iceberg table a view of the connection.
+
+        :param name: name of the view.
+        :param table: ``delta`` and maybe ``version``, or ``iceberg`` and maybe ``snapshot``.
+        :return: its pin: ``delta_version`` or ``iceberg_snapshot``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalSources:
+    """Files in folders that this machine sees."""
+
+    _seen: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+
+    def find(self, pattern: str, folder: Path | None = None) -> tuple[str, ...]:
+        """Files of a path, a pattern or a folder of Parquet files, sorted by name.
+
+        :raises SourceError: there is none, or it is an address.
+        """
+        files = find_files(pattern, folder)
+        self._seen.update({file: _state(file) for file in files})
+        return files
+
+    def schema(self, file: str) -> Mapping[str, str]:
+        """Column → Arrow type of a Parquet file."""
+        return local_schema(file)
+
+    def columns(self, file: str) -> list[str]:
+        """Columns of a Parquet file, in order."""
+        return list(self.schema(file))
+
+    def pin(self, files: Sequence[str]) -> list[dict[str, Any]]:
+        """Pins by size and digest, see :func:`pin_files`."""
+        pins = pin_files(files)
+        for file in files:
+            if file in self._seen and self._seen[file] != _state(file):
+                raise SourceUnavailable(
+                    f"{file} changed while it was read: write files under another name and rename them when they "
+                    "are whole; try again when the writer is done"
+                )
+        return pins
+
+    def register(self, connection: DuckDBPyConnection) -> None:
+        """Nothing to do: DuckDB reads files."""
+
+    def open_table(
+        self,
+        connection: DuckDBPyConnection,  # noqa: ARG002
+        name: str,
+        table: Mapping[str, Any],
+        folder: Path | None,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Tables need a library and maybe a connection.
+
+        :raises SourceError: always.
+        """
+        raise SourceError(
+            f"table {name!r} ({', '.join(table)}) needs sources of Airflow: give AirflowSources of hooks/sources.py"
+        )
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query over files that were found.
+
+    :param sql: the query, in brackets if it was; it names absolute files and nothing relative.
+    :param files: the files, by the path or pattern that the author's query names.
+    """
+
+    sql: str
+    files: Mapping[str, tuple[str, ...]]
+
+
+def open_query(
+    connection: DuckDBPyConnection, sql: str, folder: Path | None, sources: Sources, owner: str
+) -> Query:
+    """Find the files of a query, check that they go together, and put them into the query.
+
+    The query then reads these files and no others, whatever appears meanwhile, and needs no
+    ``file_search_path``. The connection must be registered with the sources.
+
+    :param sql: one query, maybe in brackets.
+    :param folder: relative paths are below it.
+    :param owner: whose query it is, for messages.
+    :raises SourceError: a file is missing, or lacks a column, or has one of another type.
+    :raises duckdb.Error: it is no SQL.
+    """
+    serialized = serialize(connection, sql)
+    files = {pattern: sources.find(pattern, folder) for pattern in patterns_of(serialized)}
+    decides, absent = first_file_decides(serialized), by_name(serialized)
+    for pattern, group in files.items():
+        if len(group) > 1:
+            check_same_columns(
+                group,
+                owner,
+                sources.schema,
+                columns_named(serialized),
+                absent=pattern in absent or pattern not in decides,
+            )
+    return Query(with_files(sql, serialized, files), files)
+
+
+def open_tables(
+    connection: DuckDBPyConnection,
+    tables: Mapping[str, Mapping[str, Any]],
+    folder: Path | None,
+    sources: Sources,
+) -> list[dict[str, Any]]:
+    """Make each table a view of the connection, and say what was opened.
+
+    :param tables: name → ``{"delta": place, "version": n}``, ``{"iceberg": place, "snapshot": n}`` or
+        ``{"parquet": pattern}``; without version or snapshot the newest one is opened.
+    :return: pins for the manifest, each ``of`` ``table:<name>``; feeding the versions back opens the same.
+    :raises SourceError: a table, a version or a file is not there.
+    :raises SpecError: a table is of no known format.
+    """
+    pins: list[dict[str, Any]] = []
+    for name, table in tables.items():
+        given = {key: value for key, value in table.items() if value is not None}
+        formats = [key for key in ("delta", "iceberg", "parquet") if key in given]
+        if len(formats) != 1:
+            raise SpecError(f"examples: table {name!r}: expected one of delta, iceberg, parquet, got {given}")
+        if formats == ["parquet"]:
+            files = sources.find(given["parquet"], folder)
+            check_same_columns(files, f"table {name!r}", sources.schema)
+            connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {parquet(files)}"
+            )
+            pins += pins_of(f"table:{name}", given["parquet"], files, sources)
+        else:
+            pin = sources.open_table(connection, name, given, folder)
+            pins.append({"of": f"table:{name}", "pattern": given[formats[0]], **pin})
+    return pins
+
+
+def pins_of(of: str, pattern: str, files: Sequence[str], sources: Sources) -> list[dict[str, Any]]:
+    """Pins of the files of a pattern, as the manifest keeps them."""
+    return [{"of": of, "pattern": pattern, **pin} for pin in sources.pin(files)]
+
+
+def find_files(pattern: str, folder: Path | None = None) -> tuple[str, ...]:
+    """Local files of a path, a pattern or a folder of Parquet files, sorted by name.
+
+    :param pattern: absolute, or relative to ``folder``.
+    :raises SourceError: there is none.
+    """
+    if "://" in pattern and not pattern.startswith("file://"):
+        cure = "copy it to one of them first, for example by a feature pipeline's extract"
+        if pattern.startswith("s3://"):
+            cure = "an address on S3 needs AirflowSources with an aws connection"
+        raise SourceError(f"{pattern} is no file: only files and s3:// addresses can be read; {cure}")
+    path = Path(pattern.removeprefix("file://")).expanduser()
+    below = folder is not None and not path.is_absolute()
+    pattern, path = str(path), folder / path if folder is not None else path
+    if has_magic(pattern):
+        # The folder is no pattern, whatever its name is.
+        wanted = f"{escape(str(folder))}{os.sep}{pattern}" if below else pattern
+        # not Path.glob, which takes no absolute patterns
+        files = [name for name in glob(wanted, recursive=True) if Path(name).is_file()]  # noqa: PTH207
+    elif path.is_dir():
+        files = [str(file) for file in path.rglob("*.parquet")]
+    else:
+        files = [str(path)] if path.is_file() else []
+    if not files:
+        raise SourceError(f"no file at {path}{_neighbours(path)}")
+    return tuple(sorted(files))
+
+
+def pin_files(files: Sequence[str]) -> list[dict[str, Any]]:
+    """Size and digest of each local file, so that a later reader can tell whether it is the same.
+
+    Names are relative to the folder that all files share, so that they do not depend on the machine. Up
+    to 256 MiB the digest is that of the content; a larger Parquet file is pinned by its footer, which
+    holds place, size and statistics of every column of every row group.
+    """
+    names = relative_names(files)
+    return [{"file": name, **_pin(Path(file))} for name, file in zip(names, files, strict=True)]
+
+
+def footer_digest(file: Path) -> str:
+    """SHA-256 of the footer of a local Parquet file.
+
+    :raises OSError: it cannot be read, or is too short to have one.
+    """
+    with file.open("rb") as source:
+        source.seek(-8, os.SEEK_END)
+        length = int.from_bytes(source.read(4), "little")
+        source.seek(-8 - length, os.SEEK_END)
+        return hashlib.sha256(source.read(length)).hexdigest()
+
+
+def relative_names(files: Sequence[str]) -> list[str]:
+    """Names below the folder that all files share, with ``/`` between the parts."""
+    parts = [file.replace(os.sep, "/").split("/") for file in files]
+    shared = os.path.commonprefix([part[:-1] for part in parts])  # noqa: RUF071 - of lists, not of texts
+    return ["/".join(part[len(shared) :]) for part in parts]
+
+
+def _pin(file: Path) -> dict[str, Any]:
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as source:
+            if size <= _WHOLE or file.suffix != ".parquet":
+                return {"bytes": size, "sha256": hashlib.file_digest(source, "sha256").hexdigest()}
+        return {"bytes": size, "footer_sha256": footer_digest(file)}
+    except OSError as error:
+        raise SourceError(f"cannot read {file}: {error.strerror or error}") from error
+
+
+def _state(file: str) -> tuple[int, int]:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return (-1, -1)
+    return found.st_size, found.st_mtime_ns
+
+
+def _neighbours(path: Path) -> str:
+    folder = next((parent for parent in path.parents if parent.is_dir()), path.root)
+    try:
+        names = sorted(entry.name for entry in Path(folder).iterdir())
+    except OSError as error:
+        return f"; {folder} cannot be read: {error.strerror}"
+    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return f"; {folder} has {shown or 'nothing'}"

@@ -1,0 +1,1 @@
+"""Dataset versions: manifest, files, digests, comparison, rebuild, retention."""

@@ -9,9 +9,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.cli.report import print_json
+from airflow_mlops.cli.report import UsageError, print_json
 
 if TYPE_CHECKING:
+    from feast.repo_config import RepoConfig
+
     from airflow_mlops.primitives.provisioning.join.conformance import CaseResult
 
 _OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     which = conformance.add_mutually_exclusive_group()
     which.add_argument("--repo", metavar="PATH", type=Path, help="folder of a feature_store.yaml")
+    which.add_argument("--feast-conn", metavar="ID", help="Airflow connection of the feature store")
     which.add_argument(
         "--store", metavar="TYPE", default=_OURS, help="type of an offline store, with its defaults (ours)"
     )
@@ -35,14 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print how the store answers; 1 when an answer is wrong, 2 when the repository is not there."""
-    repo: Path | None = arguments.repo
-    if repo is not None and not (repo / "feature_store.yaml").is_file():
-        print(f"airflow-mlops features conformance: {repo} has no feature_store.yaml", file=sys.stderr)
-        return 2
-    from airflow_mlops.hooks.feast.conformance import check_store, read_config, warning_about
+    """Print how the store answers; 1 when an answer is wrong, 2 when no store is where it was said to be."""
+    from airflow_mlops.hooks.feast.conformance import check_store, warning_about
 
-    config = read_config(repo, None if repo else arguments.store)
+    try:
+        config = _config(arguments)
+    except UsageError as error:
+        print(f"airflow-mlops features conformance: {error}", file=sys.stderr)
+        return 2
     known = warning_about(config)
     logging.getLogger("airflow_mlops.hooks.feast.conformance").setLevel(logging.ERROR)  # it is printed here
     with warnings.catch_warnings():
@@ -56,6 +59,26 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(store, known, results)
     return 1 if any(result.outcome == "fails" for result in results) else 0
+
+
+def _config(arguments: argparse.Namespace) -> RepoConfig:
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    from airflow_mlops.hooks.feast.conformance import connection_config, read_config
+
+    repo: Path | None = arguments.repo
+    if repo is not None and not (repo / "feature_store.yaml").is_file():
+        raise UsageError(f"{repo} has no feature_store.yaml")
+    conn_id: str | None = arguments.feast_conn
+    if not conn_id:
+        return read_config(repo, None if repo else arguments.store)
+    try:
+        return connection_config(conn_id)
+    except AirflowNotFoundException as error:
+        raise UsageError(
+            f"there is no Airflow connection {conn_id!r}. "
+            f"Cure: name another one, or set AIRFLOW_CONN_{conn_id.upper()}"
+        ) from error
 
 
 def _counts(results: list[CaseResult]) -> dict[str, Any]:

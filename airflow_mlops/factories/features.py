@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, CronDataIntervalTimetable, Param, chain
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TriggerRule, chain, literal
 
 from airflow_mlops.factories.application import ApplicationDag, jobs_folder
 from airflow_mlops.factories.schedules import schedule_of
@@ -39,7 +39,11 @@ def build_features_dag(spec: FeaturesSpec) -> DAG:
     with _features_dag(spec) as dag:
         start, end = _window(spec)
         extracted = ExtractFeaturesOperator(
-            task_id="extract", source=_source(spec), start=start, end=end, **common
+            task_id="extract",
+            source=_verbatim(_source(spec)),
+            start=start,
+            end=end,
+            **common,
         )
         made = _made(spec, extracted.output)
         published = PublishFeaturesOperator(
@@ -53,18 +57,14 @@ def build_features_dag(spec: FeaturesSpec) -> DAG:
             late=format_duration(extract.late) if extract.late else None,
             **common,
         )
-        steps: list[BaseOperator] = [
-            ApplyFeaturesOperator(
-                task_id="apply",
-                feast_conn_id=spec.feature_store,
-                definitions=definitions_of(spec),
-                pre_execute=_allow_removal,
-            )
-        ]
+        apply = _apply(spec, published.output)
+        # Behind `published` as well: without new rows they are skipped, and `apply` is not.
+        news: list[BaseOperator] = []
         if spec.materialize and (online := [view.name for view in spec.views if view.online]):
-            steps.append(_materialize(spec, online))
-        steps.append(AnnounceFeaturesOperator(task_id="announce", features=name, published=published.output))
-        chain(published, *steps)
+            news.append(_materialize(spec, online))
+        news.append(AnnounceFeaturesOperator(task_id="announce", features=name, published=published.output))
+        chain(published, apply, *news)
+        published >> news
     return dag
 
 
@@ -114,7 +114,10 @@ def _form() -> dict[str, Param]:
         False,
         type="boolean",
         title="Allow what takes something away",
-        description="Whether Feast may lose a feature, a view or a key that the YAML no longer has.",
+        description=(
+            "Whether views and services of the YAML may lose or change a feature, a key or a type that Feast has of "
+            "them. A view or a service that the YAML no longer names stays in Feast in any case."
+        ),
     )
     return form
 
@@ -138,6 +141,20 @@ def _source(spec: FeaturesSpec) -> dict[str, Any]:
     return spec.extract.model_dump(mode="json", exclude_none=True, exclude={"window"})
 
 
+def _apply(spec: FeaturesSpec, published: Any) -> ApplyFeaturesOperator:
+    """The task that tells Feast, also of what was changed in the file while the source had nothing new."""
+    return ApplyFeaturesOperator(
+        task_id="apply",
+        feast_conn_id=spec.feature_store,
+        definitions=_verbatim(definitions_of(spec)),
+        store=spec.store,
+        features=spec.features,
+        published=published,
+        pre_execute=_allow_removal,
+        trigger_rule=TriggerRule.NONE_FAILED,
+    )
+
+
 def _materialize(spec: FeaturesSpec, views: list[str]) -> MaterializeFeaturesOperator:
     return MaterializeFeaturesOperator(
         task_id="materialize",
@@ -155,7 +172,10 @@ def _made(spec: FeaturesSpec, extracted: Any) -> BaseOperator:
     if spec.prepare is None:
         transform = spec.transform
         return TransformFeaturesOperator(
-            task_id="transform", sql=transform.sql, tables=dict(transform.tables) or None, **common
+            task_id="transform",
+            sql=_verbatim(transform.sql),
+            tables=_verbatim(dict(transform.tables)) if transform.tables else None,
+            **common,
         )
     prepare = spec.prepare
     runner: dict[str, Any] = {"kind": prepare.run_on}
@@ -216,6 +236,11 @@ def _member_of(member: ServiceView) -> dict[str, Any]:
         "join_keys": dict(member.join_keys) or None,
         "alias": member.alias,
     }
+
+
+def _verbatim(value: Any) -> Any:
+    """What the file says, as no template: ``{%`` may stand in SQL, and ``{{ conn }}`` would show a password."""
+    return literal(value)
 
 
 def _allow_removal(context: Context) -> None:

@@ -92,6 +92,16 @@ class AirflowSources:
             pins = list(pool.map(self._pin, files))
         return [{"file": name, **pin} for name, pin in zip(relative_names(files), pins, strict=True)]
 
+    def check_unchanged(self) -> None:
+        """Compare all files with what they were when they were found; objects by their etag.
+
+        :raises SourceUnavailable: one changed: try again.
+        """
+        self._local.check_unchanged()
+        if self._listed:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self._head, self._listed))
+
     def register(self, connection: DuckDBPyConnection) -> None:
         """Enable a DuckDB connection to read ``s3://`` addresses, as soon as one is found."""
         self._connections.append(connection)
@@ -178,20 +188,28 @@ class AirflowSources:
         if not is_s3(file):
             return {key: value for key, value in self._local.pin([file])[0].items() if key != "file"}
         bucket, key = self._place(file)
+        head = self._head(file)
+        etag, size = head["ETag"].strip('"'), int(head["ContentLength"])
         with s3_errors(f"reading {file}", SourceError):
-            head = self._client.head_object(Bucket=bucket, Key=key)
-            etag, size = head["ETag"].strip('"'), int(head["ContentLength"])
-            if self._listed.get(file, etag) != etag:
-                raise SourceUnavailable(
-                    f"{file} changed while it was read: try again when its writer is done, and let it write under "
-                    "new names"
-                )
             pin: dict[str, Any] = {"bytes": size, "etag": etag}
             if head.get("VersionId", "null") != "null":
                 pin["version_id"] = head["VersionId"]
             if key.endswith(".parquet"):
                 pin["footer_sha256"] = self._footer(bucket, key, etag, size)
         return pin
+
+    def _head(self, file: str) -> Mapping[str, Any]:
+        """What the server says of an object, which must be the one that was listed."""
+        bucket, key = self._place(file)
+        with s3_errors(f"reading {file}", SourceError):
+            head: Mapping[str, Any] = self._client.head_object(Bucket=bucket, Key=key)
+        etag = head["ETag"].strip('"')
+        if self._listed.get(file, etag) != etag:
+            raise SourceUnavailable(
+                f"{file} changed while it was read: try again when its writer is done, and let it write under "
+                "new names"
+            )
+        return head
 
     def _footer(self, bucket: str, key: str, etag: str, size: int) -> str:
         """Digest of a Parquet file's footer."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.assets import online_store_asset
 from airflow_mlops.operators.errors import airflow_errors
@@ -37,10 +38,21 @@ class ApplyFeaturesOperator(BaseOperator):
         their own, which knows no Airflow connection.
     :param feast_conn_id: Airflow connection of type ``feast``.
     :param destructive: whether something may be taken away.
+    :param store: URI of the artifact store in which a feature pipeline publishes what is defined here.
+    :param features: name of that pipeline. With both, views whose columns are not published are not applied: whoever
+        joins them would fail. The task is skipped then, or fails if rows were published in this run.
+    :param published: what ``PublishFeaturesOperator`` returned; nothing when it was skipped.
     """
 
-    template_fields: Sequence[str] = ("definitions", "repo_path", "feast_conn_id")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"definitions": "json"}
+    template_fields: Sequence[str] = (
+        "definitions",
+        "repo_path",
+        "feast_conn_id",
+        "store",
+        "features",
+        "published",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"definitions": "json", "published": "json"}
     ui_color = "#d8e8dc"
 
     def __init__(
@@ -50,6 +62,9 @@ class ApplyFeaturesOperator(BaseOperator):
         repo_path: str | None = None,
         feast_conn_id: str = "feast_default",
         destructive: bool = False,
+        store: str | None = None,
+        features: str | None = None,
+        published: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -57,6 +72,9 @@ class ApplyFeaturesOperator(BaseOperator):
         self.repo_path = repo_path
         self.feast_conn_id = feast_conn_id
         self.destructive = destructive
+        self.store = store
+        self.features = features
+        self.published = published
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Plan, check and apply."""
@@ -67,10 +85,43 @@ class ApplyFeaturesOperator(BaseOperator):
         with airflow_errors():
             if bool(self.definitions) == bool(self.repo_path):
                 raise SpecError("give either definitions or repo_path to apply; both or none are given")
+            self._check_published()
             hook = FeastHook(self.feast_conn_id)
             plan = apply_features(hook, self._builder(hook), destructive=self.destructive)
         self.log.info("Feature definitions in %s:\n%s", hook.settings.where, plan)
         return plan.to_json()
+
+    def _check_published(self) -> None:
+        """Make sure that the published rows have the columns of the views.
+
+        :raises AirflowSkipException: they have not yet.
+        :raises FeatureStoreError: they have not, although rows were published just now.
+        """
+        from airflow_mlops.exceptions import FeatureStoreError
+        from airflow_mlops.hooks.features.table import FeatureTable
+        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.primitives.provisioning.features.plan import columns_of
+
+        if not self.store or not self.features:
+            return
+        snapshot = FeatureTable(open_store(self.store), self.features).snapshot()
+        there = snapshot.stored_columns if snapshot is not None else ()
+        if not there:
+            raise AirflowSkipException(
+                f"Nothing is published of {self.features} yet: its views are applied with the first rows."
+            )
+        for view, columns in columns_of(self.definitions or ()).items():
+            missing = ", ".join(name for name in columns if name not in there)
+            if missing and (self.published or {}).get("new_rows"):
+                raise FeatureStoreError(
+                    f"feature view {view!r} has {missing}, and the published rows have not; they have "
+                    f"{', '.join(there)}. Cure: select it in the transform, or remove it from the view"
+                )
+            if missing:
+                raise AirflowSkipException(
+                    f"No published row of {self.features} has {missing}, which the view {view} has: the definitions "
+                    "are applied with the next rows."
+                )
 
     def _builder(self, hook: FeastHook) -> Any:
         from airflow_mlops.hooks.feast.objects import build_objects
@@ -93,6 +144,8 @@ class MaterializeFeaturesOperator(BaseOperator):
     How far each view was copied is kept in Airflow's asset state store, so that applying definitions cannot reset
     it. The first time, and when a view has changed, its whole time to live is copied. A retry copies again what
     it cannot know to be there; the result is the same. When the clock has gone back, it starts over.
+    Rows of a feature pipeline are copied when they are published, however old they are; of other sources, those
+    that come behind the last end by more than ``late`` are not seen.
 
     Returns ``{"views": {name: {"start", "end", "why"}}}``; a view without news is not in it.
 
@@ -139,20 +192,22 @@ class MaterializeFeaturesOperator(BaseOperator):
     def _materialize(self, context: Context, hook: FeastHook, name: str) -> dict[str, str] | None:
         from datetime import timedelta
 
-        from airflow_mlops.hooks.feast.materialize import definition_digest, materialize_view
+        from airflow_mlops.hooks.feast.materialize import definition_digest, first_published, materialize_view
         from airflow_mlops.primitives.provisioning.features.materialization import Materialized, next_window
 
         view = hook.view(name)
         memory, key = context["asset_state_store"][self.asset], f"{hook.store().project}.{name}"
         digest = definition_digest(view)
+        last = Materialized.from_json(memory.get(key))
         window = next_window(
-            Materialized.from_json(memory.get(key)),
+            last,
             digest,
             ttl=view.ttl or timedelta(0),
             now=datetime.now(UTC),
             start=_time(self.start, "start"),
             end=_time(self.end, "end"),
             late=_duration(self.late),
+            fresh=first_published(hook, view, datetime.fromisoformat(last.until)) if last else None,
         )
         if window is None:
             self.log.info("Feature view %s: nothing new to copy", name)

@@ -138,7 +138,7 @@ class PrepareFeaturesOperator(ModelCodeOperator):
         staging = self._staging()
         if staging.record(STEP) is None:
             with _contract_errors(self._code_name()):
-                stage(staging, files, self.extracted)
+                stage(staging, _alike(files, self._code_name()), self.extracted)
         return staging.result(STEP)
 
     def _staging(self) -> Staging:
@@ -159,6 +159,23 @@ def stage(staging: Staging, files: Sequence[Path], earlier: Mapping[str, Any]) -
         **{name: earlier.get(name) for name in _CARRIED},
     }
     staging.keep(STEP, files, facts)
+
+
+def _alike(files: list[Path], name: str) -> list[Path]:
+    """The files with rows, or one without when none has any.
+
+    :raises SourceError: one lacks a column that others have, or has it of another kind.
+    """
+    import duckdb
+    import pyarrow.parquet as pq
+
+    from airflow_mlops.hooks.features.extract_files import check_types
+
+    # An empty file may have lost its types: pandas knows none of a column without values.
+    files = [file for file in files if pq.read_metadata(file).num_rows] or files[:1]
+    with contextlib.closing(duckdb.connect()) as connection:
+        check_types(connection, [str(file) for file in files], f"{name} prepared")
+    return files
 
 
 @contextlib.contextmanager

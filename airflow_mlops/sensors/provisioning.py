@@ -32,7 +32,8 @@ class FeaturesFreshSensor(BaseSensorOperator):
     :param views: names of views, instead of a service.
     :param at: ISO 8601 time at which they have to be fresh; now by default.
     :param feast_conn_id: Airflow connection of type ``feast``.
-    :param deferrable: whether to wait in the triggerer instead of being rescheduled.
+    :param deferrable: whether to wait in the triggerer instead of being rescheduled. ``timeout`` counts from the
+        first look of a try.
     :param mode: ``reschedule`` holds no slot between two looks, ``poke`` does.
     """
 
@@ -67,19 +68,49 @@ class FeaturesFreshSensor(BaseSensorOperator):
             return self._newest
         return self.look_again(context)
 
-    def look_again(self, context: Context, event: Any = None) -> dict[str, str]:  # noqa: ARG002
-        """Look once, and give the slot away if it is too early."""
+    def look_again(self, context: Context, event: Any = None, since: str | None = None) -> dict[str, str]:  # noqa: ARG002
+        """Look once, and give the slot away if it is too early.
+
+        :param since: ISO 8601 time of the first look.
+        """
         from datetime import timedelta
 
         from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
-        if not self.poke(context):
+        now = datetime.now(UTC)
+        since = since or now.isoformat()
+        if not self._look(context):
+            left = timedelta(seconds=self.timeout) - (now - datetime.fromisoformat(since))
+            if left <= timedelta(0):
+                self._time_out()
             self.defer(
-                trigger=TimeDeltaTrigger(timedelta(seconds=self.poke_interval)),
+                # The last look is at the end of the time, and not beyond it.
+                trigger=TimeDeltaTrigger(min(timedelta(seconds=self.poke_interval), left)),
                 method_name="look_again",
-                timeout=timedelta(seconds=self.timeout),
+                kwargs={"since": since},
             )
         return self._newest
+
+    def _look(self, context: Context) -> bool:
+        """One look that fails as those of a sensor that is not deferred."""
+        from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+        try:
+            return self.poke(context)
+        except Exception as error:
+            final = isinstance(error, AirflowFailException)
+            if self.never_fail or (self.soft_fail and final):
+                raise AirflowSkipException(f"Skipped instead of failing: {error}") from error
+            if self.silent_fail and not final:
+                self.log.exception("Looking failed; it is tried again")
+                return False
+            raise
+
+    def _time_out(self) -> None:
+        from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+
+        error = AirflowSkipException if self.soft_fail or self.never_fail else AirflowSensorTimeout
+        raise error(f"Features are still not fresh after {self.timeout:g} seconds; see the lines above")
 
     def poke(self, context: Context) -> bool:  # noqa: ARG002
         """Whether every view is fresh."""

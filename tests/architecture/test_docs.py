@@ -7,8 +7,10 @@ import inspect
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import get_args
@@ -18,6 +20,7 @@ import pytest
 import airflow_mlops
 from airflow_mlops import exceptions
 from airflow_mlops.cli import main
+from airflow_mlops.cli.main import _parser
 from airflow_mlops.contract import failures
 from airflow_mlops.contract.check import check_output
 from airflow_mlops.contract.paths import Paths
@@ -98,6 +101,61 @@ class TestLinks:
     def test_nothing_is_said_of_the_machine_it_was_written_on(self):
         for page in PAGES:
             assert not re.search(r"/(root|work|home/[a-z]+)/", page.read_text()), named(page)
+
+
+#: Pages whose ``sh run`` blocks the classes below run.
+RUN = {"README.md", "docs/tutorial.md", "docs/howto/feature-pipelines.md"}
+
+
+class TestCode:
+    """What the blocks that nobody runs say."""
+
+    def test_every_block_that_says_run_is_run(self):
+        assert {named(page) for page in PAGES if any(block.mark == "run" for block in blocks(page))} == RUN
+
+    @pytest.mark.parametrize("page", PAGES, ids=named)
+    def test_every_command_of_ours_is_understood(self, page, capsys):
+        for block in blocks(page):
+            if block.language != "sh":
+                continue
+            for line in re.findall(r"^airflow-mlops .*$", block.text, re.MULTILINE):
+                words = shlex.split(line.partition(" > ")[0], comments=True)[1:]
+                try:
+                    _parser(words).parse_args(words)
+                except SystemExit:
+                    pytest.fail(f"{line}\n{capsys.readouterr().err}")
+
+    @pytest.mark.parametrize("page", PAGES, ids=named)
+    def test_everything_of_ours_can_be_imported(self, page):
+        for block in blocks(page):
+            if block.language != "python":
+                continue
+            for node in ast.walk(ast.parse(block.text)):
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("airflow_mlops"):
+                    names = ", ".join(name.name for name in node.names)
+                    exec(f"from {node.module} import {names}", {})
+
+    def test_the_hash_of_splits_is_as_written(self):
+        text = next(
+            block.text for block in blocks(ROOT / "docs/howto/splits.md") if block.language == "python"
+        )
+        assert "assert bucket(" in text
+        exec(text, {})
+
+    def test_every_how_to_is_in_the_index(self):
+        linked = set(re.findall(r"\]\((docs/[^)#]+)", (ROOT / "README.md").read_text()))
+        assert {named(page) for page in PAGES if page.is_relative_to(ROOT / "docs/howto")} <= linked
+
+    def test_every_extra_is_explained(self):
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        text = (ROOT / "docs/howto/install.md").read_text()
+        rows = re.findall(r"^\| (`[a-z`, ]+`) \|", text, re.MULTILINE)
+        assert set(extras) <= set(re.findall(r"`(\w+)`", " ".join(rows)))
+
+    def test_decisions_are_numbered_without_gaps(self):
+        pages = sorted((ROOT / "docs/adr").glob("*.md"))
+        assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+        assert [page.read_text().split(".")[0] for page in pages] == [f"# {n + 1}" for n in range(len(pages))]
 
 
 class TestReadme:

@@ -18,6 +18,7 @@ from airflow_mlops.hooks.feast.conformance import (
     warning_about,
 )
 from airflow_mlops.primitives.provisioning.join.conformance_cases import CASES
+from tests.fixtures.feast_store import connect, inline
 
 OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
 # What each of Feast's own stores gets wrong in Feast 0.67.
@@ -96,6 +97,23 @@ def test_the_command_prints_a_table_and_json(tmp_path, capsys):
     )
     assert {case["case"] for case in report["cases"] if case["outcome"] == "fails"} == DUCKDB
     assert list(tmp_path.iterdir()) == [tmp_path / "feature_store.yaml"]  # nothing of the suite stays behind
+
+
+def test_the_command_asks_the_store_of_a_connection(tmp_path, monkeypatch, capsys):
+    connect(monkeypatch, **inline(tmp_path, offline_store={"type": "dask"}))
+    monkeypatch.setattr(
+        "airflow_mlops.hooks.feast.conformance.check_store",
+        lambda config: check_store(
+            config, [case for case in CASES if case.name == "equal_examples_both_stay"]
+        ),
+    )
+    assert main(["features", "conformance", "--feast-conn", "feast_default"]) == 1
+    said = capsys.readouterr()
+    assert "offline store dask drops examples" in said.out, said.err
+    assert "0 pass, 1 fail" in said.out
+    assert main(["features", "conformance", "--feast-conn", "nobody"]) == 2
+    assert "no Airflow connection 'nobody'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []  # the registry is not touched, nor made
 
 
 def test_the_command_refuses_what_is_not_there(tmp_path, capsys):

@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
+    AirflowSkipException,
     TaskDeferred,
 )
 
@@ -212,7 +213,26 @@ class TestSensor:
         with pytest.raises(TaskDeferred) as deferred:
             sense(at=at(9).isoformat(), deferrable=True).execute({})
         assert deferred.value.method_name == "look_again"
-        assert deferred.value.timeout == timedelta(seconds=5)
+
+    def test_deferred_it_waits_no_longer_than_its_timeout(self, home):
+        """Each wait in the triggerer ends well; only the first look knows when the time began."""
+        sensor = sense(at=at(9).isoformat(), deferrable=True)
+        with pytest.raises(TaskDeferred) as deferred:
+            sensor.execute({})
+        kwargs = {**deferred.value.kwargs, "event": "now"}
+        with pytest.raises(TaskDeferred):
+            sensor.resume_execution("look_again", kwargs, {})
+        long_ago = (datetime.fromisoformat(kwargs["since"]) - timedelta(seconds=6)).isoformat()
+        with pytest.raises(AirflowSensorTimeout, match="not fresh after 5 seconds"):
+            sensor.resume_execution("look_again", {**kwargs, "since": long_ago}, {})
+        sensor.soft_fail = True
+        with pytest.raises(AirflowSkipException):
+            sensor.resume_execution("look_again", {**kwargs, "since": long_ago}, {})
+
+    def test_deferred_or_not_failures_are_taken_alike(self, home):
+        for deferrable in (True, False):
+            with pytest.raises(AirflowSkipException):
+                sense(max_age="soon", deferrable=deferrable, soft_fail=True, mode="poke").execute({})
 
     @pytest.mark.parametrize(
         ("changes", "said"),

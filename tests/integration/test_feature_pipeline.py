@@ -162,11 +162,20 @@ def test_two_applications_share_what_is_published_once(home, airflow):
     ask(home.examples, 60)
     land(home.readings, "a", 0, 48)
     home.add("readings", pipeline(home))
+    broken = pipeline(home, features="broken").replace('"watermark"', '"watermrk"')
+    home.add("broken", broken)  # an error of its own, and no harm to the others
     for name, service in (("warm", "warm_v1"), ("cold", "cold_v1")):
         airflow.add(name, application(name, service, home))
         airflow.until(f"DAGs of {name}", lambda name=name: f"{name}__provisioning" in airflow.dag_ids())
 
     run_id = home.run("readings__features")
+    (error,) = airflow.until("import error", airflow.client.import_errors)
+    assert error["filename"] == "features/broken.py"
+    line = next(number for number, row in enumerate(broken.splitlines(), 1) if "watermrk" in row)
+    assert f"broken.yaml:{line}" in error["stack_trace"]
+    assert "nearest:  watermark" in error["stack_trace"]
+    for file in home.features.glob("broken.*"):
+        file.unlink()
     published = airflow.client.xcom("readings__features", run_id, "publish")
     assert (published["rows"], published["new_rows"]) == (96, 96)
     assert published["partitions"] == ["2026-01-01", "2026-01-02"]
@@ -201,10 +210,11 @@ def test_two_applications_share_what_is_published_once(home, airflow):
     events = airflow.client.call("GET", "/assets/events", asset_id=asset)["asset_events"]
     assert sorted(event["extra"]["new_rows"] for event in events) == [24, 96]
     assert {event["extra"]["rows"] for event in events} == {96, 120}
+    airflow.until("no import error", lambda: not airflow.client.import_errors())
 
 
-def test_a_backfill_of_airflow_reads_exactly_the_intervals_that_it_names(home, airflow):
-    land(home.readings, "year", 0, 24 * 6)
+def test_a_backfill_and_the_form_read_exactly_the_intervals_that_they_name(home, airflow):
+    land(home.readings, "year", 0, 400)  # the last days are hotter than the assumption allows
     extract = {"files": f"{home.readings}/*.parquet", "watermark": "time", "window": "interval"}
     home.add(
         "days",
@@ -215,6 +225,7 @@ def test_a_backfill_of_airflow_reads_exactly_the_intervals_that_it_names(home, a
             schedule="0 0 * * *",
             services={},
             views=OFFLINE,
+            retries=0,
         ),
     )
     dag_id = "days__features"
@@ -254,33 +265,13 @@ def test_a_backfill_of_airflow_reads_exactly_the_intervals_that_it_names(home, a
         (f"2026-01-0{day}T00:00:00+00:00", f"2026-01-0{day + 1}T00:00:00+00:00") for day in (2, 3)
     ]
 
-    # One window by hand, from the form.
-    form = {"start": "2026-01-05T00:00:00Z", "end": "2026-01-05T05:00:00Z"}
-    run_id = home.run(dag_id, form)
-    assert airflow.client.xcom(dag_id, run_id, "publish")["new_rows"] == 12
-
-
-def test_a_broken_file_is_an_import_error_of_its_own(home, airflow):
-    text = pipeline(home, features="broken").replace('"watermark"', '"watermrk"')
-    home.add("broken", text)
-    (error,) = airflow.until("import error", airflow.client.import_errors)
-    assert error["filename"] == "features/broken.py"
-    line = next(number for number, row in enumerate(text.splitlines(), 1) if "watermrk" in row)
-    assert f"broken.yaml:{line}" in error["stack_trace"]
-    assert "nearest:  watermark" in error["stack_trace"]
-    for file in home.features.glob("broken.*"):
-        file.unlink()
-    airflow.until("no import error", lambda: not airflow.client.import_errors())
-
-
-def test_assumptions_stop_what_would_be_published(home, airflow):
-    land(home.readings, "hot", 0, 400)
-    home.add("hot", pipeline(home, features="hot", services={}, views=OFFLINE, retries=0))
-    dag_id = "hot__features"
-    airflow.until("DAG", lambda: dag_id in airflow.dag_ids())
-    run_id = airflow.client.trigger(dag_id, {})
+    # One window by hand, from the form; its rows break an assumption, and none of them is published.
+    before = (home.store / "features/days/snapshot.json").read_bytes()
+    form = {"start": "2026-01-15T00:00:00Z", "end": "2026-01-15T05:00:00Z"}
+    run_id = airflow.client.trigger(dag_id, form)
     assert airflow.finish(dag_id, run_id) == "failed"
+    assert airflow.client.xcom(dag_id, run_id, "extract")["rows"] == 12
     tasks = airflow.client.tasks(dag_id, run_id)
     assert (tasks["publish"], tasks["apply"]) == ("failed", "upstream_failed")
     assert "between" in airflow.log(dag_id, run_id, "publish")
-    assert not (home.store / "features/hot/snapshot.json").exists()
+    assert (home.store / "features/days/snapshot.json").read_bytes() == before

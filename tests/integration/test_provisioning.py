@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from airflow.sdk import Asset
@@ -24,6 +28,7 @@ from airflow_mlops.hooks.store.files import FileStore
 from airflow_mlops.operators.model_code import column_config
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.splitting import SplitDatasetOperator
+from airflow_mlops.primitives.provisioning.examples import Examples
 from airflow_mlops.primitives.provisioning.versions.digest import logical_digest
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -481,6 +486,31 @@ class TestDividingAgain:
             self.divide(home, split={"by": "group", "key": ["nope"], "train": 0.5, "test": 0.5})
 
 
+_ELSEWHERE = """
+import sys
+from pathlib import Path
+from airflow_mlops.primitives.provisioning.dataset import DatasetRequest, build_dataset
+examples = {"parquet": "examples/*.parquet", "folder": sys.argv[1], "keys": ["id"], "timestamp": "asked",
+            "targets": ["late"], "targets_known_at": "known"}
+split = {"by": "hash", "key": ["city", "asked"], "train": 0.7, "validation": 0.15, "test": 0.15, "folds": 3}
+request = DatasetRequest.parse(application="app", purpose="training", examples=examples, features=None, window="40d",
+    window_start=None, window_end="2024-02-20T01:30", split=split, assumptions=[{"column": "size", "between": [0, 6]}])
+print(build_dataset(request, None, Path(sys.argv[2]), lambda digest: False)[0].id)
+"""
+
+
+def test_the_same_inputs_are_the_same_version_in_any_time_zone_and_locale(home, tmp_path):
+    ids = set()
+    for number, (zone, locale) in enumerate([("Asia/Kolkata", "C"), ("America/New_York", "de_DE.UTF-8")]):
+        (tmp_path / f"scratch{number}").mkdir()
+        words = [sys.executable, "-c", _ELSEWHERE, str(home), str(tmp_path / f"scratch{number}")]
+        environment = {**os.environ, "TZ": zone, "LC_ALL": locale, "PYTHONHASHSEED": str(number)}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        ids.add(done.stdout.strip())
+    assert len(ids) == 1
+    assert len(ids.pop()) == 64
+
+
 class TestLines:
     def test_another_line_leaves_production_alone(self, home):
         outlet = Asset(name="app.dataset", uri="mlops://app/dataset")
@@ -606,7 +636,13 @@ class TestJoinedOnce:
         assert provision(home, split=self.HASHED)["rows"] == 600
         assert joins == ["app_v1"] * 2
 
-    @pytest.mark.parametrize("sql", ["now()", "current_timestamp", "random()", "getvariable('x')"])
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            *("now()", "current_timestamp", "random()", "getvariable('x')", "ago(INTERVAL 1 DAY)"),
+            *("age(asked)", "(SELECT count(*) FROM duckdb_settings())"),
+        ],
+    )
     def test_a_query_that_may_answer_otherwise_is_asked_anew(self, home, joins, sql):
         examples = {**EXAMPLES, "sql": EXAMPLES["sql"].replace("size,", f"{sql} IS NULL AS odd, size,")}
         provision(home, examples={**examples, "folder": str(home)})
@@ -623,6 +659,37 @@ class TestJoinedOnce:
         assert second["rows"] == 600
         assert provision(home)["dataset_id"] == first["dataset_id"]  # and the chunk is there again
         assert store.exists(chunk)
+
+    def test_rows_that_were_damaged_are_joined_anew(self, home, joins):
+        provision(home)
+        store = FileStore(home / "store")
+        chunk = store.path(next(key for key in store.list("app/datasets/chunks/")))
+        table = pq.read_table(chunk)
+        changed = pc.add(table.column("size"), 1).cast(table.schema.field("size").type)
+        table = table.set_column(table.column_names.index("size"), "size", changed)
+        chunk.chmod(0o644)
+        pq.write_table(table, chunk)
+        taken = provision(home, split=self.HASHED, line="calm")
+        assert joins == ["app_v1"] * 2
+        fresh = provision(home, split=self.HASHED, store=str(home / "other"))
+        assert taken["dataset_id"] == fresh["dataset_id"]
+
+    def test_rows_of_a_file_that_was_rewritten_meanwhile_are_neither_published_nor_kept(
+        self, home, joins, monkeypatch
+    ):
+        real = Examples.pins
+
+        def pinned_too_early(examples):
+            pins = real(examples)
+            land(home, 2, columns="* REPLACE (size + 1 AS size)")
+            return pins
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Examples, "pins", pinned_too_early)
+            with pytest.raises(AirflowException, match="changed while it was read"):
+                provision(home)
+        assert published(home) == []
+        assert provision(home)["dataset_id"] == provision(home, store=str(home / "other"))["dataset_id"]
 
 
 class TestBadInput:

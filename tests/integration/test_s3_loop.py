@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from airflow_mlops.operators.monitoring import (
 )
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.registration import GateModelOperator, RegisterModelOperator
+from airflow_mlops.operators.splitting import SplitDatasetOperator
 from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
 from tests.fixtures.versions import complete
@@ -126,6 +128,34 @@ def test_all_of_it(place, mlflow, tmp_path):
     assert datetime.fromisoformat(planned["window_start"]).year == 2026
     # Nothing took the address for a folder.
     assert list((tmp_path / "cwd").iterdir()) == []
+
+
+def test_runs_at_once_and_another_line_from_sources_on_s3(place, s3_server, s3_bucket, tmp_path):
+    for file in (tmp_path / "data").iterdir():
+        s3_server.client().upload_file(str(file), s3_bucket, f"examples/{file.name}")
+    examples = {**EXAMPLES, "parquet": f"s3://{s3_bucket}/examples/*.parquet"}
+    hashed = {"by": "hash", "train": 0.6, "test": 0.4, "folds": 2}
+
+    def run(**changes):
+        arguments = {"examples": examples, "split": SPLIT, **place, **changes}
+        return ProvisionDatasetOperator(task_id="provision", **arguments).execute(context("provision"))
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = (future.result() for future in [pool.submit(run) for _ in range(2)])
+    assert one["dataset_id"] == two["dataset_id"]
+    assert sorted([one["created"], two["created"]]) == [False, True]
+    datasets = DatasetStore(open_store(place["store"]), "tiny")
+    assert complete(datasets) == {one["dataset_id"]}
+    assert len(datasets.commits(one["dataset_id"])) == 2
+
+    beside = run(split=hashed, line="calm")
+    assert datasets.refs() == {"latest": one["dataset_id"], "calm/latest": beside["dataset_id"]}
+    divided = SplitDatasetOperator(task_id="split", dataset=one, split=hashed, line="other", **place).execute(
+        context("split")
+    )
+    fresh = run(split=hashed, store=f"s3://{s3_bucket}/fresh")
+    assert divided["dataset_id"] == beside["dataset_id"] == fresh["dataset_id"]
+    assert datasets.verify(beside["dataset_id"]) == []
 
 
 @pytest.mark.parametrize(("status", "error"), [(503, AirflowException), (403, AirflowFailException)])

@@ -97,6 +97,8 @@ class Installation:
     def _value(self, dag, value, params, results):
         if isinstance(value, XComArg):
             return results[value.operator.task_id]
+        if hasattr(value, "resolve"):  # said as it is, and no template
+            return value.resolve({})
         if isinstance(value, str) and "{{" in value:
             return dag.get_template_env().from_string(value).render(params=params)
         return value

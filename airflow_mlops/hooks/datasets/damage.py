@@ -12,10 +12,12 @@ from airflow_mlops.exceptions import DataError, StoreError
 from airflow_mlops.hooks.store.base import in_parallel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.primitives.provisioning.versions.manifest import Chunk
 
-__all__ = ["Damage", "find_damage"]
+__all__ = ["Damage", "find_damage", "sound"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,25 @@ def find_damage(datasets: DatasetStore, dataset_id: str) -> list[Damage]:
     chunks = list({chunk.digest: chunk for chunk in manifest.chunks}.values())
     found = in_parallel(lambda chunk: _look(datasets, chunk, sums.get(chunk.digest)), chunks)
     return [damage for damage in found if damage is not None]
+
+
+def sound(datasets: DatasetStore, files: Mapping[Chunk, Path]) -> bool:
+    """Whether files are the chunks that they should be: by their bytes, or else by their rows.
+
+    :param files: the file of each chunk on this machine.
+    """
+    sums = _sums(datasets)
+    return all(in_parallel(lambda chunk: _is_sound(chunk, files[chunk], sums.get(chunk.digest)), list(files)))
+
+
+def _is_sound(chunk: Chunk, path: Path, expected: str | None) -> bool:
+    with path.open("rb") as file:
+        if expected is not None and hashlib.file_digest(file, "sha256").hexdigest() == expected:
+            return True
+    try:
+        return _digest(path) == (chunk.rows, chunk.digest)
+    except Exception:  # noqa: BLE001 - damaged Parquet raises whatever the damage leads to
+        return False
 
 
 def _sums(datasets: DatasetStore) -> dict[str, str]:

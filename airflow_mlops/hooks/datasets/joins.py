@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["JoinStore"]
 
 
+log = logging.getLogger(__name__)
+
+
 class JoinStore:
     """Which version holds all rows of a join: a note of a few bytes for each join.
 
@@ -28,11 +32,12 @@ class JoinStore:
         self.datasets = datasets
 
     def find(self, key: str, scratch: Path) -> StoredRows | None:
-        """The rows of this join; ``None`` if no version has them any more.
+        """The rows of this join; ``None`` if no version has them any more, or not as they were published.
 
         :param key: name of the join.
         :param scratch: where files are copied to if the store is no folder.
         """
+        from airflow_mlops.hooks.datasets.damage import sound
         from airflow_mlops.primitives.provisioning.joined import StoredRows
 
         note = self.datasets.store.read_json(self._key(key))
@@ -48,6 +53,13 @@ class JoinStore:
             if error.retriable:
                 raise
             return None  # removed by the retention: the rows are joined again
+        if not sound(self.datasets, dict(zip(manifest.chunks, files, strict=True))):
+            log.warning(
+                "Dataset version %s holds the joined rows, but is damaged: they are joined again. "
+                "`airflow-mlops dataset verify` says what is wrong",
+                manifest.id,
+            )
+            return None
         return StoredRows(manifest, tuple(files))
 
     def remember(self, key: str, manifest: Manifest) -> None:

@@ -55,6 +55,7 @@ class ViewFiles:
     folder: Path | None = None
     _s3: Any = field(default=None, repr=False)
     _by: tuple[str | None, ...] = field(default=(), repr=False)
+    _columns: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
 
     def find(self, path: str, endpoint: str | None = None) -> tuple[str, ...]:
         """Files of a path, a pattern or a folder of Parquet files, sorted by name.
@@ -66,13 +67,35 @@ class ViewFiles:
         """
         if is_s3(path):
             return self._find_s3(path, endpoint)
-        place = Path(path.removeprefix("file://")).expanduser()
-        place = place if place.is_absolute() or self.folder is None else self.folder / place
-        snapshot = place.parent / _SNAPSHOT
-        if place.name == _DATA and snapshot.is_file():
-            names = _listed(snapshot.read_text(encoding="utf-8"), str(snapshot))
-            return tuple(sorted(str(place / name) for name in names))
+        place = self._local(path)
+        if (snapshot := self.snapshot(path, endpoint)) is not None:
+            return self._published(snapshot, str(place), str(place.parent / _SNAPSHOT))
         return find_files(str(place))
+
+    def snapshot(self, path: str, endpoint: str | None = None) -> Mapping[str, Any] | None:
+        """The ``snapshot.json`` beside a folder ``data``; ``None`` where there is none.
+
+        :raises SourceError: it cannot be read.
+        """
+        if not is_s3(path):
+            place = self._local(path)
+            beside = place.parent / _SNAPSHOT
+            found = place.name == _DATA and beside.is_file()
+            return _document(beside.read_bytes(), str(beside)) if found else None
+        at, url = self._at(path, endpoint)
+        with s3_errors(f"reading the snapshot of {url}"):
+            above, _, name = at.rpartition("/")
+            if name == _DATA and self._s3.exists(f"{above}/{_SNAPSHOT}"):
+                where = f"s3://{above}/{_SNAPSHOT}"
+                return _document(self._s3.cat_file(f"{above}/{_SNAPSHOT}"), where)
+        return None
+
+    def columns(self, file: str) -> Mapping[str, str]:
+        """Column → DuckDB type of the snapshot that lists a file: those that it lacks came later and are null.
+
+        Empty for files that no snapshot lists.
+        """
+        return self._columns.get(file, {})
 
     def footers(self, files: Sequence[str], times: Iterable[str] = ()) -> list[Footer]:
         """Read the footers of files, several at once.
@@ -115,26 +138,39 @@ class ViewFiles:
         return self._s3
 
     def _find_s3(self, path: str, endpoint: str | None) -> tuple[str, ...]:
-        from airflow_mlops.hooks.s3 import split_s3
-
-        place = split_s3(path, "")
-        at = f"{place.bucket}/{place.key}"
-        files = self.use_s3(place.conn_id or None, endpoint)
-        with s3_errors(f"listing {place.url}"):
-            if place.key.endswith(f"/{_DATA}") and files.exists(beside := f"{at[: -len(_DATA)]}{_SNAPSHOT}"):
-                names = _listed(files.cat_file(beside), f"s3://{beside}")
-                return tuple(sorted(f"{place.url}/{name}" for name in names))
-            if any(sign in place.key for sign in "*?["):
+        at, url = self._at(path, endpoint)
+        if (snapshot := self.snapshot(path, endpoint)) is not None:
+            return self._published(snapshot, url, f"s3://{at.rpartition('/')[0]}/{_SNAPSHOT}")
+        files = self._s3
+        with s3_errors(f"listing {url}"):
+            if any(sign in at for sign in "*?["):
                 found = [str(name) for name in files.glob(at)]
             elif files.isfile(at):
                 found = [at]
             else:
                 found = [str(name) for name in files.find(at) if str(name).endswith(".parquet")]
         if not found:
-            raise SourceError(
-                f"no object at {place.url}: publish the features, or correct the path of the source"
-            )
+            raise SourceError(f"no object at {url}: publish the features, or correct the path of the source")
         return tuple(sorted(f"s3://{name}" for name in found))
+
+    def _at(self, path: str, endpoint: str | None) -> tuple[str, str]:
+        """Bucket and key of an address, and the address without its connection; S3 is open then."""
+        from airflow_mlops.hooks.s3 import split_s3
+
+        place = split_s3(path, "")
+        self.use_s3(place.conn_id or None, endpoint)
+        return f"{place.bucket}/{place.key}", place.url
+
+    def _local(self, path: str) -> Path:
+        place = Path(path.removeprefix("file://")).expanduser()
+        return place if place.is_absolute() or self.folder is None else self.folder / place
+
+    def _published(self, snapshot: Mapping[str, Any], data: str, where: str) -> tuple[str, ...]:
+        """The files that a snapshot lists; what it says of their columns is kept."""
+        names, columns = _listed(snapshot, where)
+        files = tuple(sorted(f"{data}/{name}" for name in names))
+        self._columns.update(dict.fromkeys(files, columns))
+        return files
 
     def _footer(self, file: str, times: Sequence[str]) -> Footer:
         import pyarrow.parquet as pq
@@ -178,19 +214,33 @@ def _name(conn_id: str | None, endpoint: str | None) -> str:
     return f"connection {conn_id!r}" if conn_id else f"the environment's login at {endpoint or 'AWS'}"
 
 
-def _listed(text: str | bytes, where: str) -> list[str]:
-    """Names of the files of a snapshot."""
+def _document(data: bytes, where: str) -> Mapping[str, Any]:
     try:
-        names = [
-            str(entry["file"] if isinstance(entry, dict) else entry) for entry in json.loads(text)["files"]
-        ]
+        found: Mapping[str, Any] = json.loads(data)
+        found["files"]
     except (ValueError, KeyError, TypeError) as error:
-        raise SourceError(
-            f"{where} is no snapshot of published features ({type(error).__name__}: {error}); publish them again"
-        ) from error
+        raise _no_snapshot(where, error) from error
+    return found
+
+
+def _listed(snapshot: Mapping[str, Any], where: str) -> tuple[list[str], dict[str, str]]:
+    """Names of the files of a snapshot, and the DuckDB type of each of its columns."""
+    from airflow_mlops.primitives.provisioning.features.schema import sql_type
+
+    try:
+        names = [str(entry["file"] if isinstance(entry, dict) else entry) for entry in snapshot["files"]]
+        columns = {str(one["name"]): sql_type(one["type"]) for one in snapshot.get("columns", ())}
+    except (KeyError, TypeError) as error:
+        raise _no_snapshot(where, error) from error
     if not names:
         raise SourceError(f"{where} lists no file: nothing was published yet")
-    return names
+    return names, columns
+
+
+def _no_snapshot(where: str, error: Exception) -> SourceError:
+    return SourceError(
+        f"{where} is no snapshot of published features ({type(error).__name__}: {error}); publish them again"
+    )
 
 
 def _read(file: Any, times: Sequence[str]) -> Footer:

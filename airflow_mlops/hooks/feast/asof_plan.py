@@ -72,7 +72,8 @@ def _plan(
     except SourceError as error:
         raise type(error)(f"{owner}: {error}") from error
     footers = _within_reach(plan, footers, between)
-    _check_columns(plan, footers, owner)
+    missing = {name: [file for file in footers if name not in footers[file].types] for name in plan.columns}
+    _check_columns(plan, footers, files, owner)
     types = {name: _kinds(name, footers) for name in plan.columns}
     _check_types(plan, footers, owner)
     plan = replace(
@@ -81,9 +82,14 @@ def _plan(
         naive=frozenset(
             name
             for name in times
-            if all(pa.types.is_timestamp(kind) and kind.tz is None for kind in types[name])
+            if types[name] and all(pa.types.is_timestamp(kind) and kind.tz is None for kind in types[name])
         ),
-        widen=any(len(kinds) > 1 for kinds in types.values()),
+        widen=any(len(kinds) > 1 or 0 < len(missing[name]) < len(footers) for name, kinds in types.items()),
+        absent={
+            name: files.columns(those[0])[name]
+            for name, those in missing.items()
+            if len(those) == len(footers)
+        },
     )
     return plan, sum(footer.rows for footer in footers.values())
 
@@ -149,9 +155,10 @@ def _within_reach(
     return kept or {file: footers[file] for file in newest}
 
 
-def _check_columns(plan: ViewPlan, footers: dict[str, Footer], owner: str) -> None:
+def _check_columns(plan: ViewPlan, footers: dict[str, Footer], files: ViewFiles, owner: str) -> None:
     for file, footer in footers.items():
-        if missing := [name for name in plan.columns if name not in footer.types]:
+        there = {*footer.types, *files.columns(file)}
+        if missing := [name for name in plan.columns if name not in there]:
             raise SourceError(
                 f"{owner}: {file} lacks the column(s) {', '.join(missing)}; it has {', '.join(footer.types)}. Was a "
                 "column renamed upstream? Write the file again with it, or give its new name in the view"
@@ -163,7 +170,8 @@ def _check_types(plan: ViewPlan, footers: dict[str, Footer], owner: str) -> None
     for name in plan.columns:
         seen: dict[str, tuple[str, pa.DataType]] = {}
         for file, footer in footers.items():
-            kind = footer.types[name]
+            if (kind := footer.types.get(name)) is None:
+                continue  # the column came later
             if name in (plan.timestamp, plan.created) and not _is_time(kind):
                 raise SourceError(
                     f"{owner}: {name} is {kind} in {file}, expected a timestamp; write it as one"
@@ -179,7 +187,7 @@ def _check_types(plan: ViewPlan, footers: dict[str, Footer], owner: str) -> None
 
 
 def _kinds(name: str, footers: dict[str, Footer]) -> set[pa.DataType]:
-    kinds = {footer.types[name] for footer in footers.values()}
+    kinds = {footer.types[name] for footer in footers.values() if name in footer.types}
     return {pa.string() if _is_text(kind) else kind for kind in kinds}
 
 

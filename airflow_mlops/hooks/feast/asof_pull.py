@@ -108,21 +108,25 @@ def pull_rows(
     files = ViewFiles(settings.aws_conn_id, Path(config.repo_path) if config.repo_path else None)
     found = files.find(source.path, source.s3_endpoint_override or None)
     columns = list(dict.fromkeys([*keys, *features, timestamp, *([created] if created else [])]))
-    _check(files, found, columns, source)
+    absent = _absent(files, found, columns, source)
+    names = [
+        f"NULL::{absent[name]} AS {identifier(name)}" if name in absent else identifier(name)
+        for name in columns
+    ]
     time = f"{identifier(timestamp)}::TIMESTAMPTZ"
-    conditions = [f"{identifier(key)} IS NOT NULL" for key in keys]
+    conditions = ["FALSE" if key in absent else f"{identifier(key)} IS NOT NULL" for key in keys]
     conditions += [
         f"{time} {sign} {literal(moment)}::TIMESTAMPTZ"
         for sign, moment in zip((">=", "<="), between, strict=True)
         if moment is not None
     ]
     query = (
-        f"SELECT {', '.join(identifier(name) for name in columns)}{_NOBODY if not keys else ''} "
+        f"SELECT {', '.join(names)}{_NOBODY if not keys else ''} "
         f"FROM {parquet(found, union_by_name=True, hive_partitioning=False)} WHERE {' AND '.join(conditions) or 'TRUE'}"
     )
     if latest:
         order = [f"{time} DESC"]
-        if created:
+        if created and created not in absent:
             order.append(f"{identifier(created)}::TIMESTAMPTZ DESC NULLS LAST")
         partition = f"PARTITION BY {', '.join(identifier(key) for key in keys)} " if keys else ""
         order += ["file_index DESC", "file_row_number DESC"]
@@ -130,10 +134,20 @@ def pull_rows(
     return PullJob(query, files, f"{source.name} ({source.path})", str(settings.memory_limit))
 
 
-def _check(files: ViewFiles, found: tuple[str, ...], columns: list[str], source: FileSource) -> None:
-    for name, footer in zip(found, files.footers(found), strict=True):
-        if missing := [column for column in columns if column not in footer.types]:
+def _absent(
+    files: ViewFiles, found: tuple[str, ...], columns: list[str], source: FileSource
+) -> dict[str, str]:
+    """DuckDB type of each column that came later than all of the files.
+
+    :raises SourceError: a file lacks a column that should be there.
+    """
+    footers = files.footers(found)
+    for name, footer in zip(found, footers, strict=True):
+        there = {*footer.types, *files.columns(name)}
+        if missing := [column for column in columns if column not in there]:
             raise SourceError(
                 f"{source.name}: {name} lacks the column(s) {', '.join(missing)}; it has {', '.join(footer.types)}. "
                 "Write the file again with them"
             )
+    nowhere = [column for column in columns if not any(column in footer.types for footer in footers)]
+    return {column: files.columns(found[0])[column] for column in nowhere}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import uuid
 from contextlib import closing
@@ -27,6 +28,7 @@ __all__ = [
     "Loader",
     "PostgresLoader",
     "check_store",
+    "connection_config",
     "loader_for",
     "read_config",
     "run_conformance",
@@ -152,6 +154,23 @@ def read_config(repo: Path | None = None, store: str | None = None) -> RepoConfi
         )
 
 
+def connection_config(conn_id: str) -> RepoConfig:
+    """Feast's configuration by an Airflow connection, whether or not its registry is there yet.
+
+    :param conn_id: connection of type ``feast``.
+    :raises FeatureStoreError: the connection cannot be meant, or the store is known to be unfit.
+    """
+    from airflow_mlops.hooks.feast.hook import FeastHook
+
+    settings = FeastHook(conn_id).settings
+    backend(str((settings.config.get("offline_store") or {}).get("type", "")))  # says why one is refused
+    import_feast()
+    from feast.repo_config import RepoConfig
+
+    with feast_errors(settings.where, settings):
+        return RepoConfig(**settings.config)
+
+
 def warning_about(config: RepoConfig) -> str:
     """What is known to be wrong with the configured offline store; nothing if it is known to conform.
 
@@ -200,6 +219,8 @@ def run_conformance(config: RepoConfig, loader: Loader, cases: Sequence[Case] = 
     kind = str(config.offline_store.type)
     if known := warning_about(config):
         log.warning("%s", known)
+    if kind == "postgres":
+        os.environ.setdefault("PGTZ", "UTC")  # as the hook has it
     log.info("Asking offline store %s %d questions", kind, len(cases))
     with tempfile.TemporaryDirectory(prefix="airflow-mlops-registry-") as registry, closing(loader):
         with feast_errors(f"conformance suite on offline store {kind}"):

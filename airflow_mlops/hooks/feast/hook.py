@@ -201,7 +201,7 @@ class FeastHook(BaseHook):
     def _join_ours(
         self, service: FeatureService, entity_sql: str, destination: Path, references: dict[str, str]
     ) -> TrainingSet:
-        from airflow_mlops.hooks.feast.plan import view_pins
+        from airflow_mlops.hooks.feast.plan import join_options, view_pins
         from airflow_mlops.primitives.provisioning.dataset import TrainingSet
         from airflow_mlops.primitives.provisioning.join.point_in_time import SEMANTICS
 
@@ -217,6 +217,7 @@ class FeastHook(BaseHook):
             views=tuple(view.to_json() for view in job.views),
             semantics=SEMANTICS,
             pins=tuple(view_pins(self.store(), self._views(service)[0], job.views)),
+            options=join_options(self.store()),
         )
 
     def _join_by_feast(

@@ -6,25 +6,30 @@ import contextlib
 import hashlib
 import json
 import logging
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import FeatureStoreError
+from airflow_mlops.hooks.feast.asof_files import ViewFiles
 from airflow_mlops.hooks.feast.objects import describe
 from airflow_mlops.hooks.feast.session import feast_errors
+from airflow_mlops.primitives.provisioning.features.snapshot import BATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from feast import FeatureView
 
     from airflow_mlops.hooks.feast.hook import FeastHook
 
-__all__ = ["definition_digest", "materialize_view", "online_views"]
+__all__ = ["definition_digest", "first_published", "materialize_view", "online_views"]
 
 log = logging.getLogger(__name__)
 
 #: What of a view decides about its rows in the online store.
+#: Clocks of workers differ, and a publication is seen a moment after it says it was made.
+_SLACK = timedelta(minutes=10)
 _ABOUT = ("description", "tags", "owner")
 _STORED = ("entities", "join_keys", "features", "timestamp", "created", "source", "ttl_seconds")
 
@@ -41,6 +46,32 @@ def definition_digest(view: FeatureView) -> str:
     told = {name: value for name, value in describe(view).items() if name in _STORED}
     told["source"] = {name: value for name, value in told.get("source", {}).items() if name not in _ABOUT}
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def first_published(hook: FeastHook, view: FeatureView, since: datetime) -> datetime | None:
+    """Time of the earliest row that was published since a moment, whatever time it is of.
+
+    Rows of yesterday are often published today, when yesterday was copied already.
+
+    :return: ``None`` when there is none, or when the source is not one that is published with a snapshot.
+    :raises SourceError: the snapshot cannot be read.
+    """
+    source: Any = getattr(view, "batch_source", None)
+    if type(source).__name__ != "FileSource":
+        return None
+    store = hook.store()
+    settings, repo = store.config.offline_store, store.config.repo_path
+    files = ViewFiles(getattr(settings, "aws_conn_id", None), Path(repo) if repo else None)
+    with feast_errors(f"feature view {view.name!r}", hook.settings):
+        snapshot = files.snapshot(source.path, source.s3_endpoint_override or None)
+    if snapshot is None or not (batches := snapshot.get("batches")):
+        return None
+    # A batch is a list; its fifth entry says when it was published, its last the time of its first new row.
+    since -= _SLACK
+    if len(batches) >= BATCHES and datetime.fromisoformat(batches[0][4]) >= since:
+        return datetime.fromisoformat(snapshot["first"])  # older ones are forgotten
+    fresh = [batch[-1] for batch in batches if batch[-1] and datetime.fromisoformat(batch[4]) >= since]
+    return min(map(datetime.fromisoformat, fresh), default=None)
 
 
 def materialize_view(hook: FeastHook, view: FeatureView, start: datetime, end: datetime) -> None:

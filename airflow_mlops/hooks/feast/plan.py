@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_mlops.primitives.provisioning.join.point_in_time import ViewPlan
     from airflow_mlops.primitives.provisioning.request import JoinPlan
 
-__all__ = ["plan_join", "view_pins"]
+__all__ = ["join_options", "plan_join", "view_pins"]
 
 
 def plan_join(
@@ -41,11 +41,14 @@ def plan_join(
         views=tuple(plan.to_json() for plan in plans),
         semantics=SEMANTICS,
         pins=tuple(view_pins(store, views, plans)),
-        options={
-            "filter_by_created": settings.filter_by_created_timestamp,
-            "matched_times": settings.matched_times,
-        },
+        options=join_options(store),
     )
+
+
+def join_options(store: FeatureStore) -> dict[str, Any]:
+    """Settings of our offline store that decide about values, where they are not the usual ones."""
+    settings: Any = store.config.offline_store
+    return {} if settings.filter_by_created_timestamp else {"filter_by_created": False}
 
 
 def view_pins(

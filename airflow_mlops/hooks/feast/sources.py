@@ -148,7 +148,7 @@ def _files(source: Mapping[str, Any], chosen: Backend, offline_store: str, where
     endpoint = source.get("endpoint_url")
     if path.startswith("s3://"):
         path, endpoint = _plain_s3(path, endpoint, where)
-    elif offline_store == "duckdb" and not path.endswith(".parquet"):
+    if offline_store == "duckdb" and not path.endswith(".parquet"):
         path = f"{path.rstrip('/')}/**/*.parquet"  # it reads patterns, and no folders
     return {**found, "path": path, **({"s3_endpoint_override": endpoint} if endpoint else {})}
 
@@ -168,20 +168,30 @@ def _sql(source: Mapping[str, Any], chosen: Backend, offline_store: str, where: 
 
 
 def _plain_s3(path: str, endpoint: str | None, where: str) -> tuple[str, str | None]:
-    """An address without the Airflow connection in it, and the endpoint that the connection names."""
+    """An address without the Airflow connection in it, and the endpoint of that connection.
+
+    As everywhere in this package, an address that names none is opened by ``aws_default``; without such a
+    connection the engine's own settings hold.
+    """
     from airflow_mlops.hooks.s3 import split_s3
 
     named = "@" in path.removeprefix("s3://").partition("/")[0]
     at = split_s3(path)
-    if named and not endpoint:
-        from airflow.sdk import BaseHook
-        from airflow.sdk.exceptions import AirflowNotFoundException
+    return at.url, endpoint or _endpoint(at.conn_id, where, needed=named)
 
-        try:
-            endpoint = BaseHook.get_connection(at.conn_id).extra_dejson.get("endpoint_url")
-        except AirflowNotFoundException as error:
-            raise FeatureStoreError(f"{where}: no Airflow connection {at.conn_id!r}; create it") from error
-    return at.url, endpoint
+
+def _endpoint(conn_id: str, where: str, *, needed: bool) -> str | None:
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        extra = BaseHook.get_connection(conn_id).extra_dejson
+    except AirflowNotFoundException as error:
+        if not needed:
+            return None
+        raise FeatureStoreError(f"{where}: no Airflow connection {conn_id!r}; create it") from error
+    own = (extra.get("service_config") or {}).get("s3") or {}
+    return own.get("endpoint_url") or extra.get("endpoint_url") or None
 
 
 _PLACES = {"files": _files, "spark": _spark, "sql": _sql}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import FeatureStoreError
+from airflow_mlops.exceptions import FeatureStoreError, SourceUnavailable
 from airflow_mlops.primitives.provisioning.examples import ROW, Examples
 from airflow_mlops.primitives.provisioning.joined import StoredJoins, join_key, stored_rows, with_features
 from airflow_mlops.primitives.provisioning.request import DatasetRequest, FeatureJoin, JoinPlan, TrainingSet
@@ -121,6 +121,7 @@ def make_dataset(
         rows = stored_rows(connection, examples, request, plan, found) if found else None
         if rows is None:
             rows = _join(connection, request, examples, window, store, scratch)
+            key = key if plan and _as_planned(plan, rows, request, store, window) else None
         pins += [dict(pin) for pin in rows.pins]
         manifest = Manifest(
             application=request.application,
@@ -149,6 +150,30 @@ def _plan(request: DatasetRequest, store: FeatureJoin, window: Window) -> JoinPl
     return plan
 
 
+def _as_planned(
+    plan: JoinPlan, rows: JoinedRows, request: DatasetRequest, store: FeatureJoin, window: Window
+) -> bool:
+    """Whether a join read what its plan names, so that the rows may be kept under that name.
+
+    :raises SourceUnavailable: a file of the features was rewritten meanwhile: nobody knows what was read of it.
+    """
+    planned, read = (
+        {(pin.get("of"), pin.get("file")): dict(pin) for pin in pins} for pins in (plan.pins, rows.pins)
+    )
+    if changed := [pin for name, pin in read.items() if planned.get(name, pin) != pin]:
+        raise SourceUnavailable(
+            f"{changed[0]['of']}: {changed[0]['file']} changed while features were joined: write files under "
+            "another name and rename them when they are whole; try again when the writer is done"
+        )
+    same = (rows.references, list(rows.views), rows.semantics) == (
+        plan.references,
+        list(plan.views),
+        plan.semantics,
+    )
+    # The join may leave out files that the plan could not know to be out of reach.
+    return (same and read == planned) or _plan(request, store, window) == plan
+
+
 def _join(
     connection: DuckDBPyConnection,
     request: DatasetRequest,
@@ -160,6 +185,7 @@ def _join(
     """The examples of the window with their features, made anew."""
     file = scratch / "examples.parquet"
     count = examples.write(connection, request.purpose, window, file, request.split_column)
+    examples.reader.check_unchanged()  # the pins were taken before
     log.info("%d examples after %s up to %s", count, *window.to_json())
     roles = examples.roles(request.purpose, request.split_column)
     relation = parquet((str(file),))
@@ -177,6 +203,7 @@ def _join(
         views=joined.views,
         semantics=joined.semantics,
         pins=tuple(pins),
+        options=joined.options,
     )
 
 
@@ -214,7 +241,8 @@ def _features_of(
 def _features(request: DatasetRequest, rows: JoinedRows) -> dict[str, Any] | None:
     if request.features is None:
         return None
-    return {"service": request.features, "semantics": rows.semantics, "views": list(rows.views)}
+    told = {"service": request.features, "semantics": rows.semantics, "views": list(rows.views)}
+    return {**told, "options": dict(rows.options)} if rows.options else told
 
 
 def _microseconds(moment: datetime) -> int:

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_mlops.primitives.provisioning.examples import ROW
+from airflow_mlops.primitives.provisioning.sources.queries import READERS
 from airflow_mlops.primitives.provisioning.tail import JoinedRows
 from airflow_mlops.primitives.provisioning.versions.chunks import Rows
 from airflow_mlops.primitives.provisioning.versions.manifest import canonical_json
@@ -37,7 +38,10 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1
 _LIBRARIES = ("airflow-mlops", "duckdb", "pyarrow", "feast")
-_UNPINNED = {"read_text", "read_blob", "glob", "getenv", "getvariable", "query", "query_table", "sniff_csv"}
+#: Table functions whose rows come from pinned files, or from their arguments alone.
+_STEADY_TABLES = {*READERS, "range", "generate_series", "unnest", "repeat", "repeat_row"}
+#: What DuckDB itself takes for steady: the one-argument form of age begins today.
+_UNSTEADY = {"age", "getenv", "getvariable", "current_setting", "read_text", "read_blob"}
 _CLOCKS = {
     *("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"),
     *("current_localtime", "current_localtimestamp"),
@@ -86,6 +90,7 @@ def join_key(
                 "examples": request.examples.to_json(),
                 "types": dict(examples.columns),
                 "split_column": request.split_column,
+                "partitions": [_partitions(file) for file in examples.files],
                 "window": [window.start, window.end, window.as_of],
                 "pins": [dict(pin) for pin in (*pins, *plan.pins)],
                 "features": request.features,
@@ -125,6 +130,7 @@ def stored_rows(
         references=plan.references,
         views=plan.views,
         semantics=plan.semantics,
+        options=plan.options,
         # The join itself leaves out files that are out of reach, and so does the version.
         pins=tuple(pin for pin in manifest.sources if not str(pin["of"]).startswith(("examples", "table:"))),
     )
@@ -181,22 +187,35 @@ def _repeatable(connection: DuckDBPyConnection, sql: str | None) -> bool:
         return True
     found = connection.execute(f"SELECT json_serialize_sql({literal(sql)})").fetchone()
     tree = json.loads(found[0]) if found else {"error": True}
-    if tree.get("error"):
+    # The name of a file is no part of its pin.
+    if tree.get("error") or "filename" in sql.lower():
         return False
     nodes = list(_nodes(tree))
+    tables = {
+        str(node["function"]["function_name"]).lower()
+        for node in nodes
+        if node.get("type") == "TABLE_FUNCTION" and isinstance(node.get("function"), dict)
+    }
     names = {str(node["function_name"]).lower() for node in nodes if node.get("function_name")}
     names |= {
         str(node["column_names"][-1]).lower() for node in nodes if node.get("class") == "COLUMN_REF"
     } & _CLOCKS
     listed = ", ".join(literal(name) for name in sorted(names)) or "''"
     unsteady = connection.execute(
-        f"SELECT count(*) FROM duckdb_functions() WHERE function_name IN ({listed}) AND stability != 'CONSISTENT'"
+        f"SELECT count(*) FROM duckdb_functions() WHERE function_name IN ({listed}) AND (stability != 'CONSISTENT' "
+        "OR (function_type = 'macro' AND contains(lower(macro_definition), 'current_')))"
     ).fetchone()
     return (
         unsteady == (0,)
-        and not names & (_UNPINNED | _CLOCKS)
+        and not names & (_UNSTEADY | _CLOCKS)
+        and tables <= _STEADY_TABLES
         and not any(node.get("sample") for node in nodes)
     )
+
+
+def _partitions(file: str) -> list[str]:
+    """The folders of a file that name a value, such as ``day=2024-01-01``: DuckDB makes columns of them."""
+    return [part for part in file.split("/")[:-1] if "=" in part]
 
 
 def _nodes(node: Any) -> Iterator[dict[str, Any]]:

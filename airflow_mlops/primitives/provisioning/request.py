@@ -50,6 +50,7 @@ class TrainingSet:
     :param semantics: name of the rules of the join.
     :param files: local files that the features came from, where there are no ``pins``.
     :param pins: the files behind the features, as the manifest keeps them.
+    :param options: settings of the store that decide about values.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class TrainingSet:
     semantics: str
     files: tuple[str, ...] = field(default=(), repr=False)
     pins: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FeatureJoin(Protocol):

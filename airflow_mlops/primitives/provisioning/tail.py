@@ -67,6 +67,7 @@ class JoinedRows:
     :param views: what was joined, as JSON values.
     :param semantics: name of the rules of the join.
     :param pins: the files behind the features.
+    :param options: settings of the join that decide about values.
     """
 
     rows: Rows
@@ -76,6 +77,7 @@ class JoinedRows:
     views: tuple[Mapping[str, Any], ...] = ()
     semantics: str = ""
     pins: tuple[Mapping[str, Any], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def named(self, *roles: Role) -> tuple[str, ...]:
         """Columns with one of these roles, in order."""
@@ -213,7 +215,7 @@ def _refuse_empty(
     """Number of rows that are in a split, after a look at every split and fold."""
     counted = connection.execute(
         f"SELECT {assignment.named} AS s, ({assignment.fold})::INTEGER AS f, count(*) "
-        f"FROM {joined.rows.examples} e {assignment.join} GROUP BY s, f"
+        f"FROM {assignment.alone or f'{joined.rows.examples} e {assignment.join}'} GROUP BY s, f"
     ).fetchall()
     sizes: Counter[str] = Counter()
     folds: Counter[int | None] = Counter()

@@ -51,6 +51,11 @@ def build(spec):
     return build
 
 
+def said(value):
+    """What a task is told, as it runs."""
+    return value.resolve({})
+
+
 def edges(dag):
     return {(task.task_id, following) for task in dag.tasks for following in task.downstream_task_ids}
 
@@ -70,7 +75,9 @@ class TestTheDag:
     def test_what_is_online_is_materialized_unless_somebody_else_does(self, build):
         views = [{**YAML["views"][0], "online": True}]
         dag = build(views=views)
-        assert {("apply", "materialize"), ("materialize", "announce")} <= edges(dag)
+        assert {("apply", "materialize"), ("materialize", "announce"), *PUBLISHED} - {
+            ("apply", "announce")
+        } <= (edges(dag))
         assert dag.get_task("materialize").views == ["weather"]
         assert dag.get_task("materialize").late == "2d"
         assert "materialize" not in build(views=views, materialize=False).task_ids
@@ -82,6 +89,14 @@ class TestTheDag:
         assert emitted == {"announce": ["weather.features"]}
         last = {task.task_id for task in dag.tasks if not task.downstream_task_ids}
         assert last == {"announce"}
+
+    def test_what_was_changed_in_the_file_is_applied_without_new_rows(self, build):
+        dag = build(views=[{**YAML["views"][0], "online": True}])
+        rules = {task.task_id: task.trigger_rule.value for task in dag.tasks}
+        assert rules.pop("apply") == "none_failed", "it runs when extraction found nothing, and was skipped"
+        assert set(rules.values()) == {"all_success"}
+        for news in ("materialize", "announce"):  # skipped with `publish`, whatever `apply` did
+            assert "publish" in dag.get_task(news).upstream_task_ids
 
     def test_the_image_in_place_of_sql(self, build):
         dag = build(prepare={"image": "f:1", "parameters": {"days": 7}, "resources": {"memory": "1g"}})
@@ -112,7 +127,7 @@ class TestTheDag:
 
 class TestWhatTasksAreTold:
     def test_the_source_as_json_values(self, build):
-        source = build().get_task("extract").source
+        source = said(build().get_task("extract").source)
         assert source == {
             "files": "/in/*.parquet",
             "watermark": "created",
@@ -120,16 +135,36 @@ class TestWhatTasksAreTold:
             "batch_rows": 50000,
         }
         extract = {"connection": "wh", "sql": "SELECT 1 FROM t WHERE u >= :after", "watermark": "u"}
-        source = build(extract=extract).get_task("extract").source
+        source = said(build(extract=extract).get_task("extract").source)
         assert (source["connection"], source["sql"]) == ("wh", extract["sql"])
         http = {"endpoint": "v1", "params": {"since": ":after"}}
-        source = build(extract={"http": http}).get_task("extract").source
+        source = said(build(extract={"http": http}).get_task("extract").source)
         assert source["http"] == {
             "connection": "http_default",
             "endpoint": "v1",
             "format": "json",
             "params": {"since": ":after"},
         }
+
+    def test_what_looks_like_a_template_is_none(self, build):
+        """``LIKE '{%'`` is SQL, and an author of YAML gets no password of a connection into the browser."""
+        sql = "SELECT * FROM extracted WHERE note NOT LIKE '{%' AND note <> '{{ conn.wh.password }}'"
+        dag = build(
+            extract={"connection": "wh", "sql": sql, "watermark": "u"},
+            transform={"sql": sql, "tables": {"t": "/in/{{ x }}.parquet"}},
+            views=[{**YAML["views"][0], "description": "What {{ is }} measured."}],
+        )
+        found = {}
+        for task_id in ("extract", "transform", "apply"):
+            task = dag.get_task(task_id)
+            found[task_id] = {
+                name: task.render_template(getattr(task, name), {})
+                for name in ("source", "sql", "tables", "definitions")
+                if name in task.template_fields
+            }
+        assert found["extract"]["source"]["sql"] == sql
+        assert found["transform"] == {"sql": sql, "tables": {"t": "/in/{{ x }}.parquet"}}
+        assert found["apply"]["definitions"][0]["description"] == "What {{ is }} measured."
 
     def test_publish_knows_rows_rules_and_layout(self, build):
         task = build(assumptions=[{"column": "temp", "not_null": True}]).get_task("publish")

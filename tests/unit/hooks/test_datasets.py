@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError
+from airflow_mlops.hooks.datasets.joins import JoinStore
 from airflow_mlops.hooks.datasets.retention import Pruning, open_windows
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store.files import FileStore
@@ -287,6 +288,13 @@ class TestPruning:
         assert len(datasets.store.list("app/datasets/chunks/")) == 2
         assert [commit["dataset_id"] for commit in datasets.commits()] == [old[2].id]
         assert self.prune(datasets).versions == ()
+
+    def test_notes_of_joined_rows_go_with_their_version(self, datasets, old):
+        joins = JoinStore(datasets)
+        joins.remember("gone", old[0].manifest)
+        joins.remember("kept", old[2].manifest)
+        self.prune(datasets)
+        assert datasets.store.list("app/datasets/joins/") == ["app/datasets/joins/kept.json"]
 
     def test_a_chunk_without_a_version_waits_a_day(self, datasets, old):
         datasets.store.put_if_absent(datasets.chunk_key("ff00"), b"of a publish in flight")

@@ -76,8 +76,14 @@ def test_s3_is_spelled_for_each_engine(monkeypatch):
     assert source("spark", path=path).path == "s3a://features/weather/data"
     for store in ("dask", "duckdb"):
         made = source(store, path=path)
-        assert made.path.startswith("s3://features/weather/data")
+        pattern = "/**/*.parquet" if store == "duckdb" else ""  # it lists no folders
+        assert made.path == f"s3://features/weather/data{pattern}"
         assert made.s3_endpoint_override == "http://127.0.0.1:9000"
+    plain = path.replace("lake@", "")
+    assert source("dask", path=plain).s3_endpoint_override == ""  # the engine's own settings
+    extra = '{"endpoint_url": "http://a", "service_config": {"s3": {"endpoint_url": "http://b"}}}'
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", f'{{"conn_type": "aws", "extra": {extra}}}')
+    assert source("dask", path=plain).s3_endpoint_override == "http://b"  # that of the store which published
     with pytest.raises(FeatureStoreError, match="no Airflow connection 'nobody'"):
         source("dask", path="s3://nobody@features/weather")
 

@@ -117,6 +117,44 @@ class TestPrepare:
         with pytest.raises(AirflowFailException, match="cannot be read as Parquet"):
             self.prepare(pipeline, tmp_path, script, pipeline.extract())
 
+    def test_an_empty_table_without_types_is_no_news(self, pipeline, tmp_path):
+        """As pandas writes one: ``DataFrame(columns=[...]).to_parquet``."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        before = pipeline.publish(pipeline.extract())
+        pq.write_table(pa.table({"station": pa.nulls(0), "seen": pa.nulls(0)}), tmp_path / "none.parquet")
+        script = (
+            f'mkdir -p "$MLOPS_ROOT/output/data" && cp {tmp_path}/none.parquet "$MLOPS_ROOT/output/data/"'
+        )
+        after = pipeline.publish(self.prepare(pipeline, tmp_path, script, pipeline.extract()))
+        assert (after["snapshot"], after["new_rows"]) == (before["snapshot"], 0)
+
+    @pytest.mark.parametrize(
+        ("second", "found"),
+        [
+            (
+                "SELECT 's' AS station, TIMESTAMPTZ '2026-01-01 00:00:00+00' AS seen, 1.5::DOUBLE AS v",
+                [1.0, 1.5],
+            ),
+            ("SELECT 's' AS station, now() AS seen, 'two' AS v", "1.parquet has column 'v' as VARCHAR"),
+            ("SELECT 's' AS station, now() AS seen, 2 AS v, 3 AS more", "0.parquet has no column 'more'"),
+            ("SELECT NULL AS station, NULL AS seen, NULL AS v LIMIT 0", [1.0]),
+        ],
+    )
+    def test_files_that_differ_lose_nothing_in_silence(self, pipeline, tmp_path, second, found):
+        (tmp_path / "made").mkdir()
+        first = "SELECT 'n' AS station, TIMESTAMPTZ '2026-01-01 00:00:00+00' AS seen, 1::BIGINT AS v"
+        for number, query in enumerate((first, second)):
+            duckdb.sql(query).write_parquet(str(tmp_path / f"made/{number}.parquet"))
+        script = f'mkdir -p "$MLOPS_ROOT/output/data" && cp {tmp_path}/made/* "$MLOPS_ROOT/output/data/"'
+        if isinstance(found, str):
+            with pytest.raises(AirflowFailException, match=found):
+                self.prepare(pipeline, tmp_path, script, pipeline.extract())
+        else:
+            pipeline.publish(self.prepare(pipeline, tmp_path, script, pipeline.extract()))
+            assert pipeline.rows("v") == [(value,) for value in found]
+
 
 def test_nothing_is_left_behind_by_runs_that_were_given_up(pipeline, tmp_path):
     import json

@@ -62,6 +62,7 @@ def next_window(
     start: datetime | None = None,
     end: datetime | None = None,
     late: timedelta = timedelta(0),
+    fresh: datetime | None = None,
 ) -> OnlineWindow | None:
     """The window to copy, or ``None`` when there is nothing new.
 
@@ -75,10 +76,12 @@ def next_window(
     :param start: copy from here on, instead of from the watermark.
     :param end: up to here, instead of up to now.
     :param late: how far before the watermark rows may still have come.
+    :param fresh: time of the earliest row that is known to have come since.
     :raises SpecError: the start is after the end.
     """
     end = min(end, now) if end else now
     until = datetime.fromisoformat(last.until) if last else None
+    reached = until if until is not None and until <= now else None
     oldest = end - ttl if ttl else _BEGINNING
     if until is None or last is None:
         reason, first = "for the first time", oldest
@@ -87,13 +90,18 @@ def next_window(
     elif until > now:
         reason, first, until = f"the clock went back: copied up to {last.until} by it", oldest, None
     else:
-        reason, first = f"since {last.until}", max(until - late, oldest)
+        reason, first = f"since {last.until}", until - late
+        if fresh is not None and fresh < first:
+            reason, first = f"{reason}, with new rows from {fresh.isoformat()} on", fresh
+        first = max(first, oldest)
     if start is not None:
         if start > end:
             raise SpecError(f"start {start.isoformat()} is after end {end.isoformat()}; swap them")
-        joins = until is None or start <= until
-        end = max(end, until) if until else end
+        # What lies before has to be there already, by this definition and this clock.
+        joins = start <= (oldest if until is None else until)
+        end = max(end, reached) if reached else end
         return OnlineWindow(start, end, end if joins else None, f"from {start.isoformat()} as asked for")
     if until is not None and end <= until:
         return None
+    end = max(end, reached) if reached else end
     return OnlineWindow(first, end, end, reason)

@@ -8,13 +8,13 @@ Objects are told by descriptions, JSON values with what matters of them: an enti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from airflow_mlops.exceptions import FeatureStoreError
 
-__all__ = ["Change", "Difference", "FeaturePlan", "Key", "plan_features"]
+__all__ = ["Change", "Difference", "FeaturePlan", "Key", "columns_of", "plan_features"]
 
 #: Kind and name of an object.
 Key = tuple[str, str]
@@ -133,6 +133,18 @@ class FeaturePlan:
             "unchanged": self.unchanged,
             "destructive": list(self.harms),
         }
+
+
+def columns_of(definitions: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """The columns that each feature view of these definitions reads, by the view's name."""
+    found = {}
+    for view in definitions:
+        if view.get("kind") == "feature_view" and not view.get("absent"):
+            names = [entity.get("join_key") or entity["name"] for entity in view.get("entities") or ()]
+            names += [view["timestamp"], *([view["created"]] if view.get("created") else [])]
+            names += [feature["name"] for feature in view.get("features") or ()]
+            found[str(view["name"])] = tuple(dict.fromkeys(names))
+    return found
 
 
 def plan_features(

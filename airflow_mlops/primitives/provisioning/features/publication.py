@@ -71,7 +71,12 @@ def normalise(
     :raises SourceError: a column is missing or of the wrong type.
     :raises DataError: a row has no key, no time, or no time of creation.
     """
-    source = parquet(tuple(str(file) for file in files))
+    # By name and with the widest type: DuckDB would cast to the first file's, and 1.5 becomes 2 in silence.
+    source = parquet(tuple(str(file) for file in files), union_by_name=True, hive_partitioning=False)
+    if published and not (connection.execute(f"SELECT count(*) FROM {source}").fetchone() or (0,))[0]:
+        filled = (PUBLISHED_AT,) if rule.filled else ()
+        # What has no values may have lost its columns' types.
+        source = _no_rows({name: word for name, word in published.items() if name not in filled})
     columns = _columns(connection, rule, source, published)
     order = ", ".join(
         [identifier(rule.timestamp), *map(identifier, rule.keys), *map(identifier, created_columns(rule))]
@@ -142,6 +147,11 @@ def _columns(
     for name in (rule.timestamp, *created_columns(rule)):
         check_time(connection, source, name, kinds[name])
     return fit(connection, source, published, (PUBLISHED_AT,) if rule.filled else ())
+
+
+def _no_rows(columns: Mapping[str, str]) -> str:
+    typed = ", ".join(f"{cast('x', word)} AS {identifier(name)}" for name, word in columns.items())
+    return f"(SELECT {typed} FROM (SELECT NULL AS x) WHERE false)"
 
 
 def _fresh(rule: TableRule, batch: Rows, published: Published, there: str, moment: datetime) -> str:

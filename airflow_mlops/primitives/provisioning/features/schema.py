@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
-__all__ = ["arrow_type", "fit", "select_as", "word_of"]
+__all__ = ["arrow_type", "fit", "select_as", "sql_type", "word_of"]
 
 #: Words of DuckDB's types → the word for it in a YAML file.
 _WORDS = {
@@ -130,11 +130,12 @@ def select_as(columns: Mapping[str, str]) -> str:
 
 def cast(name: str, word: str) -> str:
     """A column as the type of a word."""
-    return f"{identifier(name)}::{_sql(word)}"
+    return f"{identifier(name)}::{sql_type(word)}"
 
 
-def _sql(word: str) -> str:
-    return f"{_sql(word[5:-1])}[]" if word.startswith("list[") else _SQL[word]
+def sql_type(word: str) -> str:
+    """The DuckDB type of a word."""
+    return f"{sql_type(word[5:-1])}[]" if word.startswith("list[") else _SQL[word]
 
 
 def _check_present(kinds: Mapping[str, str], columns: Mapping[str, str]) -> None:
@@ -177,7 +178,7 @@ def _check_cast(
     if published not in _NUMBERS or (kind.startswith("DECIMAL") and published.startswith("float")):
         return
     column = identifier(name)
-    changed = f"try_cast({column} AS {_sql(published)})"
+    changed = f"try_cast({column} AS {sql_type(published)})"
     count, example = _one(
         connection,
         f"SELECT count(*), any_value({column})::VARCHAR FROM {relation} WHERE {column} IS NOT NULL AND "
@@ -194,5 +195,5 @@ def _one(connection: DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
 def _refused(name: str, word: str, published: str, why: str) -> SourceError:
     return SourceError(
         f"publish: column {name!r} is {word} and is published as {published} ({why}). Cure: cast it in the "
-        f"transform, as {name}::{_sql(published)}, or publish under another name"
+        f"transform, as {name}::{sql_type(published)}, or publish under another name"
     )

@@ -142,6 +142,11 @@ class FeatureSnapshot:
         """How many rows are published."""
         return sum(part.rows for part in self.parts)
 
+    @property
+    def stored_columns(self) -> tuple[str, ...]:
+        """The columns that at least one file has; none before the first row."""
+        return tuple(self.columns)[: max((part.columns for part in self.parts), default=0)]
+
     def batch(self, staged: str) -> Batch | None:
         """The publication of staged rows, if it is remembered."""
         return next((batch for batch in reversed(self.batches) if batch.staged == staged), None)

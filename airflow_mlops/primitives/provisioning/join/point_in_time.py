@@ -17,7 +17,7 @@ never the best: a running maximum leaves it out, and of the others the last to a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,8 @@ class ViewPlan:
     :param widen: whether the files differ in types, such as integers in one and floats in another; every
         column is then read as the widest of them.
     :param sparse: whether there are so few examples that rows of other keys are best left out first.
+    :param absent: DuckDB type of each column that came later than all of the files and is null in them. A
+        column that only some of the files lack needs ``widen``.
     """
 
     name: str
@@ -86,10 +88,11 @@ class ViewPlan:
     naive: frozenset[str] = frozenset()
     widen: bool = False
     sparse: bool = False
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that every file must have."""
+        """The columns that are read."""
         names = [key.column for key in self.keys] + [self.timestamp]
         names += [self.created] if self.created else []
         return tuple(dict.fromkeys(names + [feature.column for feature in self.features]))
@@ -181,19 +184,25 @@ def matched_columns(view: ViewPlan) -> dict[str, str]:
 
 def _source(view: ViewPlan, between: tuple[datetime, datetime] | None, *, filtered: bool) -> str:
     """The rows of the view's files that any example could take, under names of our own."""
-    created = f"{identifier(view.created)}::TIMESTAMPTZ" if view.created else "NULL::TIMESTAMPTZ"
+    created = f"{_column(view, view.created)}::TIMESTAMPTZ" if view.created else "NULL::TIMESTAMPTZ"
     names = [
-        *(f"{identifier(key.column)} AS _k{n}" for n, key in enumerate(view.keys)),
-        f"{identifier(view.timestamp)}::TIMESTAMPTZ AS _ts",
+        *(f"{_column(view, key.column)} AS _k{n}" for n, key in enumerate(view.keys)),
+        f"{_column(view, view.timestamp)}::TIMESTAMPTZ AS _ts",
         f"{created} AS _created",
         "(file_index::BIGINT << 40) + file_row_number AS _row",
-        *(f"{identifier(feature.column)} AS _f{n}" for n, feature in enumerate(view.features)),
+        *(f"{_column(view, feature.column)} AS _f{n}" for n, feature in enumerate(view.features)),
     ]
     source = f"{parquet(view.paths, union_by_name=view.widen, hive_partitioning=False)} AS _files"
     if view.sparse and view.keys:
-        same = (f"_files.{identifier(key.column)} = _e.{identifier(key.entity)}" for key in view.keys)
+        same = (f"{_column(view, key.column, '_files.')} = _e.{identifier(key.entity)}" for key in view.keys)
         source += f" SEMI JOIN _e ON {' AND '.join(same)}"
     return f"SELECT {', '.join(names)} FROM {source} WHERE {_in_reach(view, between, filtered=filtered)}"
+
+
+def _column(view: ViewPlan, name: str, of: str = "") -> str:
+    """A column of the view's files, in SQL."""
+    kind = view.absent.get(name)
+    return f"{of}{identifier(name)}" if kind is None else f"NULL::{kind}"
 
 
 def _rows(view: ViewPlan, between: tuple[datetime, datetime] | None, matched: bool) -> str:
@@ -229,10 +238,10 @@ def _probe(view: ViewPlan, time: str) -> str:
 
 def _in_reach(view: ViewPlan, between: tuple[datetime, datetime] | None, *, filtered: bool) -> str:
     # DuckDB 1.5.6 lets a null match a null in the second and later keys of an ASOF join.
-    conditions = [f"{identifier(key.column)} IS NOT NULL" for key in view.keys]
+    conditions = [f"{_column(view, key.column)} IS NOT NULL" for key in view.keys]
     created = view.created if filtered else None
     if between is None:
-        conditions += [f"{identifier(name)} IS NOT NULL" for name in (view.timestamp, created) if name]
+        conditions += [f"{_column(view, name)} IS NOT NULL" for name in (view.timestamp, created) if name]
         return " AND ".join(conditions)
     first, last = (moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in between)
     # On the columns themselves, as they are in the files: only then does DuckDB skip by statistics.
@@ -245,8 +254,8 @@ def _in_reach(view: ViewPlan, between: tuple[datetime, datetime] | None, *, filt
 def _compare(view: ViewPlan, column: str, sign: str, moment: datetime) -> str:
     utc = moment.astimezone(UTC)
     if column in view.naive:
-        return f"{identifier(column)} {sign} TIMESTAMP {literal(utc.replace(tzinfo=None))}"
-    return f"{identifier(column)}::TIMESTAMPTZ {sign} TIMESTAMPTZ {literal(utc)}"
+        return f"{_column(view, column)} {sign} TIMESTAMP {literal(utc.replace(tzinfo=None))}"
+    return f"{_column(view, column)}::TIMESTAMPTZ {sign} TIMESTAMPTZ {literal(utc)}"
 
 
 def _taken(view: ViewPlan, table: str, time: str, matched: bool) -> list[str]:

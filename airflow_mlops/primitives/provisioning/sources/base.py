@@ -81,6 +81,13 @@ class Sources(Protocol):
         """
         ...
 
+    def check_unchanged(self) -> None:
+        """Make sure that all files are still as they were found; to be asked when they have been read.
+
+        :raises SourceUnavailable: one changed: try again.
+        """
+        ...
+
     def register(self, connection: DuckDBPyConnection) -> None:
         """Enable a DuckDB connection to read what :meth:`find` finds."""
         ...
@@ -123,13 +130,20 @@ class LocalSources:
     def pin(self, files: Sequence[str]) -> list[dict[str, Any]]:
         """Pins by size and digest, see :func:`pin_files`."""
         pins = pin_files(files)
+        self._check(files)
+        return pins
+
+    def check_unchanged(self) -> None:
+        """Compare sizes and times of change with those that the files had when they were found."""
+        self._check(tuple(self._seen))
+
+    def _check(self, files: Sequence[str]) -> None:
         for file in files:
             if file in self._seen and self._seen[file] != _state(file):
                 raise SourceUnavailable(
                     f"{file} changed while it was read: write files under another name and rename them when they "
                     "are whole; try again when the writer is done"
                 )
-        return pins
 
     def register(self, connection: DuckDBPyConnection) -> None:
         """Nothing to do: DuckDB reads files."""

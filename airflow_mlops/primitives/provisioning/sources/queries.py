@@ -14,9 +14,18 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-__all__ = ["by_name", "columns_named", "first_file_decides", "patterns_of", "serialize", "with_files"]
+__all__ = [
+    "READERS",
+    "by_name",
+    "columns_named",
+    "first_file_decides",
+    "patterns_of",
+    "serialize",
+    "with_files",
+]
 
-_READERS = (
+#: Table functions whose files are found and pinned.
+READERS = (
     "read_parquet",
     "parquet_scan",
     "read_csv",
@@ -145,7 +154,7 @@ def _reading(place: _Place, files: Sequence[str]) -> str:
 
 def _places(node: Any) -> Iterator[_Place]:
     for inner in _nodes(node):
-        if inner.get("type") == "TABLE_FUNCTION" and inner["function"]["function_name"] in _READERS:
+        if inner.get("type") == "TABLE_FUNCTION" and inner["function"]["function_name"] in READERS:
             yield from _texts(inner["function"]["children"][:1], "one")
         elif inner.get("type") == "BASE_TABLE" and _is_file(inner):
             yield _Place(

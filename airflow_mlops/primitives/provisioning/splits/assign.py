@@ -53,6 +53,7 @@ class Assignment:
     :param split: number of the split in :data:`~.split.SPLITS`, or null for an example that is left out.
     :param fold: number of the fold, or null.
     :param join: what to put behind the examples ``e`` for both.
+    :param alone: what stands behind FROM to have both of every example without the examples, if they are in a table.
     :param in_order: whether the splits follow each other in time, so that rows need no other order.
     :param segment: a number that changes wherever rows of one split and fold are interrupted, if ``in_order``.
     :param facts: rule and outcome as JSON values.
@@ -62,6 +63,7 @@ class Assignment:
     split: str
     fold: str = "NULL"
     join: str = ""
+    alone: str | None = None
     in_order: bool = True
     segment: str = "0"
     facts: dict[str, Any] = field(default_factory=dict)
@@ -260,6 +262,9 @@ def _by_value(
     key = rule.key or tuple(keys)
     hashed = rule.by != "column" or rule.folds
     facts = {**rule.to_json(), **({"key": list(key), "seed": rule.seed} if hashed else {})}
+    if hashed and frozen is None and not rule.stratify and _mostly_different(table, key):
+        _decide_rows(table, rule, key, types)
+        return _assigned(facts, table)
     if hashed:
         _decide_keys(table, rule, key, types, frozen=frozen is not None)
     split = _column_split(table, rule) if rule.by == "column" else "k._split"
@@ -277,6 +282,27 @@ def _by_value(
     return _assigned(facts, table)
 
 
+def _mostly_different(table: _Table, key: Sequence[str]) -> bool:
+    """Whether keys hardly ever repeat, so that deciding for each row is less work than for each key."""
+    names = ", ".join(f"e.{identifier(name)}" for name in key)
+    rows, keys = table.one(f"SELECT count(*), approx_count_distinct(hash({names})) FROM {table.relation} e")
+    return int(keys) * 2 > int(rows)
+
+
+def _decide_rows(table: _Table, rule: SplitRule, key: Sequence[str], types: Mapping[str, str]) -> None:
+    """The table ``_assigned``, by the same hashes as :func:`_decide_keys`, without a table of the keys."""
+    hashed = rule.by != "column"
+    split = _cut_hash(rule, _TEST) if hashed else "_said"
+    fold = f"({bucket_sql('_text', f'{rule.seed}:fold:', rule.folds)} + 1)" if rule.folds else "NULL"
+    given = f"{bucket_sql('_text', f'{rule.seed}:', 1 << 32)} AS _hash" if hashed else "_said"
+    said = "NULL" if hashed else _column_split(table, rule)
+    texts = f"SELECT e.{table.row} AS _row, {key_text(key, types)} AS _text, {said} AS _said FROM {table.relation} e"
+    table.connection.execute(
+        f"CREATE TEMP TABLE _assigned AS SELECT _row, _split, (CASE WHEN _split = 0 THEN {fold} END)::INTEGER AS _fold "
+        f"FROM (SELECT _row, _text, ({split})::INTEGER AS _split FROM (SELECT _row, _text, {given} FROM ({texts})))"
+    )
+
+
 def _decide_keys(
     table: _Table, rule: SplitRule, key: Sequence[str], types: Mapping[str, str], *, frozen: bool
 ) -> None:
@@ -292,10 +318,10 @@ def _decide_keys(
         f"CREATE TEMP TABLE _hashed AS SELECT *, {bucket_sql('_text', f'{rule.seed}:', 1 << 32)} AS _hash, "
         f"{fold} AS _f FROM (SELECT *, {text} AS _text FROM ({distinct}))"
     )
-    train = rule.shares.get("train", 0.0)
-    upper = train + rule.shares.get("validation", 0.0)
     rest = _TRAIN if frozen else _TEST
     if rule.stratify:
+        train = rule.shares.get("train", 0.0)
+        upper = train + rule.shares.get("validation", 0.0)
         ranked = (
             "SELECT *, row_number() OVER (PARTITION BY _class ORDER BY _hash, _text) - 1 AS _rank, "
             "count(*) OVER (PARTITION BY _class) AS _n FROM _hashed"
@@ -304,11 +330,18 @@ def _decide_keys(
         folds = f"row_number() OVER (PARTITION BY _class, _split ORDER BY _f, _text) % {rule.folds or 1} + 1"
         decided = f"SELECT *, {folds} AS _fold FROM (SELECT *, {split} AS _split FROM ({ranked}))"
     else:
-        lower, higher = (str(round(BUCKETS * share)) for share in (train, upper))
-        split = _cut(f"_hash % {BUCKETS}", lower, higher, rest)
-        decided = f"SELECT *, _f + 1 AS _fold, {split} AS _split FROM _hashed"
+        decided = f"SELECT *, _f + 1 AS _fold, {_cut_hash(rule, rest)} AS _split FROM _hashed"
     columns = ", ".join(f"_k{n}" for n in range(len(key)))
     table.connection.execute(f"CREATE TEMP TABLE _keys AS SELECT {columns}, _split, _fold FROM ({decided})")
+
+
+def _cut_hash(rule: SplitRule, rest: int) -> str:
+    """The split by the number ``_hash``."""
+    train = rule.shares.get("train", 0.0)
+    lower, higher = (
+        str(round(BUCKETS * share)) for share in (train, train + rule.shares.get("validation", 0.0))
+    )
+    return _cut(f"_hash % {BUCKETS}", lower, higher, rest)
 
 
 def _cut(value: str, train: str, upper: str, rest: int) -> str:
@@ -381,6 +414,7 @@ def _assigned(facts: dict[str, Any], table: _Table) -> Assignment:
         fold="a._fold",
         # Every row is in it: of an outer join behind an inner one, DuckDB 1.5.6 may make a cross product.
         join=f"JOIN _assigned a ON a._row = e.{table.row}",
+        alone="_assigned a",
         in_order=False,
         facts=facts,
     )

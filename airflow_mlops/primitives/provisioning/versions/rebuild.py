@@ -32,6 +32,19 @@ if TYPE_CHECKING:
 __all__ = ["PinnedJoin", "divide_again", "rebuild", "request_of", "rule_of", "why_not_pinned"]
 
 _DICTIONARY = re.compile(r"dictionary<values=([^,]+),.*")
+_LIST = re.compile(r"list<\w+: (.+?)(?: not null)?>")
+#: Types of published features, as a manifest names them and in DuckDB.
+_SQL = {
+    "bool": "BOOLEAN",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "string": "VARCHAR",
+    "binary": "BLOB",
+    "date32[day]": "DATE",
+    "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
+}
 
 
 @dataclass(frozen=True)
@@ -78,9 +91,7 @@ class PinnedJoin:
                 "event_timestamp",
                 views,
                 between=(first, last),
-                filter_by_created=(self.manifest.features or {})
-                .get("options", {})
-                .get("filter_by_created", True),
+                filter_by_created=self._options.get("filter_by_created", True),
             )
             copy = f"COPY ({query}) TO {literal(str(destination))} (FORMAT parquet, COMPRESSION lz4_raw)"
             try:
@@ -98,14 +109,38 @@ class PinnedJoin:
             views=tuple(view.to_json() for view in views),
             semantics=SEMANTICS,
             pins=tuple(self.sources.pins_of_features()),
+            options=self._options,
         )
+
+    @property
+    def _options(self) -> Mapping[str, Any]:
+        options: Mapping[str, Any] = (self.manifest.features or {}).get("options", {})
+        return options
 
     def _plan(self, view: Mapping[str, Any]) -> ViewPlan:
         plan = ViewPlan.from_json(view, ())
         paths = self.sources.of_view(plan.name, plan.columns)
         schemas = [self.sources.schema(path) for path in paths]
         kinds = [{_plain(schema.get(name, "")) for schema in schemas} for name in plan.columns]
-        return replace(plan, paths=paths, widen=any(len(found) > 1 for found in kinds))
+        nowhere = [name for name, found in zip(plan.columns, kinds, strict=True) if found == {""}]
+        return replace(
+            plan,
+            paths=paths,
+            widen=any(len(found) > 1 for found in kinds),
+            absent={name: self._kind(plan, name) for name in nowhere},
+        )
+
+    def _kind(self, plan: ViewPlan, column: str) -> str:
+        """DuckDB type of a column that came later than all of the files, by the column that it became."""
+        names = {feature.column: feature.name for feature in plan.features}
+        names |= {key.column: key.entity for key in plan.keys}
+        types = {told.name: told.type for told in self.manifest.columns}
+        if (kind := _sql_type(types.get(names.get(column, ""), ""))) is None:
+            raise FeatureStoreError(
+                f"feature view {plan.name!r}: none of its {len(plan.paths)} file(s) has the column {column!r}; restore "
+                "the files that the version was made from, and name their folder by --folder"
+            )
+        return kind
 
 
 def why_not_pinned(manifest: Manifest) -> str | None:
@@ -210,6 +245,14 @@ def divide_again(
         facts = Facts(now=datetime.fromisoformat(manifest.window[1]), frozen=tuple(frozen))
         done = finish(connection, parent, rows, division, scratch, lambda _digest: False, facts)
     return replace(done.manifest, assumptions=manifest.assumptions), done.files
+
+
+def _sql_type(kind: str) -> str | None:
+    """The DuckDB type of an Arrow type's name; ``None`` of an unknown one."""
+    if found := _LIST.fullmatch(kind):
+        inner = _sql_type(found[1])
+        return inner and f"{inner}[]"
+    return _SQL.get(_plain(kind))
 
 
 def _plain(kind: str) -> str:

@@ -195,6 +195,34 @@ class TestHash:
         text = next(n for n, (split, fold) in enumerate(found) if (split, fold) == ("train", 3))
         assert int(hashlib.sha256(f"0:fold:{text}".encode()).hexdigest()[:8], 16) % 5 + 1 == 3
 
+    @pytest.mark.parametrize("repeated", [1, 3])
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            {"by": "hash", **THIRDS, "seed": 3},
+            {"by": "group", "key": ["a", "b"], **HALVES, "folds": 3},
+            {"by": "column", "column": "said", "key": "a", "folds": 4},
+        ],
+        ids=["hash", "group", "column"],
+    )
+    def test_keys_that_hardly_repeat_are_decided_alike(self, monkeypatch, rule, repeated):
+        rows = range(300)
+        columns = {
+            "id": [n // repeated for n in rows],
+            "a": [None if n < repeated else f"a{n // repeated}" for n in rows],
+            "b": [n // repeated % 7 for n in rows],
+            "said": ["train" if n % 3 else None if n % 2 else "test" for n in rows],
+        }
+        found = []
+        for direct in (True, False):
+            monkeypatch.setattr(
+                "airflow_mlops.primitives.provisioning.splits.assign._mostly_different",
+                lambda *_, direct=direct: direct,
+            )
+            found.append(divide(rule, rows, **columns))
+        assert found[0] == found[1]
+        assert len(set(found[0][0])) > 2
+
     def test_a_key_without_one_text_is_refused(self):
         with pytest.raises(SpecError, match=r"key of type DOUBLE has no text .* cast it"):
             divide({"by": "hash", "key": "k", **HALVES}, [1, 2], k=[0.1, 0.2])

@@ -45,6 +45,26 @@ def window(before, **changes):
             id="the newest row wins",
         ),
         pytest.param(last(-1), {"start": NOON - 0.5 * HOUR}, (-0.5, 0, None), id="a gap stays open"),
+        pytest.param(
+            last(-1), {"fresh": NOON - 1.7 * HOUR}, (-1.7, 0, 0), id="rows that came behind the last end"
+        ),
+        pytest.param(
+            last(-1), {"fresh": NOON - HOUR / 2, "late": HOUR / 4}, (-1.25, 0, 0), id="new rows of now"
+        ),
+        pytest.param(last(-1), {"fresh": NOON - 9 * HOUR}, (-2, 0, 0), id="rows too old to count"),
+        pytest.param(
+            last(-1, "other"),
+            {"start": NOON - 1.5 * HOUR},
+            (-1.5, 0, None),
+            id="a repair is not the copy that a changed view needs",
+        ),
+        pytest.param(
+            last(-1, "other"),
+            {"end": NOON - 3 * HOUR},
+            (-5, -1, -1),
+            id="an old run of a changed view puts no old values in front",
+        ),
+        pytest.param(None, {"start": NOON - HOUR}, (-1, 0, None), id="a first copy of a part"),
     ],
 )
 def test_windows(before, changes, expected):

@@ -1,0 +1,82 @@
+"""``docs/operators.md`` names every operator and sensor as it is, and its example is a DAG."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import airflow_mlops
+from tests.fixtures.markdown import ROOT, blocks
+
+PACKAGE = Path(airflow_mlops.__file__).parent
+PAGE = ROOT / "docs/operators.md"
+
+
+def public_classes() -> dict[str, tuple[str, ast.ClassDef]]:
+    """Every operator and sensor, with its module."""
+    files = sorted([*(PACKAGE / "operators").glob("*.py"), *(PACKAGE / "sensors").glob("*.py")])
+    return {
+        node.name: (f"{file.parent.name}.{file.stem}", node)
+        for file in files
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef) and re.fullmatch(r"[A-Z]\w+(Operator|Sensor)", node.name)
+    }
+
+
+CLASSES = public_classes()
+
+
+def row(name: str) -> str:
+    """The line of the page that says what a class is: docstring and signature, and nothing else."""
+    module, node = CLASSES[name]
+    about = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split()).replace("``", "`")
+    return f"| `{name}` | `{module}` | {about} | {arguments(node)} |"
+
+
+def arguments(node: ast.ClassDef) -> str:
+    required, optional = [], []
+    for method in node.body:
+        if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+            for argument, default in zip(method.args.kwonlyargs, method.args.kw_defaults, strict=True):
+                (optional if default else required).append(f"`{argument.arg}`")
+    parts = [" ".join(required)] if required else []
+    parts += [f"*optional* {' '.join(optional)}"] if optional else []
+    parts += [
+        f"those of `{base.id}`" for base in node.bases if isinstance(base, ast.Name) and base.id in CLASSES
+    ]
+    return "; ".join(parts)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_page_says_what_it_is(name):
+    assert row(name) in PAGE.read_text(), f"Cure: in docs/operators.md, write\n{row(name)}"
+
+
+def test_the_page_names_nothing_else():
+    assert sorted(re.findall(r"^\| `(\w+)` \| `", PAGE.read_text(), re.MULTILINE)) == sorted(CLASSES)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_it_can_be_imported_from_there(name):
+    assert hasattr(import_module(f"airflow_mlops.{CLASSES[name][0]}"), name)
+
+
+def test_the_example_is_a_dag():
+    from airflow.sdk import DAG
+
+    (text,) = [block.text for block in blocks(PAGE) if block.language == "python"]
+    names: dict[str, object] = {}
+    exec(compile(text, str(PAGE), "exec"), names)  # as Airflow does with a DAG file
+    dag = names["dag"]
+    assert isinstance(dag, DAG)
+    assert {name for name in names if name in CLASSES} == {type(task).__name__ for task in dag.tasks}
+    assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {
+        "fresh": set(),
+        "provision": {"fresh"},
+        "validate": {"provision"},
+        "folds": {"provision", "validate"},
+    }

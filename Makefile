@@ -47,8 +47,10 @@ format: env
 	$(BIN)/ruff format .
 
 bench: env
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --frozen --inexact --quiet --all-extras --group dev --group bench
 	$(BIN)/python benchmarks/provisioning.py
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) run --frozen --all-extras --group dev --group bench python benchmarks/parse.py
+	$(BIN)/python benchmarks/assumptions.py
+	$(BIN)/python benchmarks/parse.py
 
 clean:
 	rm -rf $(VENV) .uv .demo dist

@@ -171,7 +171,9 @@ def _engine(
                 return {"failed": reason}
         if process.returncode:
             wrong.seek(0)
-            return {"failed": (wrong.read().strip().splitlines() or [f"exit {process.returncode}"])[-1][:150]}
+            lines = wrong.read().strip().splitlines() or [f"exit {process.returncode}"]
+            full = next((line for line in lines if "OutOfMemory" in line), None)
+            return {"failed": "out of its memory limit" if full else lines[-1][:150]}
         said.seek(0)
         figures = json.loads(said.read().splitlines()[-1])
     return {"failed": f"{figures['missing']} is not installed: left out"} if "missing" in figures else figures

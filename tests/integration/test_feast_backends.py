@@ -54,10 +54,17 @@ def spark(tmp_path_factory):
         pytest.skip("no Java on this machine: Spark needs it")
     folder = tmp_path_factory.mktemp("spark")
     yield {"type": "spark", "spark_conf": {**SPARK, "spark.sql.warehouse.dir": str(folder / "warehouse")}}
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
     if session := SparkSession.getActiveSession():
+        gateway = session.sparkContext._gateway
         session.stop()
+        # Else its JVM lives as long as the process, and talks when nobody listens any more.
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        gateway.proc.wait(30)
+        SparkContext._gateway = SparkContext._jvm = None
 
 
 @pytest.fixture(params=["asof", "duckdb", "postgres", "spark"])

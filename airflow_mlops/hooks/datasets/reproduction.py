@@ -151,7 +151,7 @@ def reproduce(
         pinned = PinnedSources(found, tables, sources)
         states, missing = _states(found, pinned, manifest, where)
         outcome = Reproduction(
-            manifest, tuple(states), libraries=_libraries(commits), notes=tuple(looking.notes)
+            manifest, tuple(states), libraries=_libraries(commits), notes=looking.said(found)
         )
         try:
             if missing:
@@ -179,6 +179,12 @@ class _Looking:
     sources: AirflowSources
     kept: Path
     notes: list[str] = field(default_factory=list)
+    without_repository: str | None = None
+
+    def said(self, found: Sequence[PinnedFile]) -> tuple[str, ...]:
+        """What people should know; that there is no repository only if a file was not found."""
+        missing = any(file.state != "same" for file in found) and self.without_repository
+        return (*self.notes, *([missing] if missing else []))
 
     def candidates(self, of: str, pattern: str) -> tuple[str, ...]:
         """Files of a pattern where it was."""
@@ -209,9 +215,7 @@ class _Looking:
         try:
             return FeastHook(self.where.feast_conn_id).repo_path
         except Exception as error:  # noqa: BLE001 - without it, only relative paths of views are not found
-            note = f"Feature files are looked for in --folder only: {error}"
-            if note not in self.notes:
-                self.notes.append(note)
+            self.without_repository = f"Feature files are looked for in --folder only: {error}"
             return None
 
     def _below(self, folder: str) -> Sequence[str]:

@@ -35,6 +35,8 @@ _EXTRAS = {"spark": "spark", "psycopg": "postgres", "postgres": "postgres"}
 _FEAST_EXTRAS = {
     "snowflake": "snowflake",
     "google": "gcp",
+    "mysql": "mysql",
+    "pymysql": "mysql",
     "trino": "trino",
     "redis": "redis",
     "ray": "ray",

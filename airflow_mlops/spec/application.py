@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from airflow_mlops.spec.delivery import Delivery
 from airflow_mlops.spec.evaluation import Evaluation
@@ -18,6 +17,7 @@ from airflow_mlops.spec.training import Training
 from airflow_mlops.spec.values import (
     ApplicationName,
     ConnectionId,
+    Document,
     FolderPath,
     FreeText,
     ImageReference,
@@ -62,7 +62,7 @@ class Code(Section):
     process: ProcessCode | None = Field(default=None, description="Command line, for run_on: process.")
 
 
-class ApplicationSpec(Section):
+class ApplicationSpec(Document):
     """One machine-learning application, as its YAML file and the defaults of its folder describe it."""
 
     application: ApplicationName = Field(
@@ -93,19 +93,6 @@ class ApplicationSpec(Section):
     )
     monitoring: Monitoring = section("How data and predictions are watched.")
     retraining: Retraining = section("What starts a training.")
-
-    _source_path: Path | None = PrivateAttr(default=None)
-    _source_text: str = PrivateAttr(default="")
-
-    @property
-    def source_path(self) -> Path | None:
-        """The YAML file this was loaded from; ``None`` when made in Python."""
-        return self._source_path
-
-    @property
-    def source_text(self) -> str:
-        """The YAML as its author wrote it; empty when made in Python."""
-        return self._source_text
 
     @field_validator("application")
     @classmethod

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from airflow_mlops.spec.assumptions import Assumption
 from airflow_mlops.spec.extract import Extract, Prepare, Transform
@@ -16,6 +15,7 @@ from airflow_mlops.spec.values import (
     AssetSchedule,
     ColumnName,
     ConnectionId,
+    Document,
     Duration,
     Flag,
     FolderPath,
@@ -83,7 +83,7 @@ class Publish(Section):
         return value
 
 
-class FeaturesSpec(Section):
+class FeaturesSpec(Document):
     """One feature pipeline, as its YAML file and the defaults of its folder describe it."""
 
     features: ApplicationName = Field(
@@ -129,19 +129,6 @@ class FeaturesSpec(Section):
     )
     retries: WholeNumber = Field(default=2, ge=0, le=100, description="Tries after the first, of every task.")
     retry_delay: Duration = Field(default=duration("1m"), description="Pause between tries.")
-
-    _source_path: Path | None = PrivateAttr(default=None)
-    _source_text: str = PrivateAttr(default="")
-
-    @property
-    def source_path(self) -> Path | None:
-        """The YAML file this was loaded from; ``None`` when made in Python."""
-        return self._source_path
-
-    @property
-    def source_text(self) -> str:
-        """The YAML as its author wrote it; empty when made in Python."""
-        return self._source_text
 
     @field_validator("extract")
     @classmethod

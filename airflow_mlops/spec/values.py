@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
     Discriminator,
     Field,
     PlainSerializer,
+    PrivateAttr,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -47,6 +49,23 @@ class Section(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """What was said, as JSON values in the form of the YAML (``2h``, ``4g``); nothing that is null."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+class Document(Section):
+    """A whole YAML file, which remembers where and how it was written."""
+
+    _source_path: Path | None = PrivateAttr(default=None)
+    _source_text: str = PrivateAttr(default="")
+
+    @property
+    def source_path(self) -> Path | None:
+        """The YAML file this was loaded from; ``None`` when made in Python."""
+        return self._source_path
+
+    @property
+    def source_text(self) -> str:
+        """The YAML as its author wrote it; empty when made in Python."""
+        return self._source_text
 
 
 def section(description: str) -> Any:

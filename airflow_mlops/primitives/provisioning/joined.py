@@ -15,14 +15,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_mlops.primitives.provisioning.examples import ROW
-from airflow_mlops.primitives.provisioning.sources.queries import READERS
+from airflow_mlops.primitives.provisioning.sources.queries import READERS, nodes_of
 from airflow_mlops.primitives.provisioning.tail import JoinedRows
 from airflow_mlops.primitives.provisioning.versions.chunks import Rows
 from airflow_mlops.primitives.provisioning.versions.manifest import canonical_json
 from airflow_mlops.primitives.sql import identifier, literal, parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from duckdb import DuckDBPyConnection
@@ -190,7 +190,7 @@ def _repeatable(connection: DuckDBPyConnection, sql: str | None) -> bool:
     # The name of a file is no part of its pin.
     if tree.get("error") or "filename" in sql.lower():
         return False
-    nodes = list(_nodes(tree))
+    nodes = list(nodes_of(tree))
     tables = {
         str(node["function"]["function_name"]).lower()
         for node in nodes
@@ -216,10 +216,3 @@ def _repeatable(connection: DuckDBPyConnection, sql: str | None) -> bool:
 def _partitions(file: str) -> list[str]:
     """The folders of a file that name a value, such as ``day=2024-01-01``: DuckDB makes columns of them."""
     return [part for part in file.split("/")[:-1] if "=" in part]
-
-
-def _nodes(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        yield node
-    for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from _nodes(item)

@@ -16,7 +16,7 @@ from airflow_mlops.primitives.provisioning.features.checks import (
     check_unique,
     created_columns,
 )
-from airflow_mlops.primitives.provisioning.features.schema import cast, fit, select_as
+from airflow_mlops.primitives.provisioning.features.schema import cast, fit, select_as, sql_type
 from airflow_mlops.primitives.provisioning.features.snapshot import PUBLISHED_AT, TableRule
 from airflow_mlops.primitives.sql import identifier, literal, parquet
 
@@ -179,7 +179,7 @@ def _there(published: Published) -> str:
     names = list(published.columns)
     for count, files in ((count, files) for count, files in published.files.items() if files):
         present = [cast(name, published.columns[name]) for name in names[:count]]
-        absent = [f"NULL::{cast('x', published.columns[name]).partition('::')[2]}" for name in names[count:]]
+        absent = [f"NULL::{sql_type(published.columns[name])}" for name in names[count:]]
         listed = ", ".join(
             f"{text} AS {identifier(name)}" for text, name in zip(present + absent, names, strict=True)
         )

@@ -19,6 +19,7 @@ __all__ = [
     "by_name",
     "columns_named",
     "first_file_decides",
+    "nodes_of",
     "patterns_of",
     "serialize",
     "with_files",
@@ -84,7 +85,7 @@ def first_file_decides(serialized: str) -> tuple[str, ...]:
     :param serialized: the query by :func:`serialize`.
     """
     query = json.loads(serialized)
-    if not any(node.get("class") == "STAR" for node in _nodes(query)):
+    if not any(node.get("class") == "STAR" for node in nodes_of(query)):
         return ()
     named = by_name(serialized)
     return tuple(pattern for pattern in patterns_of(serialized) if pattern not in named)
@@ -94,7 +95,7 @@ def by_name(serialized: str) -> tuple[str, ...]:
     """Patterns of a query that it reads with ``union_by_name``."""
     return tuple(
         place.pattern
-        for node in _nodes(json.loads(serialized))
+        for node in nodes_of(json.loads(serialized))
         if node.get("type") == "TABLE_FUNCTION" and _option(node["function"], "union_by_name")
         for place in _places(node)
     )
@@ -102,7 +103,7 @@ def by_name(serialized: str) -> tuple[str, ...]:
 
 def columns_named(serialized: str) -> tuple[str, ...] | None:
     """Columns that a query may read from its files; ``None`` for all of them."""
-    nodes = list(_nodes(json.loads(serialized)))
+    nodes = list(nodes_of(json.loads(serialized)))
     if any(node.get("class") == "STAR" for node in nodes):
         return None
     names = [str(node["column_names"][-1]) for node in nodes if node.get("class") == "COLUMN_REF"]
@@ -153,7 +154,7 @@ def _reading(place: _Place, files: Sequence[str]) -> str:
 
 
 def _places(node: Any) -> Iterator[_Place]:
-    for inner in _nodes(node):
+    for inner in nodes_of(node):
         if inner.get("type") == "TABLE_FUNCTION" and inner["function"]["function_name"] in READERS:
             yield from _texts(inner["function"]["children"][:1], "one")
         elif inner.get("type") == "BASE_TABLE" and _is_file(inner):
@@ -175,12 +176,12 @@ def _texts(nodes: list[dict[str, Any]], kind: str) -> Iterator[_Place]:
             yield from _texts(node["children"], "item")
 
 
-def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+def nodes_of(node: Any) -> Iterator[dict[str, Any]]:
     """Every object of a serialized query, outer ones first."""
     if isinstance(node, dict):
         yield node
     for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from _nodes(item)
+        yield from nodes_of(item)
 
 
 def _option(function: dict[str, Any], name: str) -> bool:

@@ -489,13 +489,13 @@ class TestDividingAgain:
 _ELSEWHERE = """
 import sys
 from pathlib import Path
-from airflow_mlops.primitives.provisioning.dataset import DatasetRequest, build_dataset
+from airflow_mlops.primitives.provisioning.dataset import DatasetRequest, make_dataset
 examples = {"parquet": "examples/*.parquet", "folder": sys.argv[1], "keys": ["id"], "timestamp": "asked",
             "targets": ["late"], "targets_known_at": "known"}
 split = {"by": "hash", "key": ["city", "asked"], "train": 0.7, "validation": 0.15, "test": 0.15, "folds": 3}
 request = DatasetRequest.parse(application="app", purpose="training", examples=examples, features=None, window="40d",
     window_start=None, window_end="2024-02-20T01:30", split=split, assumptions=[{"column": "size", "between": [0, 6]}])
-print(build_dataset(request, None, Path(sys.argv[2]), lambda digest: False)[0].id)
+print(make_dataset(request, None, Path(sys.argv[2]), lambda digest: False).manifest.id)
 """
 
 

@@ -35,7 +35,6 @@ __all__ = [
     "FeatureJoin",
     "JoinPlan",
     "TrainingSet",
-    "build_dataset",
     "make_dataset",
 ]
 
@@ -68,19 +67,6 @@ class BuiltDataset:
     def volatile(self) -> list[dict[str, Any]]:
         """Findings that depend on more than the rows, as JSON values: they are no part of the version."""
         return [finding.to_json() for finding in self.findings if finding.volatile]
-
-
-def build_dataset(
-    request: DatasetRequest,
-    store: FeatureJoin,
-    scratch: Path,
-    is_stored: Callable[[str], bool],
-    memory: str = "2GB",
-    sources: Sources | None = None,
-) -> tuple[Manifest, Mapping[str, Path]]:
-    """Manifest and new files of :func:`make_dataset`, without anything that depends on clock or history."""
-    built = make_dataset(request, store, scratch, is_stored, memory=memory, sources=sources)
-    return built.manifest, built.files
 
 
 def make_dataset(

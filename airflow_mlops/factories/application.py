@@ -54,15 +54,10 @@ def application_dag(spec: ApplicationSpec, primitive: str, summary: str, **kwarg
 def model_code_arguments(spec: ApplicationSpec) -> dict[str, Any]:
     """Arguments that every operator running model code takes."""
     training = spec.training
-    runner: dict[str, Any] = {"kind": training.run_on}
-    if training.run_on == "docker":
-        runner["docker_conn_id"] = training.docker.connection
-    else:
-        runner["root"] = jobs_folder(spec.store, spec.application)
     return {
         "application": spec.application,
         "store": spec.store,
-        "runner": runner,
+        "runner": runner_of(spec),
         "limits": training.resources.model_dump(),
         "network": training.docker.network,
         "seed": training.seed,
@@ -70,6 +65,14 @@ def model_code_arguments(spec: ApplicationSpec) -> dict[str, Any]:
         "job_timeout": training.timeout.total_seconds(),
         "deferrable": training.deferrable,
     }
+
+
+def runner_of(spec: ApplicationSpec) -> dict[str, Any]:
+    """Kind and options of the runner, as ``get_runner`` takes them."""
+    training = spec.training
+    if training.run_on == "docker":
+        return {"kind": "docker", "docker_conn_id": training.docker.connection}
+    return {"kind": "process", "root": jobs_folder(spec.store, spec.application)}
 
 
 def jobs_folder(store: str, name: str) -> str:

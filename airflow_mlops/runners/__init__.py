@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import RunnerError
@@ -11,25 +12,29 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "get_runner"]
 
-KINDS = ("docker", "process")
+#: Module and class of each kind of runner; imported when a job needs it.
+KINDS = {
+    "docker": ("docker", "DockerRunner"),
+    "process": ("process", "ProcessRunner"),
+    "kubernetes": ("kubernetes", "KubernetesRunner"),
+    "aws_batch": ("aws_batch", "AwsBatchRunner"),
+    "sagemaker": ("sagemaker", "SageMakerRunner"),
+}
 
 
 def get_runner(kind: str, **options: Any) -> Runner:
     """Make the runner of a kind; nothing is contacted yet.
 
-    :param kind: ``docker`` or ``process``.
+    :param kind: one of :data:`KINDS`.
     :param options: JSON values for its constructor.
     :raises RunnerError: for an unknown kind, or an option that it does not have.
     """
     if kind not in KINDS:
         raise RunnerError(f"There is no runner {kind!r}. Known: {', '.join(KINDS)}.")
+    module, name = KINDS[kind]
+    made = getattr(import_module(f"{__name__}.{module}"), name)
     try:
-        if kind == "docker":
-            from airflow_mlops.runners.docker import DockerRunner
-
-            return DockerRunner(**options)
-        from airflow_mlops.runners.process import ProcessRunner
-
-        return ProcessRunner(**options)
+        runner: Runner = made(**options)
     except TypeError as error:
         raise RunnerError(f"Options of runner {kind!r} do not fit: {error}.") from error
+    return runner

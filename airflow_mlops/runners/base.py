@@ -18,12 +18,26 @@ class Resources:
     :param memory: bytes of memory, swap included; ``None`` for no limit.
     :param shm: bytes of ``/dev/shm``.
     :param pids: most processes and threads.
+    :param gpus: a number of GPUs, ``"all"``, a list of their UUIDs, or ``{"type": …, "count": …}``; 0 for none.
     """
 
     cpus: float | None = None
     memory: int | None = None
     shm: int = 64 * 1024**2
     pids: int = 512
+    gpus: int | str | tuple[str, ...] | Mapping[str, Any] = 0
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How many processes train together.
+
+    :param nodes: machines, each with a copy of the job.
+    :param processes_per_node: processes of the launcher on each; ``"gpu"`` for one a GPU.
+    """
+
+    nodes: int = 1
+    processes_per_node: int | str = 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,9 @@ class ContainerJob:
     :param inputs: path below ``/opt/ml`` → local file or folder that is copied there before the start.
     :param labels: what the job belongs to; keys without prefix, the runner adds its own.
     :param network: Docker network; ``none`` unless the model code must reach something.
+    :param secrets: name → Airflow connection; the runner hands each over as ``input/secrets/<name>.json``, readable
+        by the model code alone, and never in its environment, labels or command.
+    :param distribution: processes that train together.
     """
 
     name: str
@@ -51,6 +68,8 @@ class ContainerJob:
     labels: Mapping[str, str] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
     network: str = "none"
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    distribution: Distribution = field(default_factory=Distribution)
 
 
 @dataclass(frozen=True)

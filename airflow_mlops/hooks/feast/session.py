@@ -29,6 +29,8 @@ _SQLITE = "sqlite:///"
 _OUR_S3 = "airflow_mlops.hooks.feast.registry_s3.ConnectionS3RegistryStore"
 _LOGIN = ("password authentication failed", "access denied for user", "no password supplied", 'role "')
 _WARNED: set[str] = set()
+#: More than the tables of a SQL registry: each can be met half made once.
+_TABLES_AT_MOST = 50
 
 #: Words in the names of modules of Feast's other stores, by what a user installs for them.
 _EXTRAS = {"spark": "spark", "psycopg": "postgres", "postgres": "postgres"}
@@ -85,7 +87,24 @@ def open_feast(settings: FeastSettings, *, create: bool = False) -> FeatureStore
         store: FeatureStore = feast.FeatureStore(
             config=config, repo_path=str(settings.repo) if settings.repo else None
         )
+        _open_registry(store)
     return store
+
+
+def _open_registry(store: FeatureStore) -> None:
+    """Open the registry, which makes what is missing of its tables.
+
+    Of several processes that meet an empty database at once, each finds tables that another one just made.
+    """
+    for _ in range(_TABLES_AT_MOST):
+        try:
+            _ = store.registry
+        except Exception as error:
+            if "already exists" not in str(error).lower():
+                raise
+        else:
+            return
+    _ = store.registry
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 # The doors of the project: make env | demo | test | check | bench
 PYTHON ?= python3.11
 VENV   := .venv
+# Tests that run side by side: most of their time is waiting.
+LANES  ?= 3
 BIN    := $(VENV)/bin
 # Run, not only found: a shim of pyenv may be on PATH with nothing behind it.
 UV     := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
@@ -32,8 +34,9 @@ $(VENV)/.demo: pyproject.toml uv.lock | $(UV)
 demo: $(if $(wildcard $(VENV)/.made),env,$(VENV)/.demo)
 	@$(BIN)/airflow-mlops demo $(if $(FRESH),--fresh) $(if $(KEEP),--keep) $(DEMO)
 
+# Tests that share a server run one after another, the others beside them (tests/fixtures/lanes.py).
 test: env
-	$(BIN)/pytest $(TEST)
+	$(BIN)/pytest $(if $(TEST),,--numprocesses $(LANES) --dist loadgroup --no-loadscope-reorder) $(TEST)
 
 check: env
 	$(BIN)/ruff check .
@@ -50,6 +53,7 @@ bench: env
 	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --frozen --inexact --quiet --all-extras --group dev --group bench
 	$(BIN)/python benchmarks/provisioning.py
 	$(BIN)/python benchmarks/assumptions.py
+	$(BIN)/python benchmarks/containers.py
 	$(BIN)/python benchmarks/parse.py
 
 clean:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from airflow.sdk import Asset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import AssetWatcher
 
 
 def _asset(application: str, noun: str) -> Asset:
@@ -32,6 +39,16 @@ def predictions_asset(application: str) -> Asset:
 def retraining_asset(application: str) -> Asset:
     """There is a reason to train; the event's extra says which (see ``primitives/retraining.py``)."""
     return _asset(application, "retraining")
+
+
+def code_asset(application: str, watchers: Sequence[AssetWatcher] = ()) -> Asset:
+    """There is new model code; the event's extra names it. Whoever builds it may say so, or a watcher notices.
+
+    Only the training DAG declares it with its watchers, all others refer to it by name: Airflow would end them.
+    """
+    return Asset(
+        name=f"{application}.code", uri=f"mlops://{application}/code", group="mlops", watchers=list(watchers)
+    )
 
 
 def online_store_asset(feast_conn_id: str) -> Asset:

@@ -22,6 +22,9 @@ Every error that this package raises on purpose.
     │   └── TrackingUnavailable    MLflow does not answer: try again
     └── RunnerError                a job could not be started, watched or collected
         ├── ImageNotFoundError     the image is not there and cannot be pulled
+        ├── GpuMissingError        the machine has not the GPUs that the job asks for
+        ├── GpusTakenError         other jobs hold them: try again
+        ├── RegistryUnavailable    the registry or repository of the model code does not answer: try again
         └── EngineUnavailable      the engine does not answer: try again
 
 A message says what, where, expected, got, and the cure. Hooks translate the errors of the system
@@ -131,6 +134,26 @@ class RunnerError(MLOpsError):
 
 class ImageNotFoundError(RunnerError):
     """The image is not on the engine and cannot be pulled."""
+
+
+class GpuMissingError(RunnerError):
+    """The machine has not the GPUs that the job asks for."""
+
+
+class GpusTakenError(RunnerError):
+    """Other jobs hold the GPUs that the job asks for."""
+
+    retriable = True
+
+
+class RegistryUnavailable(RunnerError):  # noqa: N818
+    """The container registry, or the repository, that the model code comes from does not answer.
+
+    ``retry_after`` are the seconds that it asks to be left alone, if it says so.
+    """
+
+    retriable = True
+    retry_after: float | None = None
 
 
 class EngineUnavailable(RunnerError):  # noqa: N818

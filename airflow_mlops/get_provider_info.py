@@ -27,6 +27,7 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Feast", "python-modules": ["airflow_mlops.hooks.feast.hook"]},
             {"integration-name": "MLflow", "python-modules": ["airflow_mlops.hooks.mlflow"]},
         ],
+        "extra-links": ["airflow_mlops.operators.links.MLflowRunLink"],
         "connection-types": [
             {
                 "connection-type": "feast",

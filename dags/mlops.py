@@ -1,9 +1,15 @@
-"""Airflow DAG loader: writes the stub beside each YAML of an application or a feature pipeline. Copy it into your DAG folder."""
+"""Airflow DAG loader: writes the stub beside each YAML of an application or a feature pipeline. Copy it into your DAG folder.
+
+It is also the file of the DAG mlops_maintenance, which removes what finished tasks left behind.
+"""
 
 from pathlib import Path
 
+from airflow_mlops.factories.maintenance import maintenance_dags
 from airflow_mlops.factories.stubs import ensure_stubs
 
 for folder in ("applications", "features"):
     if (Path(__file__).parent / folder).is_dir():
         ensure_stubs(Path(__file__).parent / folder)
+
+globals().update(maintenance_dags(__file__))

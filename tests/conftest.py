@@ -10,11 +10,21 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-mlops-tests-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 pytest_plugins = [
+    "tests.fixtures.lanes",
     "tests.fixtures.docker",
     "tests.fixtures.mlflow",
     "tests.fixtures.airflow",
+    "tests.fixtures.chaos",
     "tests.fixtures.flights",
     "tests.fixtures.postgres",
+    "tests.fixtures.gpu_engines",
+    "tests.fixtures.registry",
     "tests.fixtures.s3",
     "tests.fixtures.s3_proxy",
+    "tests.fixtures.transfer",
+    "tests.fixtures.aws",
+    "tests.fixtures.kubernetes",
+    "tests.fixtures.torch",
+    "tests.fixtures.wheel",
+    "tests.fixtures.tuning",
 ]

@@ -19,6 +19,8 @@ _COMMANDS = {
     "dataset": "list, show, compare, fetch, check, rebuild and prune dataset versions",
     "assumptions": "propose rules about data from a dataset version",
     "features": "ask an offline store whether its training sets are right",
+    "reproduce": "train a registered model again from its record, and compare",
+    "init": "write a repository for model code: class, tests, Dockerfile, notebook, CI, YAML",
     "demo": "play the whole loop on the flights of 2013",
 }
 """Command → help. Each is a module or package of its name here, with ``add_arguments`` and ``run``."""

@@ -1,4 +1,4 @@
-"""``python -m airflow_mlops.contract [check ROOT]``."""
+"""``python -m airflow_mlops.contract``: the tools of a model's repository, with the standard library alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_mlops import __version__
+from airflow_mlops.contract.announce import AnnouncementError, announce
 from airflow_mlops.contract.check import check_output
+from airflow_mlops.contract.image import check_image
 from airflow_mlops.contract.paths import CONTRACT_VERSION, Paths
+from airflow_mlops.contract.supervision import run as run_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +19,14 @@ if TYPE_CHECKING:
 _HELP = f"""\
 airflow-mlops {__version__}: model-code contract {CONTRACT_VERSION}
 
-  python -m airflow_mlops.contract              this text
-  python -m airflow_mlops.contract check ROOT   check what a job left below ROOT (its /opt/ml)
+  python -m airflow_mlops.contract               this text
+  python -m airflow_mlops.contract check IMAGE   check an image on the local Docker Engine
+  python -m airflow_mlops.contract check ROOT    check what a job left below the folder ROOT (its /opt/ml)
+  python -m airflow_mlops.contract run -- …      run a command line as a job: bring its data where the runner cannot,
+                                                 send its results, pass on SIGTERM and the exit code
+  python -m airflow_mlops.contract announce APPLICATION URL [KEY=VALUE …]
+                                                 tell the Airflow at URL that there is new model code; login from
+                                                 AIRFLOW_TOKEN, or AIRFLOW_USER and AIRFLOW_PASSWORD
 
 Model code is a class that inherits airflow_mlops.contract.ModelCode, and a last line main(TheClass):
 the entrypoint of its image then takes one word, describe, train, evaluate, test, predict or serve.
@@ -26,19 +35,38 @@ the entrypoint of its image then takes one word, describe, train, evaluate, test
 
 def run(words: Sequence[str]) -> int:
     """Run the command line; 0 when all is well, 1 for a broken contract, 2 for wrong words."""
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(_HELP)
-        return 0
-    if len(words) != 2 or words[0] != "check":
-        print(_HELP, file=sys.stderr)
+    match list(words):
+        case [] | ["-h" | "--help" | "help", *_]:
+            print(_HELP)
+            return 0
+        case ["run", "--", first, *more] | ["run", first, *more] if first != "--":
+            return run_command([first, *more])
+        case ["check", what]:
+            return _check(what)
+        case ["announce", application, url, *pairs] if all("=" in pair for pair in pairs):
+            return _announce(application, url, dict(pair.split("=", 1) for pair in pairs))
+    print(_HELP, file=sys.stderr)
+    return 2
+
+
+def _check(what: str) -> int:
+    folder = Path(what)
+    if not folder.is_dir() and what.startswith((".", "/")):
+        print(f"{what} is no folder.", file=sys.stderr)
         return 2
-    root = Path(words[1])
-    if not root.is_dir():
-        print(f"{root} is no folder.", file=sys.stderr)
-        return 2
-    problems = check_output(Paths(root))
-    print("\n".join(problems) or f"{root}: nothing breaks contract {CONTRACT_VERSION}.")
+    problems = check_output(Paths(folder)) if folder.is_dir() else check_image(what)
+    print("\n".join(problems) or f"{what}: nothing breaks contract {CONTRACT_VERSION}.")
     return 1 if problems else 0
+
+
+def _announce(application: str, url: str, said: dict[str, str]) -> int:
+    try:
+        number = announce(url, application, said)
+    except AnnouncementError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"Event {number} on {application}.code.")
+    return 0
 
 
 if __name__ == "__main__":

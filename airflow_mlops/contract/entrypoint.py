@@ -10,6 +10,14 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_mlops.contract.cases import run_cases, write_junit
+from airflow_mlops.contract.distribution import (
+    is_worker,
+    launch,
+    leave_exit_code,
+    program_of_this_process,
+    read_topology,
+)
+from airflow_mlops.contract.environment import write_environment
 from airflow_mlops.contract.failures import (
     AssumptionError,
     CasesFailedError,
@@ -17,10 +25,13 @@ from airflow_mlops.contract.failures import (
     JobError,
     StopRequested,
 )
-from airflow_mlops.contract.job import Job, read_job
+from airflow_mlops.contract.job import Job, read_job, system_metrics_every
 from airflow_mlops.contract.paths import Paths
 from airflow_mlops.contract.results import write_assumptions, write_failure
 from airflow_mlops.contract.stopping import stop_on_sigterm
+from airflow_mlops.contract.supervision import is_needed, replace_this_process
+from airflow_mlops.contract.system import system_metrics
+from airflow_mlops.contract.trials import read_trials, run_trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,11 +57,35 @@ def main(model_code: type[ModelCode], arguments: Sequence[str] | None = None) ->
             file=sys.stderr,
         )
         sys.exit(0 if words in (["--help"], ["-h"]) else _USAGE_EXIT_CODE)
-    exit_code = execute(model_code, words[0])
+    if is_needed():
+        replace_this_process()
+    exit_code = _execute_all(model_code, words[0])
     if exit_code == StopRequested.exit_code:  # threads of libraries must not hold a stopped job
         sys.stdout.flush()
         os._exit(exit_code)
     sys.exit(exit_code)
+
+
+def _execute_all(model_code: type[ModelCode], command: str) -> int:
+    """Run the command, in as many processes as the job asks for."""
+    if is_worker():
+        exit_code = execute(model_code, command)
+        leave_exit_code(exit_code)
+        return exit_code
+    if command != "train":
+        return execute(model_code, command)
+    paths = Paths.from_environment()
+    try:
+        topology = read_topology(paths)
+        if trials := read_trials(paths):
+            return run_trials(trials, paths, lambda own: execute(model_code, command, own))
+        if not topology.distributed:
+            return execute(model_code, command)
+        _clear(command, paths)
+        with system_metrics(system_metrics_every(paths)):
+            return launch(topology, program_of_this_process())
+    except JobError as error:
+        return _fail(paths, str(error), "", error.exit_code)
 
 
 def execute(model_code: type[ModelCode], command: str, paths: Paths | None = None) -> int:
@@ -66,12 +101,15 @@ def execute(model_code: type[ModelCode], command: str, paths: Paths | None = Non
         return 0
     paths = paths or Paths.from_environment()
     try:
-        _clear(command, paths)
+        if not is_worker():
+            _clear(command, paths)
         job = read_job(command, paths, model_code.parameters)
         parameters = json.dumps(dict(job.parameters))
         _say(f"{model_code.name} {model_code.version}: {command}, seed {job.seed}, parameters {parameters}")
         code = model_code()
-        with stop_on_sigterm(lambda: _stop(code, job)):
+        # Of several processes, the one that started them measures all.
+        every = 0 if is_worker() else system_metrics_every(paths)
+        with system_metrics(every), stop_on_sigterm(lambda: _stop(code, job)):
             _COMMANDS[command](code, job)
     except StopRequested as stop:
         return stop.exit_code
@@ -95,10 +133,13 @@ def _prepare(code: ModelCode, job: Job) -> None:
 
 def _train(code: ModelCode, job: Job) -> None:
     model = code.train(job)
+    if job.rank:
+        return
     job.save_metrics()
     directory = job.paths.model
     _empty(directory)
     code.save(model, directory, job)
+    write_environment(job.paths.environment)
     if not any(directory.iterdir()):
         raise JobError(f"{type(code).__name__}.save wrote nothing into {directory}.")
 
@@ -178,8 +219,11 @@ def _empty(directory: Path) -> None:
 
 
 def _stop(code: ModelCode, job: Job) -> None:
+    if job.rank:
+        return
     _say(f"Stopped by SIGTERM during `{job.command}`.")
-    write_failure(job.paths.failure, f"Stopped by SIGTERM during `{job.command}`.")
+    if not _another_failed(job.paths):
+        write_failure(job.paths.failure, f"Stopped by SIGTERM during `{job.command}`.")
     if job.metrics:
         job.save_metrics()
     try:
@@ -196,12 +240,19 @@ def _fail(
     broken: Sequence[Mapping[str, Any]] = (),
 ) -> int:
     _say(details or message)
+    if _another_failed(paths):
+        return exit_code
     try:
         write_failure(paths.failure, message, details)
         write_assumptions(paths.assumptions, broken)
     except (OSError, TypeError, ValueError) as error:
         _say(f"The reason cannot be written below {paths.output}: {error}.")
     return exit_code
+
+
+def _another_failed(paths: Paths) -> bool:
+    """Whether this is one of several processes, and another one said first why the job fails."""
+    return is_worker() and paths.failure.exists()
 
 
 def _say(text: str) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_mlops.contract import distribution
 from airflow_mlops.contract.failures import DataError, ParameterError
+from airflow_mlops.contract.latency import latencies
 from airflow_mlops.contract.parameters import Properties, check_parameters, parse_strings
 from airflow_mlops.contract.paths import CONTRACT_VERSION, Paths
 from airflow_mlops.contract.progress import report_progress
-from airflow_mlops.contract.results import Direction, Metric, write_metrics
+from airflow_mlops.contract.results import Direction, Metric, is_finite, write_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+
+_Rows = TypeVar("_Rows")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Job:
     :param parameters: typed and checked, with the defaults filled in.
     :param seed: for every random choice.
     :param run: application, dag_id, run_id, task_id, job; empty outside Airflow.
+    :param resuming: an earlier try of this job left ``paths.checkpoints`` to go on from.
     """
 
     command: str
@@ -72,7 +77,18 @@ class Job:
     columns: Columns = field(default_factory=Columns)
     seed: int = 0
     run: Mapping[str, Any] = field(default_factory=dict)
+    resuming: bool = False
     metrics: list[Metric] = field(default_factory=list)
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among those that train together, from 0; what the others save is not kept."""
+        return distribution.rank()
+
+    @property
+    def world_size(self) -> int:
+        """Processes that train together."""
+        return distribution.world_size()
 
     def files(self, split: str, pattern: str = "*.parquet") -> list[Path]:
         """Files of a split, sorted by name; for ``prepare`` the split is ``extracted``.
@@ -107,6 +123,25 @@ class Job:
             ]
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise DataError(f"{file} is no list of folds: {type(error).__name__}: {error}.") from error
+
+    def secret(self, name: str) -> dict[str, Any]:
+        """An Airflow connection that the application gives to its model code (``training.secrets``).
+
+        :return: ``conn_type``, ``host``, ``port``, ``schema``, ``login``, ``password`` and ``extra``, a mapping.
+        :raises ParameterError: there is no secret of that name; its content is in no message.
+        """
+        file = self.paths.secret(name)
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            known = sorted(other.stem for other in file.parent.glob("*.json"))
+            raise ParameterError(
+                f"This job has no secret {name!r}; it has: {', '.join(known) or 'none'}. Cure: "
+                f"training.secrets: {{{name}: <Airflow connection>}}."
+            ) from None
+        except (ValueError, OSError) as error:
+            raise ParameterError(f"{file} cannot be read: {type(error).__name__}.") from None
+        return dict(content)
 
     def require_columns(self, present: Iterable[str], needed: Iterable[str], where: str) -> None:
         """Refuse data that lacks columns.
@@ -158,8 +193,22 @@ class Job:
     def progress(
         self, metrics: Mapping[str, float] | None = None, step: int | None = None, total: int | None = None
     ) -> None:
-        """Say how far the job is, and figures that are worth seeing already."""
-        report_progress(metrics, step, total)
+        """Say how far the job is, and figures that are worth seeing already; of several processes, the first speaks."""
+        if self.rank == 0:
+            report_progress(metrics, step, total)
+
+    def measure_latency(
+        self, predict: Callable[[_Rows], object], batches: Iterable[_Rows], *, split: str = "test"
+    ) -> None:
+        """Time one call of ``predict`` for each batch, and log ``latency_p50`` to ``latency_p99`` in seconds.
+
+        The first batch is predicted once before, untimed: what a first call loads is no latency.
+
+        :param predict: as a consumer would call it.
+        :param batches: rows as ``predict`` takes them: one row each, if that is what a consumer asks for.
+        """
+        for name, seconds, calls in latencies(predict, batches):
+            self.log_metric(f"latency_{name}", seconds, split=split, direction="minimize", n=calls)
 
     def save_metrics(self) -> None:
         """Write what was logged so far."""
@@ -197,7 +246,22 @@ def read_job(command: str, paths: Paths, properties: Properties) -> Job:
         columns=Columns.from_config(_object(config, "columns", paths.config)),
         seed=seed or 0,
         run=_object(config, "run", paths.config),
+        # Where nobody says it, as on plain SageMaker, the files do.
+        resuming=bool(config.get("resume", _any_file(paths.checkpoints))),
     )
+
+
+def system_metrics_every(paths: Paths) -> float:
+    """Seconds between two lines of how busy the machine is; 0 for none.
+
+    :raises ParameterError: the configuration cannot be read.
+    """
+    value = _read_object(paths.config).get("system_metrics")
+    return max(0.0, float(str(value))) if is_finite(value) else 0.0
+
+
+def _any_file(folder: Path) -> bool:
+    return folder.is_dir() and any(path.is_file() for path in folder.rglob("*"))
 
 
 def _object(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:

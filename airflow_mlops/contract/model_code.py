@@ -36,7 +36,8 @@ class ModelCode:
     """classification, regression, ranking, clustering, anomaly, reinforcement or other."""
 
     parameters: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Name → JSON Schema of type, minimum, maximum, enum, default, description."""
+    """Name → JSON Schema of type, minimum, maximum, enum, default, description; and ``search``, what a tuning tries:
+    ``{"low": 0.01, "high": 0.3, "log": True}``, with ``step`` instead of ``log``, or ``{"choices": [...]}``."""
 
     inputs: ClassVar[list[dict[str, Any]] | None] = None
     """Columns that the code needs, when it knows them; ``None``: whatever the configuration says."""
@@ -120,4 +121,6 @@ class ModelCode:
             "paradigm": cls.paradigm,
             "parameters": parameters_schema(cls.parameters),
         }
+        if "train" in description["commands"]:
+            description["trials"] = True  # a job's list of them is done one after the other
         return description if cls.inputs is None else {**description, "inputs": cls.inputs}

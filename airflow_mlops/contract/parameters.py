@@ -25,7 +25,8 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "exclusiveMinimum": ("more than", operator.gt),
     "exclusiveMaximum": ("less than", operator.lt),
 }
-_KEYWORDS = {"type", "enum", "default", "title", "description", "examples", *_BOUNDS}
+_KEYWORDS = {"type", "enum", "default", "title", "description", "examples", "search", *_BOUNDS}
+_SEARCH_KEYS = {"low", "high", "log", "step", "choices"}
 
 
 def parameters_schema(properties: Properties) -> dict[str, Any]:
@@ -56,8 +57,24 @@ def check_properties(owner: str, properties: Properties) -> None:
                 f"{owner}.parameters[{name!r}]: expected `type` one of {', '.join(_TYPES)} and keywords of "
                 f"{', '.join(sorted(_KEYWORDS))}; got {dict(schema)}."
             )
+        _check_search(f"{owner}.parameters[{name!r}]", schema)
         if "default" in schema and (problem := _problem(schema["default"], schema)):
             raise TypeError(f"{owner}.parameters[{name!r}]: the default {problem}.")
+
+
+def _check_search(where: str, schema: Mapping[str, Any]) -> None:
+    search = schema.get("search")
+    if search is None:
+        return
+    if not isinstance(search, Mapping) or not search or set(search) - _SEARCH_KEYS:
+        raise TypeError(
+            f"{where}: search: expected a mapping of low, high, log, step, or of choices; got {search}."
+        )
+    if "choices" in search and not isinstance(search["choices"], list | tuple):
+        raise TypeError(f"{where}: search: choices: expected a list, got {search['choices']!r}.")
+    for value in [*search.get("choices", ()), *(search[key] for key in ("low", "high") if key in search)]:
+        if problem := _problem(value, schema):
+            raise TypeError(f"{where}: search: a value {problem}.")
 
 
 def check_parameters(

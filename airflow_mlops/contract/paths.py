@@ -91,6 +91,11 @@ class Paths:
         return self.output / "plots"
 
     @property
+    def environment(self) -> Path:
+        """Folder of what the model code was trained with: ``environment.json``, and the lock file if there is one."""
+        return self.output / "environment"
+
+    @property
     def assumptions(self) -> Path:
         """Assumptions of the model code that do not hold."""
         return self.output / "assumptions.json"
@@ -99,6 +104,10 @@ class Paths:
     def failure(self) -> Path:
         """Why the job failed."""
         return self.output / "failure"
+
+    def secret(self, name: str) -> Path:
+        """File of one secret; only the model code's own user can read it."""
+        return self.root / "input" / "secrets" / f"{name}.json"
 
     def split(self, name: str) -> Path:
         """Folder of the files of one split."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.contract.results import is_finite
@@ -13,16 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "::mlops:: "
+#: In front of the name of a figure that is of the machine, not of the model; its lines are not for the log.
+SYSTEM = "system/"
 
 
 def progress_line(
-    metrics: Mapping[str, float] | None = None, step: int | None = None, total: int | None = None
+    metrics: Mapping[str, float] | None = None,
+    step: int | None = None,
+    total: int | None = None,
+    time: int | None = None,
 ) -> str:
     """The line, without newline. Values that JSON cannot say (NaN, infinity) are left out.
 
     :param metrics: name → value at this step.
     :param step: how far the job is.
     :param total: the step at which it will be done, when known.
+    :param time: when it was measured, in milliseconds since 1970: a line that is read twice counts once then.
     """
     finite = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
     content: dict[str, Any] = {"metrics": finite}
@@ -30,6 +37,8 @@ def progress_line(
         content["step"] = int(step)
     if total is not None:
         content["total"] = int(total)
+    if time is not None:
+        content["time"] = int(time)
     return PREFIX + json.dumps(content, allow_nan=False)
 
 
@@ -37,7 +46,7 @@ def report_progress(
     metrics: Mapping[str, float] | None = None, step: int | None = None, total: int | None = None
 ) -> None:
     """Print the line at once, in one write, so that lines of threads do not mix."""
-    sys.stdout.write(progress_line(metrics, step, total) + "\n")
+    sys.stdout.write(progress_line(metrics, step, total, time.time_ns() // 1_000_000) + "\n")
     sys.stdout.flush()
 
 
@@ -62,7 +71,14 @@ def parse_progress(line: str) -> dict[str, Any] | None:
             if is_finite(value)
         }
     }
-    for key in ("step", "total"):
+    for key in ("step", "total", "time"):
         if is_finite(content.get(key)):
             result[key] = int(content[key])
     return result
+
+
+def is_system(line: str) -> bool:
+    """Whether a line says figures of the machine and nothing else."""
+    progress = parse_progress(line)
+    names = progress["metrics"] if progress else {}
+    return bool(names) and all(name.startswith(SYSTEM) for name in names)

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import DAG, Param
 
 from airflow_mlops.exceptions import SpecError
+from airflow_mlops.factories.aws import aws_batch_runner, sagemaker_runner
+from airflow_mlops.factories.kubernetes import kubernetes_runner
 from airflow_mlops.primitives.provisioning.lines import MAIN
 
 if TYPE_CHECKING:
     from airflow_mlops.spec import ApplicationSpec
+    from airflow_mlops.spec.training import DockerOptions
 
 #: Tries after the first of a task that only keeps the books, even where a training has none.
 BOOKKEEPING_RETRIES = 3
@@ -58,11 +61,14 @@ def model_code_arguments(spec: ApplicationSpec) -> dict[str, Any]:
         "application": spec.application,
         "store": spec.store,
         "runner": runner_of(spec),
-        "limits": training.resources.model_dump(),
+        "limits": training.resources.limits(),
         "network": training.docker.network,
+        "secrets": dict(training.secrets),
+        **({"pool": training.pool, "pool_slots": training.pool_slots} if training.pool else {}),
         "seed": training.seed,
         "paradigm": spec.paradigm,
         "job_timeout": training.timeout.total_seconds(),
+        "stall_timeout": training.stall_timeout.total_seconds() if training.stall_timeout else None,
         "deferrable": training.deferrable,
     }
 
@@ -71,8 +77,22 @@ def runner_of(spec: ApplicationSpec) -> dict[str, Any]:
     """Kind and options of the runner, as ``get_runner`` takes them."""
     training = spec.training
     if training.run_on == "docker":
-        return {"kind": "docker", "docker_conn_id": training.docker.connection}
+        return _docker(training.docker)
+    if training.run_on == "kubernetes":
+        return kubernetes_runner(training)
+    if training.run_on == "aws_batch":
+        return aws_batch_runner(training)
+    if training.run_on == "sagemaker":
+        return sagemaker_runner(training)
     return {"kind": "process", "root": jobs_folder(spec.store, spec.application)}
+
+
+def _docker(docker: DockerOptions) -> dict[str, Any]:
+    if not docker.nodes:
+        return {"kind": "docker", "docker_conn_id": docker.connection}
+    if docker.node != "any":
+        return {"kind": "docker", "docker_conn_id": docker.node}
+    return {"kind": "docker_nodes", "nodes": list(docker.nodes)}
 
 
 def jobs_folder(store: str, name: str) -> str:
@@ -88,7 +108,7 @@ def jobs_folder(store: str, name: str) -> str:
 
 def code_of(spec: ApplicationSpec) -> dict[str, Any]:
     """Where the model code is: an image, or a command in a folder."""
-    if spec.training.run_on == "docker":
+    if spec.training.run_on != "process":
         return {"image": spec.code.image}
     process = spec.code.process
     if process is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TriggerRule, chain, literal
 
+from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories.application import ApplicationDag, jobs_folder
 from airflow_mlops.factories.schedules import schedule_of
 from airflow_mlops.operators.announcement import AnnounceFeaturesOperator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_mlops.spec import FeaturesSpec
     from airflow_mlops.spec.feature_views import ServiceView, View
 
-__all__ = ["build_features_dag", "definitions_of"]
+__all__ = ["build_features_dag", "definitions_of", "prepare_runner"]
 
 _SUMMARY = "Extracts new rows, transforms and checks them, publishes them, and tells Feast."
 #: Before any row that a backfill may ask for.
@@ -178,18 +179,15 @@ def _made(spec: FeaturesSpec, extracted: Any) -> BaseOperator:
             **common,
         )
     prepare = spec.prepare
-    runner: dict[str, Any] = {"kind": prepare.run_on}
     if prepare.run_on == "docker":
         code: dict[str, Any] = {"image": prepare.image}
-        runner["docker_conn_id"] = prepare.docker.connection
     else:
         process = prepare.process
         code = {"entrypoint": list(process.command), "directory": process.directory} if process else {}
-        runner["root"] = jobs_folder(spec.store, f"features/{spec.features}")
     return PrepareFeaturesOperator(
         task_id="prepare",
         code=code,
-        runner=runner,
+        runner=prepare_runner(spec),
         parameters=dict(prepare.parameters),
         columns={
             "keys": list(spec.publish.keys),
@@ -203,6 +201,16 @@ def _made(spec: FeaturesSpec, extracted: Any) -> BaseOperator:
         deferrable=prepare.deferrable,
         **common,
     )
+
+
+def prepare_runner(spec: FeaturesSpec) -> dict[str, Any]:
+    """Kind and options of the runner of ``prepare``, as ``get_runner`` takes them."""
+    prepare = spec.prepare
+    if prepare is None:
+        raise SpecError(f"{spec.features} has no prepare.")
+    if prepare.run_on == "docker":
+        return {"kind": "docker", "docker_conn_id": prepare.docker.connection}
+    return {"kind": prepare.run_on, "root": jobs_folder(spec.store, f"features/{spec.features}")}
 
 
 def _view_of(spec: FeaturesSpec, view: View) -> dict[str, Any]:

@@ -24,7 +24,8 @@ def build_monitoring_dag(spec: ApplicationSpec) -> DAG:
     """Build ``<application>__monitoring``."""
     monitoring = spec.monitoring
     place = {"application": spec.application, "store": spec.store}
-    drift, performance = (rule.model_dump(mode="json") for rule in (monitoring.drift, monitoring.performance))
+    drift = monitoring.drift.model_dump(mode="json")
+    performance = monitoring.performance.model_dump(mode="json") if monitoring.performance else None
     with application_dag(
         spec,
         "monitoring",
@@ -32,9 +33,6 @@ def build_monitoring_dag(spec: ApplicationSpec) -> DAG:
         schedule=schedule_of(monitoring.schedule, predictions_asset(spec.application)),
     ) as dag:
         profile = ProfileInputsOperator(task_id="profile_inputs", drift=drift, **place)
-        measure = MeasurePerformanceOperator(
-            task_id="measure_performance", examples=examples_of(spec), performance=performance, **place
-        )
         decide = DecideRetrainingOperator(
             task_id="decide",
             rules={
@@ -52,5 +50,11 @@ def build_monitoring_dag(spec: ApplicationSpec) -> DAG:
             retries=max(spec.training.retries, BOOKKEEPING_RETRIES),
             **place,
         )
-        profile >> measure >> decide
+        if performance is None:
+            profile >> decide
+        else:
+            measure = MeasurePerformanceOperator(
+                task_id="measure_performance", examples=examples_of(spec), performance=performance, **place
+            )
+            profile >> measure >> decide
     return dag

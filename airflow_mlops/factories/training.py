@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import TriggerRule, XComArg
 
-from airflow_mlops.assets import dataset_asset, model_asset, retraining_asset
+from airflow_mlops.assets import code_asset, dataset_asset, model_asset, retraining_asset
 from airflow_mlops.factories.application import (
     BOOKKEEPING_RETRIES,
     application_dag,
@@ -16,19 +16,22 @@ from airflow_mlops.factories.application import (
     training_form,
 )
 from airflow_mlops.factories.schedules import schedule_of
+from airflow_mlops.factories.watchers import watchers_of
 from airflow_mlops.operators.evaluation import (
     EvaluateChampionOperator,
     EvaluateModelOperator,
     TestModelOperator,
 )
+from airflow_mlops.operators.gate import GateModelOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.operators.registration import GateModelOperator, RegisterModelOperator
+from airflow_mlops.operators.registration import RegisterModelOperator
 from airflow_mlops.operators.retraining import (
     AnswerReasonsOperator,
     CollectReasonsOperator,
     RearmOperator,
 )
 from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.operators.tuning import TuneModelOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
@@ -48,7 +51,7 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
         spec,
         "training",
         "Trains for a reason, evaluates against the champion, and registers what is better.",
-        schedule=schedule_of(spec.retraining.schedule, retraining_asset(name)),
+        schedule=schedule_of(spec.retraining.schedule, retraining_asset(name), code_asset(name, watchers_of(spec))),
         params=training_form(),
     ) as dag:
         reasons = CollectReasonsOperator(task_id="collect_reasons", application=name, why="{{ params.why }}")
@@ -64,18 +67,25 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
             **job,
         )
         code = XComArg(description, key="code")
+        described = _tuned(spec, job, code=code, dataset=dataset.output, description=description.output)
         train = TrainModelOperator(
             task_id="train",
             code=code,
             dataset=dataset.output,
-            description=description.output,
+            description=described,
             reasons=reasons.output,
             experiment=spec.tracking.experiment,
             mlflow_conn_id=mlflow,
+            system_metrics=10 if spec.tracking.system_metrics else 0,
+            input_example=spec.registration.input_example,
+            distributed=_distributed(spec),
             **job,
         )
         trained = {"dataset": dataset.output, "mlflow_conn_id": mlflow, **job}
-        evaluate = EvaluateModelOperator(task_id="evaluate", code=code, training=train.output, **trained)
+        threshold = spec.evaluation.threshold
+        evaluate = EvaluateModelOperator(
+            task_id="evaluate", code=code, training=train.output, threshold=threshold, **trained
+        )
         champion = EvaluateChampionOperator(task_id="evaluate_champion", code=code, model=model, **trained)
         gate = GateModelOperator(
             task_id="gate",
@@ -84,6 +94,11 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
             candidate=evaluate.output,
             champion=champion.output,
             tests=_tests(spec, code=code, training=train.output, **trained),
+            dataset=dataset.output,
+            store=spec.store,
+            paradigm=spec.paradigm,
+            threshold=threshold,
+            mode=spec.evaluation.mode,
             mlflow_conn_id=mlflow,
             trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         )
@@ -95,6 +110,12 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
             decision=gate.output,
             lineage=XComArg(train, key="lineage"),
             evaluation=evaluate.output,
+            about={
+                "description": spec.description,
+                "owner": spec.owner,
+                "limits": list(spec.registration.limits),
+            },
+            promote=spec.registration.promote,
             mlflow_conn_id=mlflow,
             outlets=[model_asset(name)],
         )
@@ -119,6 +140,30 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
         # Teardowns run whatever happened and leave the state of the run to the tasks before them.
         register >> answered.as_teardown() >> rearm.as_teardown()
     return dag
+
+
+def _distributed(spec: ApplicationSpec) -> dict[str, Any] | None:
+    distributed = spec.training.distributed.model_dump()
+    return distributed if distributed != {"nodes": 1, "processes_per_node": 1} else None
+
+
+def _tuned(spec: ApplicationSpec, job: dict[str, Any], **arguments: Any) -> XComArg:
+    """The description with the parameters to train with: searched for, when the YAML says so."""
+    tuning = spec.training.tuning
+    if tuning is None:
+        return cast("XComArg", arguments["description"])
+    seconds = {"timeout": tuning.timeout.total_seconds()} if tuning.timeout else {}
+    return TuneModelOperator(
+        task_id="tune",
+        tuning={**tuning.model_dump(mode="json", exclude_none=True), **seconds},
+        parameters=dict(spec.training.parameters),
+        overrides="{{ params.parameters | tojson }}",
+        experiment=spec.tracking.experiment,
+        mlflow_conn_id=spec.tracking.connection,
+        distributed=_distributed(spec),
+        **arguments,
+        **job,
+    ).output
 
 
 def _commands(spec: ApplicationSpec) -> list[str]:

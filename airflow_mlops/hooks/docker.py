@@ -1,4 +1,4 @@
-"""Speaks to a Docker Engine. Only this module and ``docker_session`` know the ``docker`` and ``aiodocker`` packages."""
+"""Speaks to a Docker Engine. Only this module, ``docker_images`` and ``docker_session`` know its packages."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow_mlops.contract.paths import CONTRACT_VERSION
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotFoundError, RunnerError
 from airflow_mlops.hooks.docker_address import EngineAddress, engine_address
+from airflow_mlops.hooks.docker_images import pull_image, registry_of
+from airflow_mlops.hooks.docker_ssh import forwarded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 
     from airflow_mlops.hooks.docker_session import EngineSession
     from docker import APIClient
@@ -49,11 +51,13 @@ class EngineImage:
     :param id: content id, ``sha256:…``; running by it runs exactly these bytes.
     :param digest: ``repository@sha256:…`` when a registry knows the image, else ``id``. Can be run too.
     :param labels: labels of the image.
+    :param entrypoint: what takes the contract's word.
     """
 
     id: str
     digest: str
     labels: dict[str, str]
+    entrypoint: tuple[str, ...] = ()
 
 
 class DockerEngineHook(BaseHook):
@@ -96,7 +100,7 @@ class DockerEngineHook(BaseHook):
         return self.address
 
     def get_conn(self) -> APIClient:
-        """Client of the Docker SDK, logged in to the registry when the connection names one.
+        """Client of the Docker SDK.
 
         :raises EngineUnavailable: when the engine does not answer.
         """
@@ -106,17 +110,18 @@ class DockerEngineHook(BaseHook):
     def _client(self) -> APIClient:
         from docker import APIClient, TLSConfig
 
+        class _Client(APIClient):
+            # The environment's proxies and certificate authorities are for the web; with them, the requests package
+            # would not look at the authority that the connection names. The asynchronous client ignores them too.
+            trust_env = property(lambda _: False, lambda *_: None)
+
         address, tls = self.address, None
         with self._translated("answer"):
             if address.tls:
                 files = address.tls
                 tls = TLSConfig(client_cert=(files.certificate, files.key), ca_cert=files.ca, verify=True)
-            client = APIClient(base_url=address.url, version="auto", timeout=TIMEOUT, tls=tls or False)
-        if address.registry:
-            registry = address.registry
-            with self._translated(f"log in to {registry.address}"):
-                client.login(username=registry.user, password=registry.password, registry=registry.address)
-        return client
+            url = forwarded(address) if address.url.startswith("ssh://") else address.url
+            return _Client(base_url=url, version="auto", timeout=TIMEOUT, tls=tls or False)
 
     @contextlib.contextmanager
     def _translated(self, action: str) -> Iterator[None]:
@@ -153,8 +158,11 @@ class DockerEngineHook(BaseHook):
         :raises ImageNotFoundError: when it is neither there nor to be had.
         """
         info = self._inspect_image(reference)
-        if info is None and _names_registry(reference):
-            self._pull(reference)
+        if info is None and registry_of(reference):
+            self.log.info("Pulling %s", reference)
+            client = self.get_conn()
+            with self._translated(f"pull {reference!r}"):
+                pull_image(client, self.address, reference, self.docker_conn_id)
             info = self._inspect_image(reference)
         if info is None:
             raise ImageNotFoundError(
@@ -167,12 +175,13 @@ class DockerEngineHook(BaseHook):
             id=info["Id"],
             digest=reference if "@" in reference else (digests[0] if digests else info["Id"]),
             labels=dict((info.get("Config") or {}).get("Labels") or {}),
+            entrypoint=tuple((info.get("Config") or {}).get("Entrypoint") or ()),
         )
 
     def model_code_image(self, reference: str) -> EngineImage:
         """As :meth:`image`, and the image must say that it keeps the model-code contract.
 
-        :raises ContractError: when it lacks the label, or has it for another version.
+        :raises ContractError: when it lacks the label, or has it for another version, or no entrypoint.
         """
         image = self.image(reference)
         version = image.labels.get(CONTRACT_LABEL)
@@ -182,6 +191,11 @@ class DockerEngineHook(BaseHook):
                 f"Image {reference!r} must carry the label {CONTRACT_LABEL}={CONTRACT_VERSION}; it {found}. Cure: "
                 f"when it keeps the model-code contract, add 'LABEL {CONTRACT_LABEL}={CONTRACT_VERSION}' to its "
                 "Dockerfile and build it again."
+            )
+        if not image.entrypoint:
+            raise ContractError(
+                f"Image {reference!r} has no ENTRYPOINT, so that nothing takes the contract's word. Cure: add one to its "
+                'Dockerfile, as ENTRYPOINT ["python", "-m", "my_model"].'
             )
         return image
 
@@ -195,30 +209,10 @@ class DockerEngineHook(BaseHook):
             except NotFound:
                 return None
 
-    def _pull(self, reference: str) -> None:
-        self.log.info("Pulling %s", reference)
-        from docker.errors import APIError
-
-        client = self.get_conn()
-        with self._translated(f"pull {reference!r}"):
-            try:
-                for step in client.pull(reference, stream=True, decode=True):
-                    if "error" in step:
-                        raise ImageNotFoundError(
-                            f"Image {reference!r} is not on the Docker Engine {self.address.url} and cannot be "
-                            f"pulled: {step['error']}. Cure: docker pull {reference} on that machine says why."
-                        )
-            except APIError as error:
-                raise ImageNotFoundError(
-                    f"Image {reference!r} is not on the Docker Engine {self.address.url} and cannot be pulled: "
-                    f"{error.explanation}. Cure: check the name, and the registry's login in connection "
-                    f"{self.docker_conn_id!r}."
-                ) from error
-
     # Containers --------------------------------------------------------------------------------
 
-    def create(self, name: str, config: dict[str, Any]) -> bool:
-        """Create a container; ``False`` when the name is taken.
+    def create(self, name: str, config: dict[str, Any]) -> str:
+        """Create a container; its id, or nothing when the name is taken.
 
         :param config: body of the engine's ``POST /containers/create``.
         """
@@ -227,12 +221,11 @@ class DockerEngineHook(BaseHook):
         client: Any = self.get_conn()
         with self._translated(f"create container {name}"):
             try:
-                client.create_container_from_config(config, name)
+                return str(client.create_container_from_config(config, name)["Id"])
             except APIError as error:
                 if error.status_code == 409:
-                    return False
+                    return ""
                 raise
-        return True
 
     def start(self, name: str) -> None:
         """Start a container; no error when it runs already."""
@@ -251,14 +244,36 @@ class DockerEngineHook(BaseHook):
             except NotFound:
                 return None
 
+    def containers(self, labels: Sequence[str]) -> list[dict[str, Any]]:
+        """What the engine lists of all containers, running or not, that have all of these labels.
+
+        :param labels: ``name`` or ``name=value``.
+        """
+        client = self.get_conn()
+        with self._translated("list containers"):
+            return [dict(each) for each in client.containers(all=True, filters={"label": list(labels)})]
+
+    def info(self) -> dict[str, Any]:
+        """What the engine says of itself and its machine."""
+        client = self.get_conn()
+        with self._translated("tell about itself"):
+            return dict(client.info())
+
+    def output(self, name: str) -> str:
+        """All that a short container prints, once it has ended."""
+        client: Any = self.get_conn()
+        with self._translated(f"wait for container {name}"):
+            client.wait(name)
+            return bytes(client.logs(name)).decode(errors="replace")
+
     def put(self, name: str, archive: Iterable[bytes]) -> None:
         """Unpack a tar stream at the root of a container."""
         client = self.get_conn()
         with self._translated(f"copy inputs into container {name}"), _patience(client):
             client.put_archive(name, "/", archive)
 
-    def get(self, name: str, path: str) -> Iterator[bytes] | None:
-        """A file or folder of a container as a tar stream; ``None`` when it is not there."""
+    def get(self, name: str, path: str) -> Generator[bytes, None, None] | None:
+        """A file or folder of a container as a tar stream, to be closed; ``None`` when it is not there."""
         from docker.errors import NotFound
 
         client = self.get_conn()
@@ -269,7 +284,7 @@ class DockerEngineHook(BaseHook):
                 return None
         return self._chunks(stream, f"copy {path} out of container {name}")
 
-    def _chunks(self, stream: Iterable[bytes], action: str) -> Iterator[bytes]:
+    def _chunks(self, stream: Iterable[bytes], action: str) -> Generator[bytes, None, None]:
         with self._translated(action):
             yield from stream
 
@@ -309,6 +324,8 @@ class DockerEngineHook(BaseHook):
 
         address = await self.find_address()
         url, context = address.url, None
+        if url.startswith("ssh://"):
+            url = await asyncio.to_thread(forwarded, address)
         if address.tls:
             url, context = url.replace("tcp://", "https://", 1), address.tls.context()
         try:
@@ -328,11 +345,6 @@ def _repository(reference: str) -> str:
     name = reference.partition("@")[0]
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.partition(":")[0]
-
-
-def _names_registry(reference: str) -> bool:
-    first, slash, _ = reference.partition("/")
-    return bool(slash) and ("." in first or ":" in first or first == "localhost")
 
 
 @contextlib.contextmanager

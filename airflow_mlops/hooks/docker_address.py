@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import RunnerError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Where an engine listens when nothing else is said.
 LOCAL_ENGINE = "unix:///var/run/docker.sock"
-SCHEMES = ("unix://", "tcp://", "http://", "https://")
+SCHEMES = ("unix://", "tcp://", "http://", "https://", "ssh://")
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,28 @@ class Registry:
     user: str
     password: str = field(repr=False)
 
+    @property
+    def host(self) -> str:
+        """Host and port, as the names of its images begin."""
+        return self.address.partition("://")[2].partition("/")[0] or self.address.partition("/")[0]
+
 
 @dataclass(frozen=True)
 class EngineAddress:
     """An engine as the clients need it.
 
-    :param url: ``unix:///…``, ``tcp://host:port`` or ``https://host:port``.
+    :param url: ``unix:///…``, ``tcp://host:port``, ``https://host:port`` or ``ssh://user@host:port``.
+    :param gpus: UUID and type of each GPU, where the connection says them.
+    :param ssh_key: file of the private key; ssh chooses one itself when it is empty.
+    :param ssh_known_hosts: file with the engine's host key, when it is not the user's own.
     """
 
     url: str
     tls: TlsFiles | None = None
     registry: Registry | None = None
+    gpus: tuple[tuple[str, str], ...] = ()
+    ssh_key: str = ""
+    ssh_known_hosts: str = ""
 
     def __post_init__(self) -> None:
         if not self.url.startswith(SCHEMES):
@@ -68,7 +79,9 @@ def engine_address(connection: Connection | None) -> EngineAddress:
     """Address out of a connection of type ``docker``, else out of the environment, else the local engine.
 
     The provider's fields say the registry (host, port, login, password). The extra may say the engine:
-    ``{"engine": "tcp://10.0.0.5:2376", "tls_ca": "…", "tls_cert": "…", "tls_key": "…"}``.
+    ``{"engine": "tcp://10.0.0.5:2376", "tls_ca": "…", "tls_cert": "…", "tls_key": "…"}``, or
+    ``{"engine": "ssh://mlops@10.0.0.5", "ssh_key": "…", "ssh_known_hosts": "…"}``;
+    and its GPUs, ``{"gpus": [{"uuid": "GPU-…", "type": "NVIDIA H100"}]}``, where the engine does not tell them.
     ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` mean what they mean to the docker command.
     """
     if connection is None:
@@ -78,16 +91,30 @@ def engine_address(connection: Connection | None) -> EngineAddress:
         host = f"{connection.host}:{connection.port}" if connection.port else connection.host
         registry = Registry(host, connection.login, connection.password or "")
     extra = connection.extra_dejson
-    engine = extra.get("engine")
+    engine, gpus = extra.get("engine"), _gpus(connection.conn_id, extra.get("gpus") or [])
     if not engine:
-        return _address_of_environment(registry)
+        return replace(_address_of_environment(registry), gpus=gpus)
     given = [str(extra[key]) for key in ("tls_ca", "tls_cert", "tls_key") if extra.get(key)]
     if len(given) not in (0, 3):
         raise RunnerError(
             f"Connection {connection.conn_id}: TLS needs all of tls_ca, tls_cert and tls_key in the extra, "
             f"got {len(given)} of them."
         )
-    return EngineAddress(str(engine), TlsFiles(*given) if given else None, registry)
+    ssh = {key: str(extra.get(key) or "") for key in ("ssh_key", "ssh_known_hosts")}
+    return EngineAddress(str(engine), TlsFiles(*given) if given else None, registry, gpus, **ssh)
+
+
+def _gpus(conn_id: str, given: Any) -> tuple[tuple[str, str], ...]:
+    try:
+        found = tuple((str(gpu["uuid"]), str(gpu.get("type") or "")) for gpu in given)
+    except (TypeError, KeyError, AttributeError):
+        found = (("", ""),)
+    if not all(uuid for uuid, _ in found) or len({uuid for uuid, _ in found}) < len(found):
+        raise RunnerError(
+            f'Connection {conn_id}: gpus in the extra must be a list of {{"uuid": "GPU-…", "type": "…"}}, each uuid '
+            f"once; got {given!r}."
+        )
+    return found
 
 
 def _address_of_environment(registry: Registry | None) -> EngineAddress:

@@ -58,7 +58,7 @@ class EngineSession:
         async with client.session.get(
             url, params=params, timeout=aiohttp.ClientTimeout(total=None)
         ) as response:
-            if response.status == 404:
+            if response.status in (404, 409):  # gone, or being removed
                 return
             response.raise_for_status()
             while True:

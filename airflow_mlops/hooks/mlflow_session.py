@@ -12,6 +12,7 @@ import base64
 import contextlib
 import logging
 import os
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ TRANSFER_TIMEOUT = "600"
 #: Seconds to wait before each look for a server, and for its answer.
 PROBE_PAUSES = (0.0, 1.0, 2.0)
 PROBE_TIMEOUT = 3.5
+#: Seconds to wait before a call is tried again that got no answer.
+RETRY_PAUSES = (0.5, 1.5)
 
 _AWAY_STATUS = {429, 502, 503, 504}
 _AWAY_CODES = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "INTERNAL_ERROR"}
@@ -51,6 +54,18 @@ _LOGIN_CODES = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 
 #: Origin of a server → value of its Authorization header. The connection used last wins.
 _AUTHORIZATION: dict[str, str] = {}
+
+
+class RestRefusal(Exception):  # noqa: N818
+    """What the server answered instead of doing it.
+
+    :param error_code: MLflow's own word, as ``RESOURCE_DOES_NOT_EXIST``.
+    """
+
+    def __init__(self, message: str, status: int, error_code: str) -> None:
+        super().__init__(message)
+        self.status_code = status
+        self.error_code = error_code
 
 
 @dataclass(frozen=True)
@@ -136,25 +151,62 @@ class TrackingServer:
         :raises TrackingUnavailable: the server does not answer.
         :raises TrackingError: it refuses the login, or answers no JSON.
         """
+        return self._request(f"Reading {path}", "GET", path, params=query)
+
+    def call(self, doing: str, path: str, **body: Any) -> dict[str, Any]:
+        """One call of MLflow's REST API that must succeed: a POST with a body.
+
+        :param doing: what is tried, as the start of a sentence.
+        :param path: below ``/api/2.0/mlflow/``.
+        :raises TrackingUnavailable: the server does not answer.
+        :raises TrackingError: it refuses; :func:`refused_as` tells its cause by MLflow's own code.
+        """
+        status, answer = self._request(doing, "POST", path, json=body)
+        if status != 200:
+            raise self.refusal(doing, status, answer)
+        return dict(answer)
+
+    def refusal(self, doing: str, status: int, answer: Any) -> TrackingError:
+        """The error for an answer that is no success."""
+        said = answer if isinstance(answer, dict) else {}
+        cause = RestRefusal(str(said.get("message") or answer), status, str(said.get("error_code") or ""))
+        error = _translation(self, doing, cause)
+        error.__cause__ = cause
+        return error
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return {"Authorization": self.authorization} if self.authorization else {}
+
+    def api(self, path: str) -> str:
+        """Address of a call of MLflow's REST API."""
+        return f"{self.uri}/api/2.0/mlflow/{path}"
+
+    def _request(self, doing: str, method: str, path: str, **options: Any) -> tuple[int, Any]:
         import requests
 
-        doing = f"Reading {path}"
-        headers = {"Authorization": self.authorization} if self.authorization else {}
-        try:
-            answer = requests.get(
-                f"{self.uri}/api/2.0/mlflow/{path}", query, headers=headers, timeout=20, verify=_verify()
-            )
-            if answer.status_code in (401, 403, 429) or answer.status_code >= 500:
-                answer.raise_for_status()
-            return answer.status_code, answer.json()
-        except requests.exceptions.RequestException as error:
-            raise _translation(self, doing, error) from error
+        pauses = iter(RETRY_PAUSES)
+        while True:
+            try:
+                answer = requests.request(
+                    method, self.api(path), headers=self.headers, timeout=20, verify=verification(), **options
+                )
+                if answer.status_code in (401, 403, 429) or answer.status_code >= 500:
+                    answer.raise_for_status()
+                return answer.status_code, answer.json()
+            except requests.exceptions.RequestException as error:
+                found = _translation(self, doing, error)
+                pause = next(pauses, None)
+                if pause is None or not found.retriable or isinstance(error, requests.exceptions.Timeout):
+                    raise found from error
+                time.sleep(pause)
 
     def _look(self) -> str:
         import requests
 
         try:
-            answer = requests.get(f"{self.uri}/health", timeout=PROBE_TIMEOUT, verify=_verify())
+            answer = requests.get(f"{self.uri}/health", timeout=PROBE_TIMEOUT, verify=verification())
         except requests.exceptions.SSLError as error:
             raise TrackingError(
                 f"The MLflow server at {self.uri} (connection {self.connection!r}) has a certificate that "
@@ -202,7 +254,7 @@ def transfer() -> Iterator[None]:
         os.environ[key] = usual
 
 
-def refused_as(error: BaseException, *codes: str) -> bool:
+def refused_as(error: BaseException | None, *codes: str) -> bool:
     """Whether MLflow refused with one of these error codes."""
     return getattr(error, "error_code", None) in codes
 
@@ -237,9 +289,10 @@ def _translation(server: TrackingServer, doing: str, error: Exception) -> Tracki
 
 
 def _is_servers_own(error: BaseException) -> bool:
-    from mlflow.exceptions import RestException
-
-    return isinstance(error, RestException) and refused_as(error, "INTERNAL_ERROR")
+    # Who has not imported MLflow did not get its error either.
+    module = sys.modules.get("mlflow.exceptions")
+    rest: tuple[type[BaseException], ...] = (RestRefusal, *((module.RestException,) if module else ()))
+    return isinstance(error, rest) and refused_as(error, "INTERNAL_ERROR")
 
 
 def _is_transport(error: BaseException) -> bool:
@@ -299,7 +352,8 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
-def _verify() -> bool | str:
+def verification() -> bool | str:
+    """Whether certificates are checked, or against which file, as MLflow's own environment variables say."""
     if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true"):
         return False
     return os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True

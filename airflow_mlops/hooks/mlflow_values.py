@@ -6,12 +6,12 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from mlflow.entities import Metric
+from typing import Any, TypeVar
 
 Value = TypeVar("Value")
+
+#: Characters of a tag that MLflow takes on every back end.
+TAG_LENGTH = 5000
 
 #: Type in MLflow's schema → first words of the types of Arrow and DuckDB that it stands for.
 _COLUMN_TYPES = {
@@ -40,22 +40,22 @@ def metric_name(entry: Mapping[str, Any]) -> str:
             cut = ",".join(f"{key}={value}" for key, value in sorted(cut.items()))
         name = f"slice/{name.replace('/', '_')}/{str(cut).replace('=', ':').replace('/', '_')}"
     parts = [re.sub(r"[^\w.\- :]", "_", part) for part in name.split("/")]
-    return "/".join("_" if part in ("", ".", "..") else part for part in parts)[:250]
+    name = "/".join("_" if part in ("", ".", "..") else part for part in parts)[:250]
+    # MLflow takes it for a way out of its folder.
+    return f"_{name[1:]}" if name.startswith("..") else name
 
 
-def to_metric(entry: Mapping[str, Any], start: int) -> Metric:
-    """An entry of ``metrics.json`` as MLflow's own metric.
+def to_metric(entry: Mapping[str, Any], start: int) -> dict[str, Any]:
+    """An entry of ``metrics.json`` as MLflow's REST API takes it.
 
     :param start: milliseconds, for an entry without ``timestamp``.
     """
-    from mlflow.entities import Metric
-
-    return Metric(
-        key=metric_name(entry),
-        value=float(entry["value"]),
-        timestamp=int(entry.get("timestamp") or start),
-        step=int(entry.get("step") or 0),
-    )
+    return {
+        "key": metric_name(entry),
+        "value": float(entry["value"]),
+        "timestamp": int(entry.get("timestamp") or start),
+        "step": int(entry.get("step") or 0),
+    }
 
 
 def to_text(value: Any) -> str:
@@ -70,6 +70,11 @@ def to_text(value: Any) -> str:
 def to_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
     """Tags as text; those without a value are left out."""
     return {key: to_text(value) for key, value in (tags or {}).items() if value is not None}
+
+
+def to_pairs(values: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """Tags as MLflow's REST API takes them; those without a value are left out."""
+    return [{"key": key, "value": value[:TAG_LENGTH]} for key, value in to_tags(values).items()]
 
 
 def to_column(column: Mapping[str, str]) -> dict[str, Any]:

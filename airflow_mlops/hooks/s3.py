@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from pyarrow.fs import S3FileSystem
 
-__all__ = ["S3Location", "register_s3", "s3_client", "s3_errors", "s3_filesystem", "split_s3"]
+__all__ = ["S3Location", "register_s3", "s3_client", "s3_errors", "s3_filesystem", "s3_presigner", "split_s3"]
 
 DEFAULT_CONN_ID = "aws_default"
 #: Seconds until a connection must be there, and until a server must say something.
@@ -93,6 +93,20 @@ def s3_client(conn_id: str = DEFAULT_CONN_ID) -> Any:
     """
     with s3_errors(f"opening connection {conn_id}"):
         return _hook(conn_id).get_conn()
+
+
+def s3_presigner(conn_id: str = DEFAULT_CONN_ID) -> Any:
+    """A boto3 client that signs addresses for others, in the way that every server and region knows.
+
+    :raises StoreError: there is no such connection.
+    """
+    from botocore.config import Config
+
+    with s3_errors(f"opening connection {conn_id}"):
+        # Whoever gets the address sends the bytes alone, without a checksum of boto3's.
+        return _hook(
+            conn_id, Config(signature_version="s3v4", request_checksum_calculation="when_required")
+        ).get_conn()
 
 
 def s3_filesystem(conn_id: str = DEFAULT_CONN_ID) -> S3FileSystem:
@@ -189,7 +203,7 @@ def is_missing(error: BaseException | None) -> bool:
     return _status(error) == 404 and _code(error) != "NoSuchBucket"
 
 
-def _hook(conn_id: str) -> Any:
+def _hook(conn_id: str, more: Any = None) -> Any:
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
     from botocore.config import Config
 
@@ -201,7 +215,8 @@ def _hook(conn_id: str) -> Any:
         user_agent_extra="airflow-mlops",
     )
     given = S3Hook(aws_conn_id=conn_id).conn_config.botocore_config
-    return S3Hook(aws_conn_id=conn_id, config=own.merge(given) if given else own)
+    config = own.merge(given) if given else own
+    return S3Hook(aws_conn_id=conn_id, config=config.merge(more) if more else config)
 
 
 def _status(error: BaseException | None) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import ContractError
 from airflow_mlops.operators.errors import airflow_errors
@@ -13,17 +15,22 @@ from airflow_mlops.operators.model_code import (
     column_config,
     dataset_inputs,
     read_metrics,
+    read_text,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from airflow.sdk import Context
 
     from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.hooks.mlflow import MLflowHook
+    from airflow_mlops.primitives.evaluation.predicted import PredictedRows, TestSplit
     from airflow_mlops.runners.base import JobState
+
+PREDICTIONS = "output/predictions.parquet"
+#: Characters of a champion's own words that are kept.
+FAILURE_LIMIT = 1_000
 
 
 class TrainedModelOperator(ModelCodeOperator):
@@ -72,24 +79,71 @@ class TrainedModelOperator(ModelCodeOperator):
 
 
 class EvaluateModelOperator(TrainedModelOperator):
-    """Evaluate the candidate on the test split; returns ``{"run_id", "metrics"}`` and logs them to its run."""
+    """
+    Evaluate the candidate on the test split, and log its metrics to its run.
+
+    Where the model code wrote ``output/predictions.parquet``, the metrics that are known here are measured from it and
+    the targets of the dataset version, and stand in place of the model code's own figures of the same name.
+    Returns ``{"run_id", "metrics", "reported", "predictions"}``: all metrics, those that were replaced, and the key of
+    the predictions in the store.
+
+    :param threshold: the probability from which a prediction counts as 1.
+    """
 
     command: ClassVar[str] = "evaluate"
 
+    def __init__(self, *, threshold: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.threshold = threshold
+
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
-        """Log the metrics and return them."""
-        metrics = read_metrics(output / "output/metrics.json")
+        """Measure, log and return."""
+        from airflow_mlops.hooks.mlflow import THRESHOLD_TAG
+        from airflow_mlops.primitives.evaluation.measures import with_measured
+
+        reported = read_metrics(output / "output/metrics.json")
+        rows = self._predicted(output)
+        metrics, replaced = with_measured(reported, rows)
         if not metrics:
-            raise ContractError(f"{self._code_name()} evaluated and gave no metric.")
-        self._mlflow().log_evaluation(self.training["run_id"], metrics)
-        return {"run_id": self.training["run_id"], "metrics": metrics}
+            raise ContractError(
+                f"{self._code_name()} evaluated and gave no metric. Cure: log one, or write output/predictions.parquet."
+            )
+        mlflow = self._mlflow()
+        mlflow.log_evaluation(self.training["run_id"], metrics)
+        # Who evaluates again measures by the same.
+        mlflow.set_tags(self.training["run_id"], {THRESHOLD_TAG: self.threshold})
+        return {
+            "run_id": self.training["run_id"],
+            "metrics": metrics,
+            "reported": replaced,
+            "predictions": keep_predictions(self._datasets(), self.dataset, self._job_name, output),
+        }
+
+    def _predicted(self, output: Path) -> PredictedRows | None:
+        from airflow_mlops.primitives.evaluation.predicted import read_predicted
+
+        predictions = output / PREDICTIONS
+        if not predictions.is_file():
+            self.log.warning(
+                "%s evaluated and wrote no output/predictions.parquet: its own figures count, and comparisons have no "
+                "paired rows.",
+                self._code_name(),
+            )
+            return None
+        with tempfile.TemporaryDirectory(prefix="mlops-") as scratch:
+            split = test_split(self._datasets(), self.dataset["dataset_id"], Path(scratch))
+            return read_predicted(
+                split, predictions, paradigm=self.paradigm, threshold=self.threshold, seed=self.seed
+            )
 
 
 class EvaluateChampionOperator(TrainedModelOperator):
     """
     Evaluate the champion on the candidate's test split, in the image that trained it.
 
-    Skipped when there is no champion. Returns ``{"run_id", "version", "metrics"}``.
+    Skipped when there is no champion. A champion that cannot be evaluated, because it does not know the new features or
+    its image is gone, is a result and no failure: the gate decides what it means.
+    Returns ``{"run_id", "version", "metrics", "predictions"}``, or with ``failure`` in place of the last one.
 
     :param model: name of the registered model.
     """
@@ -99,11 +153,16 @@ class EvaluateChampionOperator(TrainedModelOperator):
     def __init__(self, *, model: str, **kwargs: Any) -> None:
         super().__init__(training=None, **kwargs)
         self.model = model
+        self._last_try = False
 
     def execute(self, context: Context) -> Any:
         """Find the champion, then evaluate it."""
         self._find_champion()
-        return super().execute(context)
+        self._last_try = not self._retried(context)
+        try:
+            return super().execute(context)
+        except AirflowFailException as error:
+            return self._inconclusive(str(error))
 
     def carried(self) -> dict[str, Any]:
         """The champion that is being evaluated, whoever may be it when the job has ended."""
@@ -112,12 +171,36 @@ class EvaluateChampionOperator(TrainedModelOperator):
     def complete(self, context: Context, event: dict[str, Any], job: str, carried: dict[str, Any]) -> Any:
         """Go on with that champion."""
         self.training = carried["training"]
-        return super().complete(context, event, job, carried)
+        self._last_try = not self._retried(context)
+        try:
+            return super().complete(context, event, job, carried)
+        except AirflowFailException as error:
+            return self._inconclusive(str(error))
+
+    def accepts(self, kind: str, output: Path) -> bool:  # noqa: ARG002
+        """A champion that fails of itself, again and again, is a result."""
+        return self._last_try and kind in ("failed", "out_of_memory")
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
         """Return the metrics; the champion's own run stays as it was."""
+        if state.exit_code != 0:
+            said = read_text(output / "output/failure").strip()[:FAILURE_LIMIT]
+            return self._inconclusive(f"exit code {state.exit_code}: {said}")
         metrics = read_metrics(output / "output/metrics.json")
-        return {"run_id": self.training["run_id"], "version": self.training["version"], "metrics": metrics}
+        kept = keep_predictions(self._datasets(), self.dataset, self._job_name, output)
+        return {**self._names(), "metrics": metrics, "predictions": kept}
+
+    def _inconclusive(self, failure: str) -> dict[str, Any]:
+        self.log.warning(
+            "Version %s of %s could not be evaluated on the new test split: %s",
+            self.training["version"],
+            self.model,
+            failure,
+        )
+        return {**self._names(), "metrics": [], "failure": failure[:FAILURE_LIMIT]}
+
+    def _names(self) -> dict[str, Any]:
+        return {"run_id": self.training["run_id"], "version": self.training["version"]}
 
     def _find_champion(self) -> None:
         with airflow_errors():
@@ -155,3 +238,27 @@ class TestModelOperator(TrainedModelOperator):
         summary = read_test_summary(report)
         self._mlflow().log_file(self.training["run_id"], report, "evaluation")
         return summary.to_dict()
+
+
+def test_split(datasets: DatasetStore, dataset_id: str, scratch: Path) -> TestSplit:
+    """The test split of a dataset version, with the roles of its columns."""
+    from airflow_mlops.primitives.evaluation.predicted import TestSplit
+
+    manifest = datasets.manifest(dataset_id)
+    return TestSplit(
+        files=tuple(datasets.paths(dataset_id, "test", scratch)),
+        keys=tuple(manifest.names("key")),
+        timestamp=next(iter(manifest.names("timestamp")), None),
+        target=next(iter(manifest.names("target")), None),
+        inputs=tuple(manifest.model_inputs),
+    )
+
+
+def keep_predictions(datasets: DatasetStore, dataset: dict[str, Any], job: str, output: Path) -> str | None:
+    """Put what was predicted of the test split beside the dataset version, which it goes with; returns its key."""
+    predictions = output / PREDICTIONS
+    if not predictions.is_file():
+        return None
+    key = datasets.predictions_key(dataset["dataset_id"], job)
+    datasets.store.put_if_absent(key, predictions)
+    return key

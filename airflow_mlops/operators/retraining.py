@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_mlops.assets import retraining_asset
+from airflow_mlops.assets import code_asset, retraining_asset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow.sdk import Context
 
-    from airflow_mlops.primitives.retraining import Answers, Reason
+    from airflow_mlops.primitives.retraining import Answers, Reason, ReasonKind
 
 #: Key of the memory in the asset state store of the retraining asset.
 ANSWERS = "answers"
@@ -29,7 +29,9 @@ class ReasonsOperator(BaseOperator):
 
     def __init__(self, *, application: str, **kwargs: Any) -> None:
         self.asset = retraining_asset(application)
-        kwargs["inlets"] = [*(kwargs.get("inlets") or ()), self.asset]
+        # By name: declared once more, without its watchers, the asset would lose them.
+        self.code = Asset.ref(name=code_asset(application).name)
+        kwargs["inlets"] = [*(kwargs.get("inlets") or ()), self.asset, self.code]
         super().__init__(**kwargs)
         self.application = application
 
@@ -44,10 +46,17 @@ class ReasonsOperator(BaseOperator):
     def _drain(self, context: Context, answers: Answers) -> list[Reason]:
         from airflow_mlops.primitives.retraining import drain_from, reason_from_event
 
-        events = context["inlet_events"][Asset(name=self.asset.name, uri=self.asset.uri)]
-        if since := drain_from(answers):
-            events = events.after(since)
-        reasons = (reason_from_event(event.id, event.timestamp, event.extra) for event in events)
+        defaults: list[tuple[Any, ReasonKind]] = [
+            (Asset(name=self.asset.name, uri=self.asset.uri), "on_demand"),
+            (self.code, "new_code"),
+        ]
+        since, reasons = drain_from(answers), []
+        for asset, default in defaults:
+            events = context["inlet_events"][asset]
+            reasons += [
+                reason_from_event(event.id, event.timestamp, event.extra, default)
+                for event in (events.after(since) if since else events)
+            ]
         return [reason for reason in reasons if reason is not None]
 
 
@@ -122,7 +131,9 @@ class AnswerReasonsOperator(ReasonsOperator):
         own = [reason["id"] for reason in self.reasons or ()]
         if not own:
             self.log.info("This run has taken no reason.")
-        succeeded = bool(self.decision) and bool(self.registered or not self.decision["passed"])
+        succeeded = bool(self.decision) and bool(
+            self.registered or not self.decision.get("register", self.decision["passed"])
+        )
         came = [r.id for r in unanswered(answers, run_id, self._drain(context, answers)) if r.id not in own]
         self._store(context, answer(answers, run_id, succeeded=succeeded, reasons=own))
         return came

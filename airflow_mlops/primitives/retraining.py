@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-ReasonKind = Literal["on_demand", "schedule", "drift", "performance"]
+ReasonKind = Literal["on_demand", "schedule", "new_code", "drift", "performance"]
 
 #: Events committed late carry an earlier time than the watermark: look back this far, ids do the rest.
 OVERLAP = timedelta(minutes=15)
@@ -79,20 +79,24 @@ def drain_from(answers: Answers) -> str | None:
     return (datetime.fromisoformat(answers.watermark) - OVERLAP).isoformat()
 
 
-def reason_from_event(event_id: int | str, at: datetime, extra: Mapping[str, Any] | None) -> Reason | None:
+def reason_from_event(
+    event_id: int | str, at: datetime, extra: Mapping[str, Any] | None, default: ReasonKind = "on_demand"
+) -> Reason | None:
     """Read an asset event.
 
-    An event without a known ``reason`` is a person's or a system's wish: on demand. One that only wakes
-    the DAG (``reason: rearm``) is no reason of its own.
+    An event without a known ``reason`` is a person's or a system's wish: on demand, or whatever ``default`` says. One that only wakes
+    the DAG (``reason: rearm``) is no reason of its own. What a watcher noticed is in the event's ``payload``.
     """
     extra = dict(extra or {})
-    kind = extra.pop("reason", "on_demand")
+    if extra.get("from_trigger") and isinstance(extra.get("payload"), Mapping):
+        extra = dict(extra["payload"])
+    kind = extra.pop("reason", default)
     if kind == "rearm":
         return None
     if kind not in get_args(ReasonKind):
         extra["said"] = kind
         kind = "on_demand"
-    return Reason(str(extra.get("alarm_id") or f"event:{event_id}"), kind, at.isoformat(), extra)
+    return Reason(str(extra.get("alarm_id") or extra.get("id") or f"event:{event_id}"), kind, at.isoformat(), extra)
 
 
 def take(

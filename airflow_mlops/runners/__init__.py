@@ -16,6 +16,7 @@ __all__ = ["KINDS", "get_runner"]
 KINDS = {
     "docker": ("docker", "DockerRunner"),
     "process": ("process", "ProcessRunner"),
+    "docker_nodes": ("docker_nodes", "DockerNodesRunner"),
     "kubernetes": ("kubernetes", "KubernetesRunner"),
     "aws_batch": ("aws_batch", "AwsBatchRunner"),
     "sagemaker": ("sagemaker", "SageMakerRunner"),

@@ -46,7 +46,7 @@ def pack(files: Iterable[InputFile], folders: Iterable[str], root: str, owner: i
     for file in files:
         try:
             size = file.size
-            yield header(file.path, tarfile.REGTYPE, 0o644, size)
+            yield header(file.path, tarfile.REGTYPE, file.mode, size)
             sent = 0
             for chunk in _content(file):
                 sent += len(chunk)
@@ -90,6 +90,15 @@ def unpack(stream: Iterable[bytes], path: str, destination: Path, limit: int, jo
             shutil.rmtree(target)
         came.replace(target)
     return written
+
+
+def unpack_into(stream: Iterable[bytes], folder: Path, limit: int, where: str) -> int:
+    """Unpack an archive whose names are below ``folder``, with the same checks as :func:`unpack`.
+
+    :param where: job and path, for messages.
+    :return: bytes written.
+    """
+    return _extract(stream, folder, limit, where)
 
 
 def _extract(stream: Iterable[bytes], folder: Path, limit: int, where: str) -> int:

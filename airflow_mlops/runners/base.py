@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 JobStatus = Literal["created", "running", "exited", "gone"]
+#: Why a job ended without its own doing: it lost its machine; could not be started; no machine took it in time; it
+#: used more than a limit other than memory. Empty when its exit code says all.
+Cause = Literal["", "preempted", "not_started", "not_scheduled", "over_limit"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class ContainerJob:
     :param secrets: name → Airflow connection; the runner hands each over as ``input/secrets/<name>.json``, readable
         by the model code alone, and never in its environment, labels or command.
     :param distribution: processes that train together.
+    :param shared: name under which a runner was given ``input/data`` (:class:`StagingRunner`); then ``inputs`` has
+        nothing there.
     """
 
     name: str
@@ -70,6 +76,7 @@ class ContainerJob:
     network: str = "none"
     secrets: Mapping[str, str] = field(default_factory=dict)
     distribution: Distribution = field(default_factory=Distribution)
+    shared: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,12 +84,16 @@ class JobState:
     """What is known of a job at one moment.
 
     :param status: ``gone`` when neither the job nor its result exists any more.
-    :param exit_code: set once exited.
+    :param exit_code: set once exited, unless ``cause`` says why there is none.
     :param out_of_memory: the kernel killed a process of the job for memory.
     :param started_at: ISO 8601 UTC; ``None`` when never started.
     :param finished_at: ISO 8601 UTC.
     :param error: the engine's own words, when it could not start the job.
     :param image_digest: the digest that was run (Docker), for the lineage.
+    :param cause: the runner's judgement where there may be no exit code; ``error`` has the words and the cure.
+    :param node: where the job is, when its runner chose among several; said by ``submit``.
+    :param image_labels: the image's own labels ``org.opencontainers.image.*``, where the runner can see them: the
+        commit that it was built from, its base.
     """
 
     status: JobStatus
@@ -92,6 +103,9 @@ class JobState:
     finished_at: str | None = None
     error: str = ""
     image_digest: str = ""
+    cause: Cause = ""
+    node: str = ""
+    image_labels: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The state as JSON values."""
@@ -110,6 +124,28 @@ class LogLine:
 
 
 OnLog = Callable[[LogLine], Awaitable[None] | None]
+
+
+@dataclass(frozen=True)
+class FoundJob:
+    """A job as :meth:`ListsJobs.jobs` finds it.
+
+    :param labels: what it was given as :attr:`ContainerJob.labels`.
+    :param created_at: with time zone, by the clock of its place.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    created_at: datetime
+
+
+@runtime_checkable
+class ListsJobs(Protocol):
+    """What a runner can do besides that can say which jobs there are."""
+
+    def jobs(self) -> list[FoundJob]:
+        """All jobs that any airflow-mlops started in this place, in whatever state, or that left something there."""
+        ...
 
 
 class Runner(Protocol):
@@ -166,4 +202,30 @@ class Runner(Protocol):
 
     def cleanup(self, name: str) -> None:
         """Remove everything that the job left behind. No error when it is gone."""
+        ...
+
+
+@runtime_checkable
+class GpuRunner(Protocol):
+    """A runner whose ``submit`` books GPUs itself, and refuses while others hold them."""
+
+    def gpus_free(self, name: str, gpus: Any, image: str) -> bool:
+        """Whether a submit would not have to wait for GPUs: they are free, or the job is there already.
+
+        :param gpus: as ``Resources.gpus``.
+        :param image: the job's image.
+        :raises GpuMissingError: when they can never be had here.
+        """
+        ...
+
+
+@runtime_checkable
+class StagingRunner(Protocol):
+    """A runner that can keep inputs for several jobs, which then need not be given to each."""
+
+    def stage(self, job: ContainerJob) -> None:
+        """Keep the job's inputs below ``input/data`` under its name, unless they are there; it is never started.
+
+        Other jobs name it as ``shared``. ``cleanup`` of its name removes them.
+        """
         ...

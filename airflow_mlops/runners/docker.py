@@ -7,30 +7,30 @@ import contextlib
 import logging
 import time
 from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
 from airflow_mlops.hooks.docker import DockerEngineHook
 from airflow_mlops.runners.archive import pack, unpack
-from airflow_mlops.runners.base import ContainerJob, JobState, LogLine
-from airflow_mlops.runners.layout import checked_name, checked_path, folders_of, input_tree
+from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
+from airflow_mlops.runners.docker_config import LABEL, USER, container_config
+from airflow_mlops.runners.docker_leases import GpuLeases
+from airflow_mlops.runners.docker_stage import stage
+from airflow_mlops.runners.layout import SHARED, checked_name, checked_path, folders_of, input_tree
 from airflow_mlops.runners.lines import LOGS_LIMIT, Delivered, FrameReader, hand_over
+from airflow_mlops.runners.secrets import secret_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow_mlops.hooks.docker import EngineImage
     from airflow_mlops.hooks.docker_session import EngineSession
     from airflow_mlops.runners.base import OnLog
 
 log = logging.getLogger(__name__)
 
-#: In front of every label that the runner sets.
-LABEL = "ai.airflow-mlops."
 ROOT = "opt/ml"
-#: The user that model code runs as, whatever the image says.
-USER = 1000
 #: Seconds between two looks at a job whose output says nothing; its end is noticed at once through the output.
 POLL = 5.0
 #: Seconds that the last output may take to arrive after the end.
@@ -59,6 +59,7 @@ class DockerRunner:
         self.hook = DockerEngineHook(docker_conn_id)
         self.limit_bytes = limit_bytes
         self.adopt_after = adopt_after
+        self.leases = GpuLeases(self.hook, adopt_after)
 
     # Starting ----------------------------------------------------------------------------------
 
@@ -67,9 +68,10 @@ class DockerRunner:
         adopted = self.hook.inspect(checked_name(job.name))
         if adopted is None:
             image = self.hook.model_code_image(job.image)
+            config = container_config(job, image, self.leases.take(job, image))
             # A name is free again only some moments after its container was removed.
             for _ in range(50):
-                if self.hook.create(job.name, container_config(job, image)):
+                if self._create(job, config):
                     return self._fill_and_start(job)
                 adopted = self.hook.inspect(job.name)
                 if adopted is not None:
@@ -78,6 +80,15 @@ class DockerRunner:
             else:
                 raise RunnerError(f"Container name {job.name} is taken, but no container has it.")
         return self._adopt(job, adopted)
+
+    def _create(self, job: ContainerJob, config: dict[str, Any]) -> bool:
+        try:
+            return bool(self.hook.create(job.name, config))
+        except EngineUnavailable:
+            raise  # the container may be there, and the leases are the next try's
+        except RunnerError:
+            self.leases.release(job.name)
+            raise
 
     def _adopt(self, job: ContainerJob, info: dict[str, Any]) -> JobState:
         owner = (info["Config"].get("Labels") or {}).get(f"{LABEL}name")
@@ -102,15 +113,33 @@ class DockerRunner:
 
     def _fill_and_start(self, job: ContainerJob) -> JobState:
         try:
-            files = input_tree(job)
-            self.hook.put(job.name, pack(files, folders_of(files), ROOT, USER))
+            files = [*input_tree(job), *secret_files(job)]
+            # What is shared is mounted, and cannot be written.
+            folders = [folder for folder in folders_of(files) if not (job.shared and folder == SHARED)]
+            self.hook.put(job.name, pack(files, folders, ROOT, USER))
+            if job.resources.gpus:
+                self.leases.check(job.name)
             self.hook.start(job.name)
         except EngineUnavailable:
             raise  # the next try finds the container and goes on
-        except RunnerError:
-            self.hook.remove(job.name)
+        except RunnerError as error:
+            # Somebody removed it, as the late end of an earlier try does: nothing is wrong with the job.
+            error.retriable = error.retriable or self.hook.inspect(job.name) is None
+            self.cleanup(job.name)
             raise
         return self.inspect(job.name)
+
+    def gpus_free(self, name: str, gpus: Any, image: str) -> bool:
+        """Whether a submit would not have to wait for GPUs: they are free, or the job is there already.
+
+        :param gpus: as ``Resources.gpus``.
+        :param image: the job's image.
+        """
+        return self.hook.inspect(name) is not None or self.leases.free(name, gpus, self.hook.image(image).id)
+
+    def stage(self, job: ContainerJob) -> None:
+        """Keep the job's inputs in a volume, for the jobs that name it as ``shared``."""
+        stage(self.hook, replace(job, name=checked_name(job.name)), ROOT)
 
     # Watching ----------------------------------------------------------------------------------
 
@@ -215,46 +244,34 @@ class DockerRunner:
         for path in map(checked_path, paths):
             stream = self.hook.get(name, f"/{ROOT}/{path}")
             if stream is not None:
-                unpack(stream, path, destination, self.limit_bytes, name)
+                # The engine neither stops nor removes a container while somebody reads of it, however it ends.
+                with contextlib.closing(stream):
+                    unpack(stream, path, destination, self.limit_bytes, name)
+
+    def jobs(self) -> list[FoundJob]:
+        """Jobs of this engine: their containers, and leases of GPUs without one."""
+        found: dict[str, FoundJob] = {}
+        for container in self.hook.containers([f"{LABEL}name"]):
+            labels = {
+                key.removeprefix(LABEL): value
+                for key, value in container["Labels"].items()
+                if key.startswith(LABEL)
+            }
+            created = datetime.fromtimestamp(container["Created"], UTC)
+            known = found.get(labels["name"])
+            # The youngest counts: a new job may have taken over an old lease.
+            if known is None or known.created_at < created:
+                found[labels["name"]] = FoundJob(labels["name"], labels, created)
+        return sorted(found.values(), key=lambda job: job.name)
 
     def cleanup(self, name: str) -> None:
-        """Remove the container and its volumes."""
+        """Remove the container and its volumes, then give its GPUs back."""
         self.hook.remove(name)
+        self.leases.release(name)
 
 
-def container_config(job: ContainerJob, image: EngineImage) -> dict[str, Any]:
-    """What the engine is told to create."""
-    limits = job.resources
-    labels = {
-        **job.labels,
-        "name": job.name,
-        "command": job.command,
-        "image": job.image,
-        "image-digest": image.digest,
-    }
-    return {
-        "Image": image.id,
-        "Cmd": [job.command],
-        "User": f"{USER}:{USER}",
-        "Env": ["PYTHONUNBUFFERED=1"],
-        # The contract's, whatever the image says.
-        "StopSignal": "SIGTERM",
-        "Healthcheck": {"Test": ["NONE"]},
-        "Labels": {f"{LABEL}{key}": value for key, value in labels.items()},
-        "HostConfig": {
-            "NetworkMode": job.network,
-            "NanoCpus": round((limits.cpus or 0) * 1e9),
-            "Memory": limits.memory or 0,
-            "MemorySwap": limits.memory or 0,
-            "ShmSize": limits.shm,
-            "PidsLimit": limits.pids,
-            "Init": True,
-            "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
-            # A driver whose lines can be read again, and that cannot fill the engine's disk.
-            "LogConfig": {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "2"}},
-        },
-    }
+#: Labels by which an image says where it comes from.
+IMAGE_LABEL = "org.opencontainers.image."
 
 
 def job_state(info: dict[str, Any] | None) -> JobState:
@@ -262,12 +279,16 @@ def job_state(info: dict[str, Any] | None) -> JobState:
     if info is None:
         return JobState("gone")
     state = info["State"]
-    digest = (info["Config"].get("Labels") or {}).get(f"{LABEL}image-digest") or info["Image"]
+    labels = info["Config"].get("Labels") or {}
+    digest = labels.get(f"{LABEL}image-digest") or info["Image"]
+    of_image = {key: value for key, value in labels.items() if key.startswith(IMAGE_LABEL)}
     match state["Status"]:
         case "created" if not state["ExitCode"]:
             return JobState("created", image_digest=digest)
         case "running" | "paused" | "restarting":
-            return JobState("running", started_at=state["StartedAt"], image_digest=digest)
+            return JobState(
+                "running", started_at=state["StartedAt"], image_digest=digest, image_labels=of_image
+            )
         case "removing":
             return JobState("gone", image_digest=digest)
     started = state["StartedAt"]
@@ -280,4 +301,5 @@ def job_state(info: dict[str, Any] | None) -> JobState:
         finished_at=state["FinishedAt"],
         error=state["Error"],
         image_digest=digest,
+        image_labels=of_image,
     )

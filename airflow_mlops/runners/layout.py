@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from airflow_mlops.runners.base import ContainerJob
 
 #: Folders that every job finds, writable, whatever its command.
-FOLDERS = ("input", "input/config", "input/data", "model", "output")
+FOLDERS = ("checkpoints", "input", "input/config", "input/data", "model", "output")
+#: The folder that several jobs may share.
+SHARED = "input/data"
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,12 @@ class InputFile:
 
     :param path: POSIX path below ``/opt/ml``.
     :param content: its bytes, or the local file that holds them.
+    :param mode: permissions; the job's user owns it.
     """
 
     path: str
     content: bytes | Path
+    mode: int = 0o644
 
     @property
     def size(self) -> int:
@@ -53,6 +57,17 @@ def input_tree(job: ContainerJob) -> list[InputFile]:
             )
         seen.add(file.path)
     return files
+
+
+def shared_files(job: ContainerJob) -> list[InputFile]:
+    """What the job wants to share with others.
+
+    :raises RunnerError: for an input that lies elsewhere.
+    """
+    for path in job.inputs:
+        if not checked_path(path).startswith(f"{SHARED}/"):
+            raise RunnerError(f"Job {job.name}: only what is below {SHARED} can be shared, not {path}.")
+    return [file for file in input_tree(job) if file.path.startswith(f"{SHARED}/")]
 
 
 def folders_of(files: list[InputFile]) -> list[str]:

@@ -14,14 +14,23 @@ import subprocess
 import sys
 import time
 from collections import deque
-from pathlib import Path
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.runners.archive import copy
-from airflow_mlops.runners.base import ContainerJob, JobState, LogLine
-from airflow_mlops.runners.layout import checked_name, checked_path, folders_of, input_tree
+from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
+from airflow_mlops.runners.layout import (
+    SHARED,
+    checked_name,
+    checked_path,
+    folders_of,
+    input_tree,
+    shared_files,
+)
 from airflow_mlops.runners.lines import LOGS_LIMIT, FileReader, hand_over
+from airflow_mlops.runners.secrets import SECRETS, secret_files
 from airflow_mlops.runners.supervisor import EXITED, JOB, LOCK, LOG, STARTED, identity, write_json
 
 if TYPE_CHECKING:
@@ -31,6 +40,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at a job.
 POLL = 0.3
+#: Lines after which the event loop's other tasks have a turn.
+TURN = 200
 #: What a job's environment takes over from the worker's; never a secret of Airflow.
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 TREE, SCRATCH = "ml", "tmp"
@@ -81,15 +92,18 @@ class ProcessRunner:
     def _start(self, job: ContainerJob, folder: Path, lock: int) -> None:
         try:
             command = command_of(job)
-            files = input_tree(job)
+            files = [*input_tree(job), *secret_files(job, 0o600)]
             _end(folder)
             _empty(folder)
             tree = folder / TREE
             for path in ("", *folders_of(files)):
-                (tree / path).mkdir(parents=True)
+                (tree / path).mkdir(0o700 if path == SECRETS else 0o755, parents=True)
+            if job.shared:
+                (tree / SHARED).rmdir()
+                (tree / SHARED).symlink_to(self._folder(job.shared) / TREE / SHARED)
             for file in files:
                 if isinstance(file.content, bytes):
-                    (tree / file.path).write_bytes(file.content)
+                    write_private(tree / file.path, file.content, file.mode)
                 else:
                     shutil.copyfile(file.content, tree / file.path)
             (folder / SCRATCH).mkdir()
@@ -114,6 +128,22 @@ class ProcessRunner:
         except RunnerError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    def stage(self, job: ContainerJob) -> None:
+        """Keep the job's inputs in a folder of its name, for the jobs that name it as ``shared``."""
+        folder = self._folder(job.name) / TREE / SHARED
+        if folder.is_dir():
+            return
+        half = folder.with_name(f".{folder.name}.{os.getpid()}")
+        half.mkdir(parents=True, exist_ok=True)
+        for file in shared_files(job):
+            target = half / PurePosixPath(file.path).relative_to(SHARED)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file.content, target)
+            target.chmod(0o444)
+        # Another process may have been quicker: what it put there says the same.
+        with contextlib.suppress(OSError):
+            half.rename(folder)
 
     def _folder(self, name: str) -> Path:
         return self.root.absolute() / checked_name(name)
@@ -163,8 +193,10 @@ class ProcessRunner:
         reader = FileReader(self._folder(name) / LOG, since)
         while True:
             state = self.inspect(name)
-            for line in reader.read():
+            for number, line in enumerate(reader.read()):
                 await hand_over(line, on_log)
+                if number % TURN == TURN - 1:
+                    await asyncio.sleep(0)
             left = deadline - time.time() if deadline is not None else POLL
             if state.status in ("exited", "gone"):
                 for line in reader.flush():
@@ -195,12 +227,27 @@ class ProcessRunner:
         for path in map(checked_path, paths):
             copy(self._folder(name) / TREE, path, destination, self.limit_bytes, name)
 
+    def jobs(self) -> list[FoundJob]:
+        """Jobs of this machine; a folder that is only being filled is none yet."""
+        found = []
+        for file in sorted(self.root.glob(f"*/{JOB}")):
+            with contextlib.suppress(FileNotFoundError):  # somebody is removing it
+                created = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+                found.append(FoundJob(file.parent.name, _read_json(file).get("labels") or {}, created))
+        return found
+
     def cleanup(self, name: str) -> None:
         """Remove the job's folder, ending the job first."""
         folder = self._folder(name)
         self.stop(name, grace=0)
         _end(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_private(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that nobody could read before it had its permissions."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
 
 
 def command_of(job: ContainerJob) -> list[str]:

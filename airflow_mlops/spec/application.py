@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from airflow_mlops.spec.code import Code
 from airflow_mlops.spec.delivery import Delivery
 from airflow_mlops.spec.evaluation import Evaluation
 from airflow_mlops.spec.monitoring import LOSSES, Monitoring
@@ -18,9 +19,8 @@ from airflow_mlops.spec.values import (
     ApplicationName,
     ConnectionId,
     Document,
-    FolderPath,
+    Flag,
     FreeText,
-    ImageReference,
     Label,
     Section,
     Text,
@@ -28,6 +28,11 @@ from airflow_mlops.spec.values import (
     section,
     unstated,
 )
+
+Paradigm = Literal[
+    "classification", "regression", "ranking", "clustering", "anomaly", "reinforcement", "other"
+]
+_SUPERVISED = ("classification", "regression", "ranking")
 
 
 class Tracking(Section):
@@ -41,25 +46,9 @@ class Tracking(Section):
         description="MLflow experiment. Default: the application's name.",
         json_schema_extra=unstated,
     )
-
-
-class ProcessCode(Section):
-    """Model code that runs as a process of the worker (``run_on: process``)."""
-
-    directory: FolderPath = Field(description="Folder in which the command starts; relative to this file.")
-    command: tuple[Text, ...] = Field(
-        min_length=1,
-        description="Command line in front of the contract's word; `python` is the worker's own interpreter.",
+    system_metrics: Flag = Field(
+        default=True, description="Log CPU, memory and GPUs of the training while it runs, every 10 seconds."
     )
-
-
-class Code(Section):
-    """The model code: an image, a command line, or both."""
-
-    image: ImageReference | None = Field(
-        default=None, description="Image with the label ai.airflow-mlops.contract=1, for run_on: docker."
-    )
-    process: ProcessCode | None = Field(default=None, description="Command line, for run_on: process.")
 
 
 class ApplicationSpec(Document):
@@ -73,9 +62,10 @@ class ApplicationSpec(Document):
     )
     owner: Label = Field(default="airflow", description="Owner of the DAGs.")
     tags: tuple[Label, ...] = Field(default=(), description="Tags of the DAGs.")
-    paradigm: Literal["classification", "regression"] = Field(
+    paradigm: Paradigm = Field(
         default="classification",
-        description="What kind of learning this is; decides which losses make sense.",
+        description="What kind of learning this is; decides whether there must be a target, what the gate can "
+        "measure, and which losses make sense.",
     )
     store: StoreUri = Field(
         description="Where datasets, predictions and reports are kept: s3://bucket/prefix, or "
@@ -126,6 +116,19 @@ class ApplicationSpec(Document):
             )
         return value
 
+    @field_validator("provisioning")
+    @classmethod
+    def _something_to_learn(cls, value: Provisioning, info: ValidationInfo) -> Provisioning:
+        paradigm = info.data.get("paradigm")
+        if paradigm in _SUPERVISED and not value.examples.targets:
+            raise complaint(
+                f"are missing, and paradigm: {paradigm} learns from them",
+                expected="the name of one column",
+                cure="add targets: [column], or write another paradigm, such as clustering",
+                at=("examples", "targets"),
+            )
+        return value
+
     @field_validator("training")
     @classmethod
     def _where_it_runs(cls, value: Training, info: ValidationInfo) -> Training:
@@ -133,16 +136,22 @@ class ApplicationSpec(Document):
         if code is None:
             return value
         if "run_on" not in value.model_fields_set:
-            return value.model_copy(update={"run_on": "docker" if code.image else "process"})
-        needed, got = ("image", code.image) if value.run_on == "docker" else ("process", code.process)
+            value = value.model_copy(update={"run_on": "docker" if code.image else "process"})
+        if value.run_on == "process" and value.resources.gpus:
+            raise complaint(
+                "cannot be kept for one job on run_on: process, whose jobs see all GPUs of the machine",
+                cure="write gpus: 0, or run_on: docker",
+                at=("resources", "gpus"),
+            )
+        needed, got = ("process", code.process) if value.run_on == "process" else ("image", code.image)
         if got is None:
-            other = "process" if value.run_on == "docker" else "docker"
+            other = "docker" if value.run_on == "process" else "process"
             raise complaint(
                 f"is {value.run_on}, but code.{needed} is missing",
                 cure=f"add code.{needed}, or write run_on: {other}",
                 at=("run_on",),
             )
-        return value
+        return _staged(value, info.data.get("store", "s3://"))
 
     @field_validator("delivery")
     @classmethod
@@ -154,10 +163,17 @@ class ApplicationSpec(Document):
     @field_validator("monitoring")
     @classmethod
     def _loss_of_paradigm(cls, value: Monitoring, info: ValidationInfo) -> Monitoring:
-        paradigm = info.data.get("paradigm")
-        if paradigm is None or value.performance.loss in LOSSES[paradigm]:
+        paradigm, provisioning = info.data.get("paradigm"), info.data.get("provisioning")
+        if paradigm is None or value.performance is None:
             return value
-        fitting = LOSSES[paradigm]
+        # A section that is wrong in itself is no missing target.
+        labelled = provisioning is None or provisioning.examples.targets
+        fitting = LOSSES.get(paradigm, ()) if labelled else ()
+        stated = "performance" in value.model_fields_set
+        if not fitting or (paradigm == "other" and not stated):
+            return _unmeasured(value, paradigm, stated=stated)
+        if value.performance.loss in fitting:
+            return value
         if "loss" in value.performance.model_fields_set:
             raise complaint(
                 f"does not fit paradigm: {paradigm}",
@@ -168,3 +184,39 @@ class ApplicationSpec(Document):
         return value.model_copy(
             update={"performance": value.performance.model_copy(update={"loss": fitting[0]})}
         )
+
+
+def _staged(value: Training, store: str) -> Training:
+    """Where data goes in and out by S3 alone: the place for it, which is the store if nothing else is said.
+
+    :raises PydanticCustomError: neither is on S3.
+    """
+    options: Any = getattr(value, value.run_on, None)
+    if not hasattr(options, "staging"):
+        return value
+    staging = options.staging or store
+    if not staging.startswith("s3://"):
+        raise complaint(
+            f"must be on S3, through which jobs of {value.run_on} get their data",
+            expected="s3://bucket/prefix, or s3://connection@bucket/prefix",
+            cure="add staging: s3://my-bucket/staging, or put the store on S3",
+            at=(value.run_on, "staging"),
+        )
+    return value.model_copy(update={value.run_on: options.model_copy(update={"staging": staging})})
+
+
+def _unmeasured(value: Monitoring, paradigm: str, *, stated: bool) -> Monitoring:
+    """Monitoring without performance.
+
+    :raises PydanticCustomError: somebody asked for it.
+    """
+    if stated:
+        raise complaint(
+            "has nothing to compare with"
+            if paradigm in LOSSES
+            else f"knows no loss of one prediction for paradigm: {paradigm}",
+            expected="provisioning.examples.targets" if paradigm in LOSSES else "null",
+            cure="write performance: null, or leave it out",
+            at=("performance",),
+        )
+    return value.model_copy(update={"performance": None})

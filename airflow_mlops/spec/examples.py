@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from airflow_mlops.spec.values import (
     ColumnName,
     ConnectionId,
+    Flag,
     FolderPath,
     Section,
     TableName,
@@ -107,10 +108,19 @@ class Examples(Section):
         description="Columns that identify an example; Feast joins by those that are its entities.",
     )
     timestamp: ColumnName = Field(description="Column with the time at which the prediction is asked for.")
-    targets: UniqueColumns = Field(min_length=1, max_length=1, description="The column to learn.")
+    targets: UniqueColumns = Field(
+        default=(),
+        max_length=1,
+        description="The column to learn, or to judge by. Needed for classification, regression and ranking.",
+    )
+    keep_unlabelled: Flag = Field(
+        default=False,
+        description="Learn from examples without target as well, as the few labels of an anomaly detection want it.",
+    )
     targets_known_at: ColumnName | None = Field(
         default=None,
-        description="Column with the time at which the target became known. Default: known with the example.",
+        description="Column with the time at which the target became known. Default: known with the example. Not with "
+        "keep_unlabelled.",
         validate_default=True,
     )
 
@@ -142,6 +152,20 @@ class Examples(Section):
                 expected="sql with tables, or parquet alone",
                 cure="write sql: SELECT … FROM the table's name, or remove tables",
                 at=("..", "tables"),
+            )
+        return value
+
+    @field_validator("targets_known_at")
+    @classmethod
+    def _of_a_target(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("keep_unlabelled"):
+            raise complaint(
+                "has no meaning with keep_unlabelled: an example is taken before its target is known",
+                cure="remove one of the two",
+            )
+        if value is not None and info.data.get("targets") == ():
+            raise complaint(
+                "says when a target became known, and there is none", cure="add targets: [column]"
             )
         return value
 

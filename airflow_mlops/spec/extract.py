@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
-from airflow_mlops.spec.application import ProcessCode
-from airflow_mlops.spec.training import DockerOptions, TrainingResources
+from airflow_mlops.spec.code import ProcessCode
+from airflow_mlops.spec.resources import TrainingResources
+from airflow_mlops.spec.training import DockerOptions
 from airflow_mlops.spec.values import (
     ColumnName,
     ConnectionId,

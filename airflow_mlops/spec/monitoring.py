@@ -22,8 +22,9 @@ Loss = Literal["brier", "error", "absolute_error"]
 LOSSES: dict[str, tuple[Loss, ...]] = {
     "classification": ("brier", "error"),
     "regression": ("absolute_error",),
+    "other": ("absolute_error", "brier", "error"),
 }
-"""Paradigm → losses that make sense for it, the default first."""
+"""Paradigm → losses that make sense for it, the default first; a paradigm that is not here has none."""
 
 
 class DriftMonitoring(Section):
@@ -62,8 +63,8 @@ class PerformanceMonitoring(Section):
     )
     loss: Loss = Field(
         default="brier",
-        description="What is compared: brier or error (classification), absolute_error (regression). "
-        "Default: the first that fits the paradigm.",
+        description="What is compared: brier or error (classification), absolute_error (regression), any of them "
+        "(other). Default: the first that fits the paradigm.",
         json_schema_extra=unstated,
     )
     false_alarm_rate: Probability = Field(
@@ -84,4 +85,8 @@ class Monitoring(Section):
         "cron (UTC), {assets: [...]}, or null.",
     )
     drift: DriftMonitoring = section("The inputs.")
-    performance: PerformanceMonitoring = section("The predictions.")
+    performance: PerformanceMonitoring | None = Field(
+        default_factory=PerformanceMonitoring,
+        description="The predictions. null: they are not compared with what came true, which is the default for "
+        "paradigms without a loss for each prediction, and without targets.",
+    )

@@ -146,7 +146,8 @@ def _kind(schema: dict[str, Any], value: dict[str, Any], key: str) -> str:
 def _words(value: dict[str, Any]) -> str:
     choices = [choice for choice in value.get("anyOf", ()) if choice.get("type") != "null"]
     if choices:
-        optional = "" if "default" in value else " or `null`"
+        nullable = len(choices) < len(value["anyOf"]) and "default" not in value
+        optional = " or `null`" if nullable else ""
         return " or ".join(map(_words, choices)) + optional
     if "oneOf" in value:
         return "schedule"

@@ -1,4 +1,3 @@
-# ruff: noqa: S101 - an assertion is how a check says no
 """What must be true of a model before passengers are told anything."""
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MOST_CATEGORIES = 64
 CURVE_STEP = 10
 TESTED_ROWS = 5000
+# Flights that are asked for one by one, as a consumer would.
+TIMED_ROWS = 50
 # What skops may rebuild beyond scikit-learn's public estimators: the trees, and the check of the
 # categorical columns (`functools.partial` of `check_array`). Nothing of it runs code of the file.
 TRUSTED = [
@@ -53,6 +55,7 @@ class FlightDelay(ModelCode):
             "exclusiveMinimum": 0,
             "maximum": 1,
             "default": 0.1,
+            "search": {"low": 0.02, "high": 0.3, "log": True},
             "description": "How much of each tree counts.",
         },
         "max_iter": {
@@ -67,12 +70,14 @@ class FlightDelay(ModelCode):
             "minimum": 2,
             "maximum": 1024,
             "default": 31,
+            "search": {"low": 8, "high": 128, "log": True},
             "description": "Most leaves of a tree.",
         },
         "min_samples_leaf": {
             "type": "integer",
             "minimum": 1,
             "default": 200,
+            "search": {"low": 20, "high": 1000, "log": True},
             "description": "Fewest flights in a leaf.",
         },
         "l2_regularization": {
@@ -144,6 +149,8 @@ class FlightDelay(ModelCode):
         log_measures(job, actual, probability)
         for name, where in slices(test, target):
             log_measures(job, actual[where], probability[where], part=name)
+        singles = (test.iloc[[row]] for row in range(min(TIMED_ROWS, len(test))))
+        job.measure_latency(partial(late, model, inputs=inputs), singles)
         write_predictions(job, test, probability)
 
     def predict(self, model: Pipeline, job: Job) -> None:

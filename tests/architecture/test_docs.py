@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -104,7 +105,13 @@ class TestLinks:
 
 
 #: Pages whose ``sh run`` blocks the classes below run.
-RUN = {"README.md", "docs/tutorial.md", "docs/howto/feature-pipelines.md"}
+RUN = {
+    "README.md",
+    "docs/tutorial.md",
+    "docs/howto/feature-pipelines.md",
+    "docs/howto/model-repository.md",
+    "docs/howto/paradigms.md",
+}
 
 
 class TestCode:
@@ -203,6 +210,38 @@ class TestFeaturePipelines:
         assert "warning" not in said
         assert "usage__features: at 15 * * * * UTC" in said
         assert (tmp_path / "features/usage.py").exists()
+
+
+class TestModelRepository:
+    def test_what_it_writes_is_what_the_page_names(self, tmp_path):
+        page = ROOT / "docs/howto/model-repository.md"
+        said = run(["bash", "-c", script(page)], tmp_path).stdout
+        assert "OK  house_price/applications/house_price.yaml: house_price" in said
+        rows = re.findall(r"^\| (`.*?) \|", page.read_text(), re.MULTILINE)
+        named = {name for row in rows for name in re.findall(r"`([^`]*[./][^`]*|Dockerfile)`", row)}
+        written = {
+            str(path.relative_to(tmp_path / "house_price"))
+            for path in (tmp_path / "house_price").rglob("*")
+            if path.is_file()
+        }
+        assert named <= written
+        assert {name for name in written - named if not name.endswith("ignore")} == {
+            "README.md",
+            "requirements-dev.txt",
+        }
+
+
+class TestParadigms:
+    def test_the_examples_are_applications(self, tmp_path):
+        shutil.copytree(
+            ROOT / "examples",
+            tmp_path / "examples",
+            ignore=shutil.ignore_patterns("flight_delay", "data", "store", "__pycache__"),
+        )
+        said = run(["bash", "-c", script(ROOT / "docs/howto/paradigms.md")], tmp_path).stdout
+        assert said.count("OK  ") == 3
+        assert "cart_pole__training: on news of" in said
+        assert len([*tmp_path.glob("examples/*/data/*.parquet")]) == 3
 
 
 class TestContract:

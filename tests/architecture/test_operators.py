@@ -1,4 +1,4 @@
-"""``docs/operators.md`` names every operator and sensor as it is, and its example is a DAG."""
+"""``docs/operators.md`` names every operator and sensor as it is, and its examples are DAGs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from airflow.sdk import DAG
 
 import airflow_mlops
 from tests.fixtures.markdown import ROOT, blocks
@@ -65,15 +66,22 @@ def test_it_can_be_imported_from_there(name):
     assert hasattr(import_module(f"airflow_mlops.{CLASSES[name][0]}"), name)
 
 
-def test_the_example_is_a_dag():
-    from airflow.sdk import DAG
+def examples() -> list[dict[str, object]]:
+    """What each example defines; what it imports it uses."""
+    found = []
+    for text in [block.text for block in blocks(PAGE) if block.language == "python"]:
+        names: dict[str, object] = {}
+        exec(compile(text, str(PAGE), "exec"), names)  # as Airflow does with a DAG file
+        dags = [value for value in names.values() if isinstance(value, DAG)]
+        used = {type(task).__name__ for dag in dags for task in dag.tasks}
+        assert {name for name in names if name in CLASSES} == used
+        found.append(names)
+    return found
 
-    (text,) = [block.text for block in blocks(PAGE) if block.language == "python"]
-    names: dict[str, object] = {}
-    exec(compile(text, str(PAGE), "exec"), names)  # as Airflow does with a DAG file
-    dag = names["dag"]
-    assert isinstance(dag, DAG)
-    assert {name for name in names if name in CLASSES} == {type(task).__name__ for task in dag.tasks}
+
+def test_the_examples_are_dags():
+    dag, *others = [dag for names in examples() for dag in names.values() if isinstance(dag, DAG)]
+    assert len(others) == 2
     assert {task.task_id: task.upstream_task_ids for task in dag.tasks} == {
         "fresh": set(),
         "provision": {"fresh"},

@@ -185,6 +185,10 @@ class TestLoop:
         assert reason["evidence"]["figures"]["actual"] == 1.0
         assert reason["evidence"]["model_version"] == "1"
         assert airflow.client.xcom("loop__training", run, "register")["version"] == "2"
+        trained = airflow.client.xcom("loop__training", run, "train")["run_id"]
+        task = f"/dags/loop__training/dagRuns/{quote(run)}/taskInstances/train"
+        link = airflow.client.call("GET", f"{task}/links")["extra_links"]["MLflow run"]
+        assert link.endswith(f"/runs/{trained}")
         events = airflow.client.call("GET", f"/dags/loop__training/dagRuns/{quote(run)}/upstreamAssetEvents")
         assert events["asset_events"][0]["extra"]["alarm_id"] == reason["id"]
 

@@ -21,8 +21,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from airflow_mlops.cli.demo.servers import free_port
 from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
-from airflow_mlops.hooks.mlflow import MLflowHook
-from airflow_mlops.operators.registration import GateModelOperator, RegisterModelOperator
+from airflow_mlops.hooks.mlflow import JOB_TAG, MLflowHook
+from airflow_mlops.operators.gate import GateModelOperator
+from airflow_mlops.operators.registration import RegisterModelOperator
 
 DATASET = "4f" * 32
 
@@ -84,17 +85,15 @@ class TestRuns:
 
     def test_a_run_that_another_process_made_first_is_kept(self, hook, client, names, monkeypatch):
         """The window between search and creation: both see none, the older one stays."""
-        from airflow_mlops.hooks import mlflow as module
+        real, older = MLflowHook._oldest, []
 
-        real, older = module._find_run, []
-
-        def find(client_, experiment_id, key):
+        def find(self, doing, experiment_id, key):
             if not older:
-                older.append(client_.create_run(experiment_id, tags={module.JOB_TAG: key}).info.run_id)
+                older.append(client.create_run(experiment_id, tags={JOB_TAG: key}).info.run_id)
                 return None
-            return real(client_, experiment_id, key)
+            return real(self, doing, experiment_id, key)
 
-        monkeypatch.setattr(module, "_find_run", find)
+        monkeypatch.setattr(MLflowHook, "_oldest", find)
         assert hook.find_or_create_run(names.experiment, names.key) == older[0]
         experiment = client.get_experiment_by_name(names.experiment)
         assert [run.info.run_id for run in client.search_runs([experiment.experiment_id])] == older

@@ -14,13 +14,14 @@ from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
 from airflow_mlops.operators.evaluation import EvaluateModelOperator, TestModelOperator
+from airflow_mlops.operators.gate import GateModelOperator
 from airflow_mlops.operators.monitoring import (
     DecideRetrainingOperator,
     MeasurePerformanceOperator,
     ProfileInputsOperator,
 )
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.operators.registration import GateModelOperator, RegisterModelOperator
+from airflow_mlops.operators.registration import RegisterModelOperator
 from airflow_mlops.operators.splitting import SplitDatasetOperator
 from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
 from tests.fixtures.tasks import EXAMPLES, context, write_examples

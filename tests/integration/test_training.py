@@ -7,8 +7,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.operators.evaluation import EvaluateModelOperator, TestModelOperator
+from airflow_mlops.operators.gate import GateModelOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.operators.registration import GateModelOperator, RegisterModelOperator
+from airflow_mlops.operators.registration import RegisterModelOperator
 from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
 

@@ -8,8 +8,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 LOAD = """
 import json
@@ -28,12 +26,7 @@ def run(*command: object, **kwargs) -> str:
     return done.stdout
 
 
-def test_the_shipped_dags_load_from_an_installed_wheel(tmp_path):
-    uv = shutil.which("uv") or ROOT / ".uv" / "bin" / "uv"
-    if not Path(uv).exists():
-        pytest.fail("neither uv on PATH nor .uv/bin/uv: run `make env`")
-    run(uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path / "dist", ROOT)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+def test_the_shipped_dags_load_from_an_installed_wheel(tmp_path, uv, wheel):
     run(uv, "venv", "--quiet", "--python", "3.11", tmp_path / "env")
     python = tmp_path / "env" / "bin" / "python"
     # The versions of the lock: what is tested is the wheel, not today's index.

@@ -162,6 +162,8 @@ class Pruning:
             needed |= {digest for note in pending for digest in note["chunks"]}
             going = [self.datasets.manifest_key(name) for name in sorted(versions)]
             going += self._notes("commits", versions) + self._notes("joins", versions)
+            for name in sorted(versions):
+                going += store.list(self.datasets.predictions_key(name))
             files = sorted(key for digest, key in chunks.items() if digest not in needed)
             # Manifests first: a version is gone before it could lack a chunk.
             for key in (*going, *files):

@@ -16,6 +16,7 @@ from airflow_mlops.hooks.store.base import Store, checked_key, in_parallel
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
+    from typing import Self
 
     from airflow_mlops.hooks.s3 import S3Location
 
@@ -51,7 +52,7 @@ class S3Store(Store):
         self._copies: dict[Path, str] = {}
 
     @classmethod
-    def at(cls, uri: str) -> S3Store:
+    def at(cls, uri: str) -> Self:
         """The store at ``s3://[conn_id@]bucket/prefix``.
 
         :raises StoreError: it is no such address.

@@ -53,6 +53,7 @@ class ExamplesQuery:
     :param folder: relative paths are below it.
     :param tables: Delta, Iceberg or Parquet tables that the query names, by the name it uses.
     :param connection: Airflow connection of ``s3://`` addresses.
+    :param keep_unlabelled: examples without target are learned from as well.
     """
 
     keys: tuple[str, ...]
@@ -64,6 +65,7 @@ class ExamplesQuery:
     folder: Path | None = None
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     connection: str | None = None
+    keep_unlabelled: bool = False
 
     @classmethod
     def from_mapping(cls, value: Mapping[str, Any]) -> ExamplesQuery:
@@ -73,7 +75,7 @@ class ExamplesQuery:
         """
         known = (
             *("sql", "parquet", "keys", "timestamp", "targets", "targets_known_at", "folder"),
-            *("tables", "connection"),
+            *("tables", "connection", "keep_unlabelled"),
         )
         if unknown := [key for key in value if key not in known]:
             raise SpecError(f"examples: unknown key(s) {', '.join(unknown)}; known are {', '.join(known)}")
@@ -91,6 +93,7 @@ class ExamplesQuery:
             folder=Path(value["folder"]) if value.get("folder") else None,
             tables=value.get("tables") or {},
             connection=value.get("connection"),
+            keep_unlabelled=bool(value.get("keep_unlabelled")),
         )
 
     @property
@@ -111,6 +114,7 @@ class ExamplesQuery:
             "targets": list(self.targets),
             "targets_known_at": self.known_at,
             **({"tables": tables} if tables else {}),
+            **({"keep_unlabelled": True} if self.keep_unlabelled else {}),
         }
 
 
@@ -334,7 +338,7 @@ class Examples:
 
     def _counts(self, purpose: Purpose) -> str:
         needed = [self._time]
-        if purpose == "training":
+        if purpose == "training" and not self.query.keep_unlabelled:
             needed += [identifier(target) for target in self.query.targets] + [self._known_at]
         return " AND ".join(f"{name} IS NOT NULL" for name in dict.fromkeys(needed))
 

@@ -33,6 +33,9 @@ class Lineage:
     :param seed: seed of everything random.
     :param reasons: why it was trained, in words.
     :param dag_run: ``<dag_id>/<run_id>`` of the Airflow run.
+    :param git_commit: commit of the model code, as its image's label or its folder says; with ``-dirty`` behind it
+        when the folder had changes.
+    :param base_digest: digest of the image that the model code's image was built on.
     """
 
     application: str = ""
@@ -44,6 +47,8 @@ class Lineage:
     seed: int | None = None
     reasons: str = ""
     dag_run: str = ""
+    git_commit: str = ""
+    base_digest: str = ""
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Lineage:

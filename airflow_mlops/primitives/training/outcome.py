@@ -17,6 +17,10 @@ OutcomeKind = Literal[
     "stopped",
     "out_of_memory",
     "engine_gone",
+    "preempted",
+    "not_started",
+    "stalled",
+    "timeout",
     "failed",
 ]
 
@@ -42,6 +46,15 @@ EXIT_CODES: Mapping[int, tuple[OutcomeKind, bool, str]] = {
     75: ("try_again", False, "it asks to be tried again (exit code 75)"),
     143: ("stopped", False, "it was stopped from outside (exit code 143, SIGTERM)"),
 }
+#: Kind of what a runner says itself of a job's end, whether it is final, and in words.
+CAUSES: Mapping[str, tuple[OutcomeKind, bool, str]] = {
+    "preempted": ("preempted", False, "it lost its machine before it ended, and can be tried again"),
+    "not_started": ("not_started", True, "it could not be started"),
+    "not_scheduled": ("not_started", False, "it was not started in time"),
+    "over_limit": ("failed", False, "it was stopped for using more than its limit"),
+}
+#: Ends before its time, after which another try of the same job goes on from the checkpoint that it left.
+RESUMABLE = ("try_again", "stopped", "out_of_memory", "preempted", "stalled", "timeout")
 #: Exit codes of shells and engines for a command that could not be run.
 NOT_RUN = (125, 126, 127)
 KILLED = 137
@@ -64,6 +77,27 @@ class Outcome:
     kind: OutcomeKind
     final: bool
     message: str
+
+    @property
+    def resumable(self) -> bool:
+        """Whether its checkpoint is worth going on from."""
+        return self.kind in RESUMABLE
+
+
+def gave_up(kind: Literal["stalled", "timeout"], seconds: float, failure_text: str = "") -> Outcome:
+    """Outcome of a job that was stopped because nobody wanted to wait any longer.
+
+    :param seconds: how long it was waited for.
+    :param failure_text: content of ``output/failure``; may be empty.
+    """
+    if kind == "timeout":
+        words = f"it ran longer than {seconds:.0f} s and was stopped. Cure: raise training.timeout or resources"
+    else:
+        words = (
+            f"it printed nothing for {seconds:.0f} s and was stopped. Cure: find out where it hangs, print progress "
+            "more often, or raise training.stall_timeout"
+        )
+    return Outcome(kind, False, _sentence(words, failure_text.strip()[:TEXT_LIMIT]))
 
 
 def broken_assumptions(content: bytes) -> list[dict[str, Any]]:
@@ -103,6 +137,9 @@ def classify(state: Mapping[str, Any], failure_text: str = "") -> Outcome:
             f"the job is no longer there, and neither is its result{reason}: its machine was restarted, or somebody "
             "removed it. It can be tried again.",
         )
+    if state.get("status") == "exited" and state.get("cause") in CAUSES:
+        kind, final, message = CAUSES[str(state["cause"])]
+        return Outcome(kind, final, _sentence(f"{message}: {error.rstrip('.')}" if error else message, text))
     if state.get("status") != "exited" or state.get("exit_code") is None:
         raise ValueError(f"Only a job that has ended has an outcome; this one is {state.get('status')!r}.")
     return _classify_exit(int(state["exit_code"]), bool(state.get("out_of_memory")), error, text)

@@ -5,9 +5,9 @@ from datetime import timedelta
 from pathlib import Path
 
 # This is a Feast repository: Feast itself imports this file, nothing else does.
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType  # noqa: TID253
-from feast.data_format import ParquetFormat  # noqa: TID253
-from feast.types import Float64, Int64, PrimitiveFeastType, String  # noqa: TID253
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.data_format import ParquetFormat
+from feast.types import Float64, Int64, PrimitiveFeastType, String
 
 # A copy of this folder stands beside data/; the original is told where data/ is.
 _BESIDE = Path(__file__).resolve().parents[1]

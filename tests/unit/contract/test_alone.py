@@ -48,7 +48,7 @@ def test_help_and_version(alone):
 
 def test_wrong_words_are_refused(alone):
     assert python(alone, "-m", "airflow_mlops.contract", "chekc", ".").returncode == 2
-    assert python(alone, "-m", "airflow_mlops.contract", "check", "nowhere").returncode == 2
+    assert python(alone, "-m", "airflow_mlops.contract", "check", "./nowhere").returncode == 2
 
 
 def test_a_model_code_describes_itself_and_trains(alone, prepare):

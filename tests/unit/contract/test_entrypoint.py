@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import platform
+import threading
+import time
+from importlib import metadata
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from airflow_mlops.contract import AssumptionError, Columns, ModelCode, execute, main
 from airflow_mlops.contract.check import check_output
-from airflow_mlops.contract.progress import parse_progress
+from airflow_mlops.contract.progress import is_system, parse_progress
 from tests.unit.contract.tiny import Tiny
 
 
@@ -51,7 +55,34 @@ def test_train_writes_model_metrics_and_progress(prepare, capsys):
         "direction": "minimize",
     }
     lines = [parse_progress(line) for line in capsys.readouterr().out.splitlines()]
-    assert {"metrics": {"loss": 0.5}, "step": 2, "total": 2} in lines
+    (last,) = [line for line in lines if line and line["step"] == 2]
+    assert abs(last.pop("time") / 1000 - time.time()) < 60
+    assert last == {"metrics": {"loss": 0.5}, "step": 2, "total": 2}
+
+
+def test_train_says_what_it_ran_with(prepare, tmp_path, monkeypatch):
+    lock = tmp_path / "my.lock"
+    lock.write_text("pytest==1\n")
+    monkeypatch.setenv("MLOPS_LOCK_FILE", str(lock))
+    paths = prepare()
+    assert execute(Tiny, "train", paths) == 0
+    found = json.loads((paths.environment / "environment.json").read_text())
+    assert found["python"] == platform.python_version()
+    assert found["packages"]["pytest"] == metadata.version("pytest")
+    assert found["lock_file"] == "my.lock"
+    assert (paths.environment / "my.lock").read_text() == "pytest==1\n"
+
+
+def test_system_metrics_come_when_asked_for(prepare, capsys):
+    assert execute(Tiny, "train", prepare(system_metrics=0.05)) == 0
+    (*_, line) = [line for line in capsys.readouterr().out.splitlines() if is_system(line)]
+    last = parse_progress(line)["metrics"]
+    assert 0 <= last["system/cpu_utilization_percentage"] <= 100
+    assert 10 < last["system/system_memory_usage_megabytes"] < 100_000
+    assert 0 < last["system/system_memory_usage_percentage"] <= 100
+    assert not any(thread.name == "system-metrics" for thread in threading.enumerate())
+    assert execute(Tiny, "train", prepare()) == 0
+    assert "system/" not in capsys.readouterr().out
 
 
 def test_evaluate_test_and_predict_use_the_model(prepare):

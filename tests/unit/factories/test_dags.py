@@ -115,7 +115,7 @@ class TestSchedules:
         dags = build(delivery=[{"batch": {}}])
         assert {name: wakers(dag) for name, dag in dags.items()} == {
             "provisioning": set(),
-            "training": {"tiny.retraining"},
+            "training": {"tiny.code", "tiny.retraining"},
             "delivery": set(),
             "monitoring": {"tiny.predictions"},
         }
@@ -131,7 +131,7 @@ class TestSchedules:
 
     def test_a_clock_in_utc_does_not_silence_the_alarms(self, build):
         timetable = build(retraining={"schedule": "0 3 * * 1"})["training"].timetable
-        assert wakers(build(retraining={"schedule": "0 3 * * 1"})["training"]) == {"tiny.retraining"}
+        assert wakers(build(retraining={"schedule": "0 3 * * 1"})["training"]) == {"tiny.code", "tiny.retraining"}
         assert timetable.timetable.expression == "0 3 * * 1"
         assert str(timetable.timetable.timezone) == "UTC"
 
@@ -144,7 +144,7 @@ class TestTraining:
     def test_which_task_follows_which(self, build):
         assert edges(build()["training"]) == {
             *(("collect_reasons", name) for name in ("provision", "describe", "train", "answer_reasons")),
-            *(("provision", name) for name in ("train", "evaluate", "evaluate_champion", "test")),
+            *(("provision", name) for name in ("train", "evaluate", "evaluate_champion", "test", "gate")),
             *(("describe", name) for name in ("train", "evaluate", "evaluate_champion", "test")),
             *(("train", name) for name in ("evaluate", "evaluate_champion", "test", "register")),
             *((name, "gate") for name in ("evaluate", "evaluate_champion", "test")),
@@ -159,6 +159,12 @@ class TestTraining:
         dag = build(evaluation={"cases": False})["training"]
         assert "test" not in dag.task_ids
         assert dag.get_task("gate").tests is None
+
+    def test_the_gate_measures_as_the_evaluation_does(self, build):
+        dag = build(evaluation={"mode": "dry_run", "threshold": 0.3})["training"]
+        gate, evaluate = dag.get_task("gate"), dag.get_task("evaluate")
+        assert (gate.mode, gate.threshold, evaluate.threshold) == ("dry_run", 0.3, 0.3)
+        assert (gate.paradigm, gate.store) == (evaluate.paradigm, evaluate.store) == ("classification", "/s")
 
     def test_no_champion_does_not_stop_the_gate_but_a_failure_does(self, build):
         rules = {task.task_id: task.trigger_rule for task in build()["training"].tasks}
@@ -203,7 +209,7 @@ class TestTraining:
             *("describe", "train", "evaluate", "evaluate_champion", "test", "predict")
         }
         for task in jobs:
-            assert task.limits == {"cpus": 1.5, "memory": 1024**3, "shm": 64 * 1024**2, "pids": 512}
+            assert task.limits == {"cpus": 1.5, "memory": 1024**3, "shm": 64 * 1024**2, "pids": 512, "gpus": 0}
             assert (task.seed, task.job_timeout, task.deferrable) == (3, 300, False)
             assert (task.runner, task.network) == (
                 {"kind": "docker", "docker_conn_id": "docker_default"},

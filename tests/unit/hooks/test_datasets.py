@@ -296,6 +296,14 @@ class TestPruning:
         self.prune(datasets)
         assert datasets.store.list("app/datasets/joins/") == ["app/datasets/joins/kept.json"]
 
+    def test_predictions_of_its_test_split_go_with_their_version(self, datasets, old):
+        for version in (old[0], old[2]):
+            datasets.store.put_if_absent(datasets.predictions_key(version.id, "job"), b"scores")
+        self.prune(datasets)
+        assert datasets.store.list("app/datasets/predictions/") == [
+            f"app/datasets/predictions/{old[2].id}/job.parquet"
+        ]
+
     def test_a_chunk_without_a_version_waits_a_day(self, datasets, old):
         datasets.store.put_if_absent(datasets.chunk_key("ff00"), b"of a publish in flight")
         assert datasets.prune(NOTHING, {}).chunks == ()

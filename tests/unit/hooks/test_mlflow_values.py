@@ -20,6 +20,7 @@ from airflow_mlops.hooks.mlflow_values import batches, metric_name, to_column, t
         ({"name": "gpu/0/memory"}, "gpu/0/memory"),
         ({"name": "../../etc"}, "_/_/etc"),
         ({"name": "/"}, "_/_"),
+        ({"name": "0", "split": "."}, "_.0"),
     ],
 )
 def test_names_of_metrics(entry, name):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 from airflow.sdk.exceptions import (
@@ -15,59 +14,20 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 
-from airflow_mlops.exceptions import TrackingUnavailable
 from airflow_mlops.operators.evaluation import EvaluateChampionOperator
-from airflow_mlops.operators.model_code import ModelCodeOperator
-from airflow_mlops.runners import get_runner
-from tests.fixtures.jobs import TINY, eventually
+from tests.fixtures.jobs import eventually
 from tests.fixtures.tasks import context
+from tests.fixtures.tiny_operator import TinyOperator, end_jobs, jobs, process_place, runner_of
 
 SLOW = 'sleep 0.5; echo \'[{"name": "auc", "value": 0.7}]\' >"$MLOPS_ROOT/output/metrics.json"'
-
-
-class TinyOperator(ModelCodeOperator):
-    """Runs the tiny model; takes over the names of what it wrote."""
-
-    command: ClassVar[str] = "train"
-
-    def __init__(self, *, do="learn", away=0, **kwargs):
-        super().__init__(task_id="train", application="tiny", **kwargs)
-        self.do, self.away = do, away
-
-    def inputs(self, context, scratch):
-        return {}
-
-    def config(self, context):
-        return {"parameters": {"do": self.do, "code": "0", "seconds": "60"}}
-
-    def take_over(self, context, output, state):
-        if self.away:
-            self.away -= 1
-            raise TrackingUnavailable("nobody is there")
-        return sorted(path.name for path in output.glob("output/*"))
 
 
 @pytest.fixture
 def place(tmp_path):
     """Where the jobs are; what a test leaves running is ended."""
-    root = tmp_path / "jobs"
-    root.mkdir()
-    yield {
-        "store": str(tmp_path / "store"),
-        "code": {"entrypoint": ["sh", "entry.sh"], "directory": str(TINY)},
-        "runner": {"kind": "process", "root": str(root)},
-    }
-    for folder in root.iterdir():
-        get_runner("process", root=str(root)).cleanup(folder.name)
-
-
-def runner_of(place):
-    return get_runner("process", root=place["runner"]["root"])
-
-
-def jobs(place):
-    """Names of the jobs that are there, in whatever state."""
-    return [folder.name for folder in runner_of(place).root.iterdir()]
+    place = process_place(tmp_path)
+    yield place
+    end_jobs(place)
 
 
 def deferral(operator, ctx):
@@ -141,8 +101,9 @@ class TestDeferral:
     def test_what_the_trigger_gets_is_json_without_secrets(self, place):
         deferred = deferral(TinyOperator(do="nap", job_timeout=60, **place), context())
         _, arguments = deferred.trigger.serialize()
-        assert set(arguments) == {"runner", "options", "name", "deadline"}
-        assert deferred.kwargs == {"job": arguments["name"], "carried": {}}
+        assert not {"inputs", "config"} & set(arguments)
+        assert json.loads(json.dumps(arguments)) == arguments
+        assert deferred.kwargs == {"job": arguments["name"], "carried": {"node": ""}}
 
     def test_the_jobs_own_time_is_over(self, place):
         operator = TinyOperator(do="nap", job_timeout=60, **place)
@@ -159,7 +120,8 @@ class TestDeferral:
             another.resume_execution("__fail__", {"error": "Trigger timeout"}, context())
         assert jobs(place) == []
 
-    def test_a_task_ended_by_hand_takes_its_job_along(self, place):
+    def test_a_task_ended_by_hand_takes_its_job_along(self, place, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "in-process")
         operator = TinyOperator(do="nap", **place)
         operator.on_kill()  # before there is a job
         deferral(operator, context())
@@ -192,6 +154,34 @@ class Champion(EvaluateChampionOperator):
 
     def config(self, context):
         return {}
+
+
+@pytest.mark.parametrize(
+    ("code", "last_try", "verdict"),
+    [(11, False, True), (1, True, True), (1, False, False), (75, True, False)],
+)
+def test_a_champion_that_fails_of_itself_is_a_result(place, monkeypatch, code, last_try, verdict):
+    """Its data are new to it, or it crashes each time; what may pass by itself stays a failure of the task."""
+    hook = SimpleNamespace(champion=lambda _: SimpleNamespace(version="1", run_id="run1", tags={}))
+    monkeypatch.setattr(Champion, "_mlflow", lambda _: hook)
+    place["code"] = {
+        "entrypoint": ["sh", "-c", f'sleep 0.5; echo new to me >"$MLOPS_ROOT/output/failure"; exit {code}']
+    }
+
+    def operator():
+        return Champion(task_id="evaluate_champion", application="tiny", model="m", dataset={}, **place)
+
+    run = context("evaluate_champion", try_number=2 if last_try else 1, max_tries=1)
+    deferred = deferral(operator(), run)
+    eventually(lambda: runner_of(place).inspect(deferred.kwargs["job"]).status == "exited")
+    if verdict:
+        result = resume(operator(), deferred, run)
+        assert (result["version"], result["metrics"]) == ("1", [])
+        assert "new to me" in result["failure"]
+    else:
+        with pytest.raises(AirflowException, match="new to me"):
+            resume(operator(), deferred, run)
+    assert jobs(place) == []
 
 
 def test_the_metrics_belong_to_the_champion_that_was_evaluated(place, monkeypatch):

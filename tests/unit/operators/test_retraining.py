@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_mlops.assets import retraining_asset
+from airflow_mlops.assets import code_asset, retraining_asset
 from airflow_mlops.operators.retraining import AnswerReasonsOperator, CollectReasonsOperator, RearmOperator
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -42,7 +42,10 @@ class ByAsset(dict):
     """Found by the asset's name and URI, as Airflow does."""
 
     def __getitem__(self, asset):
-        return next(value for key, value in self.items() if (key.name, key.uri) == (asset.name, asset.uri))
+        said = {key: getattr(asset, key) for key in ("name", "uri") if hasattr(asset, key)}
+        return next(
+            value for key, value in self.items() if said.items() <= {"name": key.name, "uri": key.uri}.items()
+        )
 
 
 @dataclass
@@ -52,6 +55,7 @@ class World:
     store: Store = field(default_factory=Store)
     events: Events = field(default_factory=Events)
     asset: Any = field(default_factory=lambda: retraining_asset("tiny"))
+    new_code: Events = field(default_factory=Events)
 
     def alarm(self, number, minutes=0, **extra):
         at = NOON + timedelta(minutes=minutes)
@@ -68,7 +72,7 @@ class World:
                 triggering_user_name="ann" if run_type == "manual" else None,
                 clear_number=clear_number,
             ),
-            "inlet_events": ByAsset({self.asset: self.events}),
+            "inlet_events": ByAsset({self.asset: self.events, code_asset("tiny"): self.new_code}),
             "asset_state_store": {self.asset: self.store},
         }
 
@@ -198,3 +202,34 @@ class TestRearm:
     def test_it_skips_when_nothing_came(self, pending):
         with pytest.raises(AirflowSkipException):
             self.operator(pending).execute({})
+
+
+class TestNewCode:
+    def watched(self, world, digest="sha256:2"):
+        payload = {
+            "reason": "new_code",
+            "id": f"registry/tiny:1: sha256:1 -> {digest}",
+            "message": f"registry/tiny:1 is now {digest}",
+        }
+        extra = {"from_trigger": True, "payload": payload}
+        world.new_code.append(SimpleNamespace(id=len(world.new_code), timestamp=NOON, extra=extra))
+
+    def test_what_a_watcher_noticed_is_a_reason_once(self, world):
+        self.watched(world)
+        self.watched(world)  # sent again, because nobody knew whether it was committed
+        (reason,) = world.collect()
+        assert (reason["kind"], reason["evidence"]["message"]) == ("new_code", "registry/tiny:1 is now sha256:2")
+        world.answer([reason], PASSED, {"version": "1"})
+        self.watched(world)
+        with pytest.raises(AirflowSkipException):
+            world.collect(run_id="run2")
+
+    def test_whoever_built_it_may_say_so_without_a_word(self, world):
+        world.new_code.append(SimpleNamespace(id=7, timestamp=NOON, extra={"commit": "abc"}))
+        (reason,) = world.collect()
+        assert (reason["id"], reason["kind"], reason["evidence"]) == ("event:7", "new_code", {"commit": "abc"})
+
+    def test_it_comes_together_with_an_alarm(self, world):
+        world.alarm(1)
+        self.watched(world)
+        assert {reason["kind"] for reason in world.collect()} == {"performance", "new_code"}

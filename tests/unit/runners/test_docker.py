@@ -12,7 +12,8 @@ from airflow_mlops.hooks.docker import DockerEngineHook, EngineImage
 from airflow_mlops.hooks.docker_address import LOCAL_ENGINE, EngineAddress
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.base import ContainerJob, JobState
-from airflow_mlops.runners.docker import container_config, job_state
+from airflow_mlops.runners.docker import job_state
+from airflow_mlops.runners.docker_config import container_config
 
 IMAGE = EngineImage("sha256:" + "1" * 64, "registry/model@sha256:" + "2" * 64, {})
 
@@ -94,7 +95,7 @@ def test_without_a_connection_it_is_the_environments_engine(monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "tcp://engine:2375")
     assert DockerEngineHook(None).address == EngineAddress("tcp://engine:2375")
 
-    monkeypatch.setenv("DOCKER_HOST", "ssh://engine")
+    monkeypatch.setenv("DOCKER_HOST", "ftp://engine")
     with pytest.raises(RunnerError, match="must begin with one of"):
         _ = DockerEngineHook(None).address
 

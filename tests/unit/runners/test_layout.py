@@ -56,7 +56,7 @@ def test_folders_are_walked_and_files_renamed(tmp_path):
 def test_parents_come_before_children_and_results_have_a_place():
     folders = folders_of(input_tree(ContainerJob(name="job", command="train")))
 
-    assert folders == ["input", "input/config", "input/data", "model", "output"]
+    assert folders == ["checkpoints", "input", "input/config", "input/data", "model", "output"]
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../outside", "a/../../b", "", "a\0b"])

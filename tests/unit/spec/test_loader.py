@@ -80,6 +80,39 @@ class TestLoadApplication:
         spec = load(TINY.replace('code: {image: "tiny:1"}', process) + "paradigm: regression\n")
         assert (spec.training.run_on, spec.monitoring.performance.loss) == ("process", "absolute_error")
 
+    @pytest.mark.parametrize(
+        ("paradigm", "targets", "performance", "loss"),
+        [
+            ("classification", True, "", "brier"),
+            ("regression", True, "", "absolute_error"),
+            ("ranking", True, "", None),
+            ("clustering", False, "", None),
+            ("anomaly", True, "", None),
+            ("anomaly", False, "", None),
+            ("reinforcement", False, "", None),
+            ("other", True, "", None),
+            ("other", True, "monitoring: {performance: {loss: error}}", "error"),
+            ("classification", True, "monitoring: {performance: null}", None),
+        ],
+    )
+    def test_a_paradigm_says_whether_targets_are_needed_and_predictions_compared(
+        self, load, paradigm, targets, performance, loss
+    ):
+        text = TINY if targets else TINY.replace("    targets: [y]\n", "")
+        spec = load(f"{text}paradigm: {paradigm}\n{performance}\n")
+        measured = spec.monitoring.performance
+        assert (measured.loss if measured else None) == loss
+        if "null" not in performance:  # the JSON form has no null
+            assert load(yaml.safe_dump(spec.to_json())).model_dump() == spec.model_dump()
+
+    def test_bounds_of_latency_and_size_are_seconds_and_bytes_and_a_column_may_stand_alone(self, load):
+        rules = "[{latency: p95, at_most: 50ms}, {size: model, at_most: 200m}, {metric: auc, per_slice: origin, at_least: 0.6}]"
+        spec = load(TINY + f"evaluation: {{mode: dry_run, require: {rules}}}\n")
+        latency, size, slices = spec.evaluation.require
+        assert (latency.at_most, size.at_most) == (0.05, 200 * 1024**2)
+        assert slices.per_slice == ("origin",)
+        assert load(yaml.safe_dump(spec.to_json())).model_dump() == spec.model_dump()
+
     def test_against_the_champion_means_no_worse_at_all_by_default(self, load):
         spec = load(TINY + "evaluation: {require: [{metric: auc, against: champion}]}\n")
         assert spec.evaluation.require[0].no_worse_by == 0
@@ -176,7 +209,7 @@ class TestJsonSchema:
             ("memory:", "memry:"),
             ("window: 365d", "window: 365"),
             ("memory: 4g", "memory: 4"),
-            ("paradigm: classification", "paradigm: ranking"),
+            ("paradigm: classification", "paradigm: alchemy"),
             ("{metric: auc, at_least: 0.6}", "{at_least: 0.6}"),
             ("seed: 7", "seed: x"),
             ("keys: [flight_id]", "keys: []"),

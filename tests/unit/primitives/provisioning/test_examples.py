@@ -54,6 +54,20 @@ def test_training_ends_with_the_newest_known_target(connection, tmp_path):
     ]
 
 
+def test_unlabelled_examples_are_kept_where_few_labels_are_all_there_is(connection, tmp_path):
+    examples = opened(connection, targets_known_at=None, keep_unlabelled=True)
+    window = examples.window(connection, "training", timedelta(days=4))
+    assert window == Window(day(5), day(9), as_of=day(9))
+    assert examples.write(connection, "training", window, tmp_path / "rows.parquet") == 4
+    assert [row["late"] for row in rows(connection, tmp_path / "rows.parquet")] == [0, 1, None, None]
+
+
+def test_keeping_unlabelled_examples_is_another_question_and_not_keeping_them_the_old_one():
+    assert "keep_unlabelled" not in ExamplesQuery.from_mapping({**GIVEN, "keep_unlabelled": False}).to_json()
+    kept = ExamplesQuery.from_mapping({**GIVEN, "keep_unlabelled": True})
+    assert ExamplesQuery.from_mapping({k: v for k, v in kept.to_json().items() if v}).keep_unlabelled
+
+
 def test_a_target_counts_only_from_the_time_it_was_known(connection, tmp_path):
     examples = opened(connection)
     window = examples.window(connection, "training", None, end=day(6))

@@ -64,3 +64,19 @@ def test_broken_assumptions_are_a_line_each_and_bounded():
     )
     assert assumption_lines(found) == "  a b: expected finite, observed NaN"
     assert len(assumption_lines([{"observed": "x" * 10_000}])) == 500
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "final", "resumable"),
+    [
+        ("preempted", "preempted", False, True),
+        ("not_started", "not_started", True, False),
+        ("not_scheduled", "not_started", False, False),
+        ("over_limit", "failed", False, False),
+    ],
+)
+def test_what_is_not_the_jobs_own_doing_is_said_by_its_runner(cause, kind, final, resumable):
+    state = {"status": "exited", "exit_code": None, "cause": cause, "error": "Evicted: low on disk."}
+    outcome = classify(state, "stopped in step 7")
+    assert (outcome.kind, outcome.final, outcome.resumable) == (kind, final, resumable)
+    assert outcome.message.endswith(": Evicted: low on disk. It says: stopped in step 7")

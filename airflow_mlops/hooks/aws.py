@@ -1,0 +1,89 @@
+"""What the hooks of AWS services have in common: errors in the words of this package, and images by digest."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.exceptions import EngineUnavailable, ImageNotFoundError, RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["CONFIG", "aws_errors", "pinned_image"]
+
+#: Timeouts and tries of one request: some ten seconds in all.
+CONFIG = {"connect_timeout": 10, "read_timeout": 30, "retries": {"mode": "standard", "total_max_attempts": 5}}
+_LOGIN = ("SignatureDoesNotMatch", "UnrecognizedClientException", "InvalidClientTokenId", "ExpiredToken")
+_ECR = re.compile(
+    r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<repository>[^:@]+)"
+    r"(?::(?P<tag>[^@]+))?"
+)
+
+
+@contextlib.contextmanager
+def aws_errors(doing: str) -> Iterator[None]:
+    """Say what failed.
+
+    :param doing: what is done, such as ``submitting job x``.
+    :raises EngineUnavailable: AWS does not answer, or asks to be asked less.
+    :raises RunnerError: it refuses.
+    """
+    from airflow.sdk.exceptions import AirflowNotFoundException
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+    try:
+        yield
+    except AirflowNotFoundException as error:
+        raise RunnerError(
+            f"{doing}: {error}. Cure: create an Airflow connection of type aws with this id."
+        ) from error
+    except ClientError as error:
+        raise _refused(error.response, doing) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise RunnerError(
+            f"{doing}: no credentials. Cure: put login and password into the aws connection."
+        ) from error
+    except BotoCoreError as error:
+        raise EngineUnavailable(f"{doing}: {error}. AWS does not answer; try again later.") from error
+
+
+def _refused(response: dict[str, Any], doing: str) -> RunnerError:
+    code, words = response.get("Error", {}).get("Code", ""), response.get("Error", {}).get("Message", "")
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+    text = f"{doing}: AWS answered {status} {code}: {words}"
+    if status >= 500 or status == 429 or "Throttl" in code or "TooManyRequests" in code:
+        return EngineUnavailable(f"{text}. Try again later.")
+    if "AccessDenied" in code or "NotAuthorized" in code:
+        return RunnerError(f"{text}. Cure: give the connection's user this right.")
+    if code in _LOGIN:
+        return RunnerError(f"{text}. Cure: check login, password and region_name of the aws connection.")
+    return RunnerError(f"{text}.")
+
+
+def pinned_image(image: str, conn_id: str) -> str:
+    """The image by its digest, when it lies in Amazon ECR; otherwise as it was given.
+
+    :param image: reference, with tag or digest.
+    :raises ImageNotFoundError: ECR has no such image.
+    """
+    found = _ECR.fullmatch(image)
+    if found is None:
+        return image
+    from airflow.providers.amazon.aws.hooks.ecr import EcrHook
+
+    wanted = {"repositoryName": found["repository"], "registryId": found["account"]}
+    with aws_errors(f"asking for the digest of {image}"):
+        client = EcrHook(aws_conn_id=conn_id, region_name=found["region"]).get_conn()  # type: ignore[no-untyped-call]
+        try:
+            answer = client.describe_images(**wanted, imageIds=[{"imageTag": found["tag"] or "latest"}])
+        except (
+            client.exceptions.ImageNotFoundException,
+            client.exceptions.RepositoryNotFoundException,
+        ) as error:
+            raise ImageNotFoundError(
+                f"ECR has no image {image}. Cure: push it, or correct code.image."
+            ) from error
+    place = image[: found.end("repository")]
+    return f"{place}@{answer['imageDetails'][0]['imageDigest']}"

@@ -1,0 +1,95 @@
+"""Which GPUs a Docker Engine has: by its connection, by its own words, else by a look from inside a container."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.exceptions import GpuMissingError, RunnerError
+from airflow_mlops.primitives.training.gpus import Gpu, parse_nvidia_smi
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow_mlops.hooks.docker import DockerEngineHook
+
+#: Seconds for which the answer of an engine is remembered: GPUs do not come and go by the minute.
+REMEMBERED = 300.0
+#: What a container may do with its GPUs.
+CAPABILITIES = ["gpu", "compute", "utility"]
+#: Label of the container that looks for GPUs.
+PROBE_LABEL = "ai.airflow-mlops.probe"
+
+_known: dict[str, tuple[float, tuple[Gpu, ...]]] = {}
+
+
+def gpus_of_engine(hook: DockerEngineHook, image: str) -> tuple[Gpu, ...]:
+    """GPUs of the engine, remembered for some minutes.
+
+    :param image: id of an image on the engine, for a container that runs ``nvidia-smi -L`` when nobody else says.
+    :raises GpuMissingError: when the engine has none, or nobody can tell.
+    """
+    if given := hook.address.gpus:
+        return tuple(Gpu(gpu, kind) for gpu, kind in given)
+    until, found = _known.get(hook.address.url, (0.0, ()))
+    if time.monotonic() < until:
+        return found
+    found = tuple(_told(hook.info()) or _seen(hook, image))
+    _known[hook.address.url] = time.monotonic() + REMEMBERED, found
+    return found
+
+
+def device_requests(gpus: Sequence[str]) -> list[dict[str, Any]]:
+    """What ``POST /containers/create`` takes as ``HostConfig.DeviceRequests``: exactly these GPUs."""
+    if not gpus:
+        return []
+    if all("=" in gpu for gpu in gpus):  # nvidia.com/gpu=…: names of the Container Device Interface
+        return [{"Driver": "cdi", "DeviceIDs": list(gpus)}]
+    return [{"Driver": "", "DeviceIDs": list(gpus), "Capabilities": [CAPABILITIES]}]
+
+
+def _told(info: Mapping[str, Any]) -> list[Gpu]:
+    """GPUs that the engine itself names: its ``node-generic-resources``, or devices that it discovered (CDI)."""
+    named = [resource.get("NamedResourceSpec") or {} for resource in info.get("GenericResources") or []]
+    generic = [Gpu(str(each["Value"])) for each in named if "GPU" in str(each.get("Kind", "")).upper()]
+    if generic:
+        return generic
+    devices = [str(device.get("ID", "")) for device in info.get("DiscoveredDevices") or []]
+    # One GPU has several names there: its number, its UUID, and a part of "all".
+    return [Gpu(device) for device in devices if device.startswith("nvidia.com/") and "=GPU-" in device]
+
+
+def _seen(hook: DockerEngineHook, image: str) -> list[Gpu]:
+    name = f"mlops-gpu-probe-{uuid.uuid4().hex[:12]}"
+    hook.create(
+        name,
+        {
+            "Image": image,
+            "Entrypoint": ["nvidia-smi"],
+            "Cmd": ["-L"],
+            "Labels": {PROBE_LABEL: "nvidia-smi"},
+            "HostConfig": {
+                "NetworkMode": "none",
+                "CapDrop": ["ALL"],
+                "SecurityOpt": ["no-new-privileges"],
+                "DeviceRequests": [{"Driver": "", "Count": -1, "Capabilities": [CAPABILITIES]}],
+            },
+        },
+    )
+    try:
+        hook.start(name)
+        output = hook.output(name)
+    except RunnerError as error:
+        if error.retriable:
+            raise
+        raise GpuMissingError(f"No GPU can be found: {error}") from error
+    finally:
+        hook.remove(name)
+    found = parse_nvidia_smi(output)
+    if not found:
+        raise GpuMissingError(
+            f"Docker Engine {hook.address.url} has no GPU: nvidia-smi -L says {output[:500]!r}. Cure: look at the "
+            'driver of that machine, or name its GPUs in the extra of the connection: {"gpus": [{"uuid": "GPU-…"}]}.'
+        )
+    return found

@@ -1,0 +1,126 @@
+"""A Docker Engine behind SSH: its socket, forwarded to this machine by the ``ssh`` command.
+
+One tunnel for each engine and process, opened when the first call needs it, and again when it broke. It ends with
+the process, however that ends: the far side reads from this one, and nothing more to read means the end.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from airflow_mlops.exceptions import EngineUnavailable
+
+if TYPE_CHECKING:
+    from airflow_mlops.hooks.docker_address import EngineAddress
+
+#: Where an engine listens on its own machine.
+SOCKET = "/var/run/docker.sock"
+#: Seconds until the far side must have let us in.
+PATIENCE = 20.0
+#: Nobody is there to answer a question; a far side that is silent for a minute is gone.
+OPTIONS = {
+    "BatchMode": "yes",
+    "ExitOnForwardFailure": "yes",
+    "ControlPath": "none",
+    "ConnectTimeout": "10",
+    "ServerAliveInterval": "15",
+    "ServerAliveCountMax": "4",
+}
+
+
+@dataclass
+class _Tunnel:
+    process: subprocess.Popen[bytes]
+    socket: Path
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        shutil.rmtree(self.socket.parent, ignore_errors=True)
+
+
+#: By process: a child that was forked has its parent's memory, not its parent's children.
+_tunnels: dict[tuple[int, EngineAddress], _Tunnel] = {}
+_lock = threading.Lock()
+
+
+def forwarded(address: EngineAddress) -> str:
+    """Local address of the engine: ``unix:///…``.
+
+    :raises EngineUnavailable: when the far side cannot be reached, does not let us in, or has no engine.
+    """
+    key = os.getpid(), address
+    with _lock:
+        tunnel = _tunnels.get(key)
+        if tunnel is not None and not tunnel.alive:
+            _tunnels.pop(key).close()
+            tunnel = None
+        if tunnel is None:
+            tunnel = _tunnels[key] = _open(address)
+        return f"unix://{tunnel.socket}"
+
+
+def _open(address: EngineAddress) -> _Tunnel:
+    # Short: the path of a socket may have about a hundred characters.
+    socket = Path(tempfile.mkdtemp(prefix="mlops-ssh-")) / "engine.sock"
+    try:
+        process = subprocess.Popen(
+            command(address, socket), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        raise EngineUnavailable(
+            f"The ssh command for Docker Engine {address.url} cannot be run: {error}. Cure: install OpenSSH's client "
+            "on the workers and the triggerer."
+        ) from error
+    tunnel, deadline = _Tunnel(process, socket), time.monotonic() + PATIENCE
+    while not socket.exists():
+        if not tunnel.alive or time.monotonic() > deadline:
+            words = (
+                ""
+                if tunnel.alive or process.stderr is None
+                else process.stderr.read().decode(errors="replace")
+            )
+            tunnel.close()
+            raise EngineUnavailable(
+                f"Docker Engine {address.url} cannot be reached: {words.strip() or 'no answer'}. Cure: as the user "
+                f"that runs Airflow, `{' '.join(command(address, Path('S'))[:-4])} docker version` must work."
+            )
+        time.sleep(0.02)
+    return tunnel
+
+
+@atexit.register
+def _close_all() -> None:
+    for key in [key for key in _tunnels if key[0] == os.getpid()]:
+        _tunnels.pop(key).close()
+
+
+def command(address: EngineAddress, socket: Path) -> list[str]:
+    """The ssh command that forwards ``socket`` to the engine's own.
+
+    Its last words are the far command, which lives as long as this process.
+    """
+    url = urlsplit(address.url)
+    given = dict(OPTIONS)
+    if address.ssh_known_hosts:
+        given["UserKnownHostsFile"] = address.ssh_known_hosts
+    options = [word for key, value in given.items() for word in ("-o", f"{key}={value}")]
+    key = ["-i", address.ssh_key] if address.ssh_key else []
+    port = ["-p", str(url.port)] if url.port else []
+    user = f"{url.username}@" if url.username else ""
+    far = f"{user}{url.hostname}"
+    return ["ssh", *options, *key, *port, far, "-L", f"{socket}:{url.path or SOCKET}", "--", "cat"]

@@ -1,0 +1,77 @@
+"""Git repositories: which commit a branch or tag is at. Only this module knows dulwich."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from airflow_mlops.exceptions import RegistryUnavailable, RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["GitHook"]
+
+
+class GitHook(BaseHook):
+    """
+    One git repository, over HTTPS, SSH or a path.
+
+    :param url: as ``git clone`` takes it.
+    :param conn_id: Airflow connection with login and password (or token); ``None`` for an anonymous one.
+    """
+
+    def __init__(self, url: str, conn_id: str | None = None) -> None:
+        super().__init__()
+        self.url = url
+        self.conn_id = conn_id
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[GitHook]:
+        """The hook itself: every question is a connection of its own."""
+        yield self
+
+    async def digest(self, ref: str) -> str:
+        """Commit of a branch (``main``), a tag (``v1``) or a full ref (``refs/heads/main``).
+
+        :raises RegistryUnavailable: the repository does not answer, or has no such ref.
+        """
+        login: dict[str, Any] = {}
+        if self.conn_id:
+            with contextlib.suppress(AirflowNotFoundException):
+                connection = await self.aget_connection(self.conn_id)
+                login = {"username": connection.login or "", "password": connection.password or ""}
+        refs = await asyncio.to_thread(self._refs, login)
+        names = [ref] if ref.startswith("refs/") else [f"refs/heads/{ref}", f"refs/tags/{ref}"]
+        # A tag with a message is an object of its own: the one with ^{} is the commit.
+        for name in names:
+            if commit := refs.get(f"{name}^{{}}") or refs.get(name):
+                return commit
+        near = ", ".join(sorted(name for name in refs if name.startswith("refs/heads/"))[:10])
+        raise RegistryUnavailable(
+            f"Repository {self.url} has no branch or tag {ref!r}; it has: {near or 'none'}."
+        )
+
+    def _refs(self, login: dict[str, Any]) -> dict[str, str]:
+        try:
+            from dulwich.client import get_transport_and_path
+        except ImportError as error:
+            raise RunnerError(
+                "Watching a git repository needs dulwich. Cure: pip install 'airflow-mlops[git]' on the triggerer."
+            ) from error
+        try:
+            client, path = get_transport_and_path(
+                self.url, **{key: value for key, value in login.items() if value}
+            )
+            found: Any = client.get_refs(path.encode() if isinstance(path, str) else path)
+        except Exception as error:  # dulwich, urllib3, and whatever the operating system says
+            raise RegistryUnavailable(
+                f"Repository {self.url} does not answer: {type(error).__name__}: {error}. Cure: look at its address, and "
+                f"at the login of connection {self.conn_id!r}."
+            ) from error
+        refs = getattr(found, "refs", found)
+        return {name.decode(): commit.decode() for name, commit in refs.items() if commit}

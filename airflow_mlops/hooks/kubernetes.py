@@ -1,0 +1,139 @@
+"""Speaks to a Kubernetes API server, by the connection type of the Kubernetes provider."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
+
+from airflow_mlops.exceptions import RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from airflow.sdk import Connection
+
+    from airflow_mlops.hooks.kubernetes_session import ClusterSession
+
+T = TypeVar("T")
+
+#: Where a pod's own account lies.
+IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
+
+
+class KubernetesClusterHook(BaseHook):
+    """
+    Objects of one namespace of a Kubernetes cluster.
+
+    :param kubernetes_conn_id: connection of type ``kubernetes`` (in-cluster, path or content of a kube config, by its
+        extra). Where ``kubernetes_default`` does not exist, it is the account of the pod that Airflow runs in, else
+        the kube config of its machine.
+    :param namespace: namespace of all objects; empty for the connection's, else ``default``.
+    """
+
+    conn_name_attr = "kubernetes_conn_id"
+    default_conn_name = "kubernetes_default"
+    conn_type = "kubernetes"
+    hook_name = "Kubernetes"
+
+    def __init__(self, kubernetes_conn_id: str = default_conn_name, namespace: str = "") -> None:
+        super().__init__()
+        self.kubernetes_conn_id = kubernetes_conn_id
+        self._namespace = namespace
+        self._extra: dict[str, Any] | None = None
+        self._provider: Any = None
+
+    def run(self, ask: Callable[[ClusterSession], Awaitable[T]]) -> T:
+        """Ask the cluster from outside an event loop.
+
+        :param ask: gets a session, and its answer is returned.
+        """
+        if self._extra is None:
+            with self._connection_errors():
+                self._extra = _extra(self.get_connection(self.kubernetes_conn_id))
+        return asyncio.run(self._asked(ask))
+
+    async def _asked(self, ask: Callable[[ClusterSession], Awaitable[T]]) -> T:
+        async with self.session() as cluster:
+            return await ask(cluster)
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[ClusterSession]:
+        """Asynchronous session with the cluster; each request of it raises.
+
+        :raises EngineUnavailable: when the API server does not answer, or goes away.
+        :raises RunnerError: for a connection that says nothing of use, or a request that is refused.
+        """
+        from airflow_mlops.hooks.kubernetes_session import ClusterSession
+
+        if self._extra is None:
+            with self._connection_errors():
+                self._extra = _extra(await self.aget_connection(self.kubernetes_conn_id))
+        # In a thread: the first session of a triggerer imports the provider.
+        provider = await asyncio.to_thread(self._provider_hook, self._extra)
+        async with contextlib.AsyncExitStack() as stack:
+            with _config_errors(self.kubernetes_conn_id):
+                client = await stack.enter_async_context(provider.get_conn())
+            yield ClusterSession(client, self._namespace or self._extra.get("namespace") or "default")
+
+    def _provider_hook(self, extra: dict[str, Any]) -> Any:
+        if self._provider is not None:
+            return self._provider
+        try:
+            from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+            from kubernetes_asyncio.client import Configuration
+        except ImportError as error:
+            raise RunnerError(
+                f"run_on: kubernetes needs Airflow's Kubernetes provider, which is not installed ({error}). Cure: "
+                "pip install 'airflow-mlops[kubernetes]' in the image of Airflow's workers and triggerers."
+            ) from error
+        says_where = any(extra.get(key) for key in ("in_cluster", "kube_config_path", "kube_config"))
+        # A configuration of its own: the package's default one is shared by all clusters of a process.
+        configuration = Configuration()
+        if str(extra.get("disable_verify_ssl", "")).lower() == "true":
+            configuration.verify_ssl = False
+        self._provider = AsyncKubernetesHook(
+            conn_id=self.kubernetes_conn_id,
+            connection_extras=extra,
+            client_configuration=configuration,
+            in_cluster=True if not says_where and os.environ.get(IN_CLUSTER) else None,
+        )
+        return self._provider
+
+    @contextlib.contextmanager
+    def _connection_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except AirflowNotFoundException as error:
+            if self.kubernetes_conn_id != self.default_conn_name:
+                raise RunnerError(
+                    f"There is no Airflow connection {self.kubernetes_conn_id!r}. Cure: create one of type kubernetes, "
+                    "or correct training.kubernetes.connection."
+                ) from error
+            self._extra = {}
+
+
+def _extra(connection: Connection) -> dict[str, Any]:
+    # Forms of old Airflows wrote a prefix before each key.
+    return {
+        key.removeprefix("extra__kubernetes__"): value
+        for key, value in connection.extra_dejson.items()
+        if value not in (None, "")
+    }
+
+
+@contextlib.contextmanager
+def _config_errors(conn_id: str) -> Iterator[None]:
+    from kubernetes_asyncio.config import ConfigException
+
+    try:
+        yield
+    except (ConfigException, AirflowException, FileNotFoundError) as error:
+        raise RunnerError(
+            f"Connection {conn_id!r} does not say how to reach a Kubernetes cluster: {error}. Cure: set in_cluster, "
+            "kube_config_path or kube_config in its extra."
+        ) from error

@@ -1,0 +1,76 @@
+"""An MLflow model directory as files: the signature and the input example that a model code left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from airflow_mlops.exceptions import ContractError
+from airflow_mlops.hooks.mlflow_values import to_column
+
+MODEL_FILE = "MLmodel"
+EXAMPLE_FILE, SERVING_FILE = "input_example.json", "serving_input_example.json"
+#: Bytes of a file MLmodel that are read at most.
+MODEL_LIMIT = 1024**2
+
+
+def complete_model(
+    directory: Path, columns: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Write what the model code left out beside its model: signature, and input example.
+
+    What it wrote itself stays. Nothing of the model is loaded: ``MLmodel`` is read as YAML.
+
+    :param directory: with a file ``MLmodel``.
+    :param columns: ``name`` and ``type`` of each input of the model; each may be missing in a row.
+    :param rows: examples of inputs as JSON values; none for no input example.
+    :return: what was added: ``signature``, ``input example``.
+    :raises ContractError: ``MLmodel`` is no YAML mapping.
+    """
+    path = directory / MODEL_FILE
+    model, added = read_model(path), []
+    if not model.get("signature") and columns:
+        inputs = [{**to_column(column), "required": False} for column in columns]
+        model["signature"] = {"inputs": json.dumps(inputs), "outputs": None, "params": None}
+        added.append("signature")
+    if not model.get("saved_input_example_info") and rows and columns:
+        names = [column["name"] for column in columns]
+        split = {"columns": names, "data": [[row.get(name) for name in names] for row in rows]}
+        (directory / EXAMPLE_FILE).write_text(json.dumps(split, default=str))
+        (directory / SERVING_FILE).write_text(json.dumps({"dataframe_split": split}, default=str))
+        model["saved_input_example_info"] = {
+            "artifact_path": EXAMPLE_FILE,
+            "pandas_orient": "split",
+            "serving_input_path": SERVING_FILE,
+            "type": "dataframe",
+        }
+        added.append("input example")
+    if added:
+        path.write_text(yaml.safe_dump(model, sort_keys=False))
+    return added
+
+
+def read_model(path: Path) -> dict[str, Any]:
+    """The content of a file ``MLmodel``; it comes from a container.
+
+    :raises ContractError: it is no YAML mapping, or too long to be one.
+    """
+    if path.stat().st_size > MODEL_LIMIT:
+        raise ContractError(
+            f"model/{MODEL_FILE} has {path.stat().st_size} bytes; at most {MODEL_LIMIT} are read."
+        )
+    try:
+        model = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ContractError(
+            f"model/{MODEL_FILE} is no YAML: {' '.join(str(error).split())[:300]}. Cure: save the model with MLflow."
+        ) from error
+    if not isinstance(model, dict):
+        raise ContractError(
+            f"model/{MODEL_FILE} must be a mapping, got {type(model).__name__}. Cure: save the model with MLflow."
+        )
+    return model

@@ -1,0 +1,50 @@
+"""What a folder holds, so that it can be compared with one that was made later or elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+#: Folders that are no code: caches, environments, version control.
+NO_CODE = frozenset(
+    {".git", ".hg", ".venv", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+)
+#: Files and bytes of a folder of code that are read at most.
+CODE_FILES, CODE_BYTES = 5_000, 64 * 1024**2
+
+
+def file_digests(folder: Path, without: Collection[str] = ()) -> dict[str, str]:
+    """POSIX path below ``folder`` → SHA-256 of the file, sorted; links are not followed.
+
+    :param without: names of folders that are left out.
+    """
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(_files(folder, without))
+    }
+
+
+def code_digest(folder: Path) -> str:
+    """One SHA-256 of all code in a folder; empty when there is more of it than anybody wrote by hand."""
+    files = sorted(_files(folder, NO_CODE))
+    if len(files) > CODE_FILES or sum(file.stat().st_size for file in files) > CODE_BYTES:
+        return ""
+    return digest_of(file_digests(folder, NO_CODE))
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """One SHA-256 of what :func:`file_digests` gives."""
+    lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _files(folder: Path, without: Collection[str]) -> Iterator[Path]:
+    for entry in folder.iterdir():
+        if entry.is_symlink():
+            continue
+        if entry.is_dir():
+            if entry.name not in without:
+                yield from _files(entry, without)
+        elif entry.is_file():
+            yield entry

@@ -1,0 +1,290 @@
+"""What a tuning may try: the parameters that the model code offers, narrowed by the YAML."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from airflow_mlops.exceptions import ContractError, ParameterError
+
+Kind = Literal["float", "int", "choices"]
+
+#: Points that a grid may have at most.
+GRID_LIMIT = 10_000
+#: Keys of one entry, in the description and in the YAML.
+KEYS = ("low", "high", "log", "step", "choices")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """The values that one parameter may take in a tuning.
+
+    :param kind: ``float`` and ``int`` have bounds, ``choices`` a list.
+    :param low: smallest value, itself allowed.
+    :param high: largest value, itself allowed.
+    :param log: try orders of magnitude alike.
+    :param step: distance between two values; ``None`` for any value between the bounds (floats).
+    :param choices: the values, as JSON scalars.
+    """
+
+    kind: Kind
+    low: float = 0
+    high: float = 0
+    log: bool = False
+    step: float | None = None
+    choices: tuple[Any, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dimension as JSON values."""
+        return {**asdict(self), "choices": list(self.choices)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Dimension:
+        """What :meth:`to_dict` gave."""
+        return cls(**{**content, "choices": tuple(content["choices"])})
+
+    def values(self) -> list[Any]:
+        """All values, in order.
+
+        :raises ParameterError: there are endlessly many.
+        """
+        if self.kind == "choices":
+            return list(self.choices)
+        if self.step is None:
+            raise ParameterError("a float without step has endlessly many values")
+        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        found = [self.low + number * self.step for number in range(count)]
+        return [int(value) for value in found] if self.kind == "int" else found
+
+    def contains(self, value: Any) -> bool:
+        """Whether the dimension's bounds or choices allow the value; steps do not count."""
+        if self.kind == "choices":
+            return any(_same(value, choice) for choice in self.choices)
+        right = isinstance(value, int if self.kind == "int" else (int, float)) and not isinstance(value, bool)
+        return right and self.low <= value <= self.high
+
+
+def search_space(
+    schema: Mapping[str, Any], narrowed: Mapping[str, Mapping[str, Any]], fixed: Sequence[str] = ()
+) -> dict[str, Dimension]:
+    """The dimensions to search.
+
+    By default they are the parameters whose schema says ``search`` (``{"low", "high", "log", "step"}`` or
+    ``{"choices"}``); where none does, those with ``minimum`` and ``maximum``, an ``enum``, or two states. What
+    ``narrowed`` names is searched too, within what the schema allows.
+
+    :param schema: JSON Schema of the parameters, as ``describe`` prints it.
+    :param narrowed: ``training.tuning.search_space`` of the YAML.
+    :param fixed: parameters that somebody has given a value.
+    :raises ParameterError: an entry names an unknown parameter, or leaves what is allowed, or nothing is left.
+    :raises ContractError: the description's own search space is broken.
+    """
+    properties: Mapping[str, Any] = schema.get("properties") or {}
+    offered = _offered(properties)
+    problems = [_problem(name, properties, fixed) for name in narrowed]
+    found: dict[str, Dimension] = {}
+    for name in [*offered, *(name for name in narrowed if name in properties and name not in offered)]:
+        if name in fixed:
+            continue
+        try:
+            allowed = offered.get(name) or _allowed(properties[name])
+            found[name] = _narrowed(allowed, narrowed[name]) if name in narrowed else _bounded(allowed)
+        except ParameterError as error:
+            problems.append(f"{name} {error}")
+    if shown := [problem for problem in problems if problem]:
+        raise ParameterError(
+            "training.tuning.search_space does not fit the model code:\n"
+            + "\n".join(f"  - {problem}" for problem in shown)
+            + "\nCure: correct it in the YAML; it may narrow what the model code describes, never widen it."
+        )
+    if not found:
+        raise ParameterError(
+            "There is no parameter to search. Cure: name some under training.tuning.search_space, let the model code "
+            'describe them ("search": {"low": …, "high": …}), or give fewer of them a fixed value.'
+        )
+    return found
+
+
+def grid(space: Mapping[str, Dimension], seed: int) -> list[dict[str, Any]]:
+    """Every combination of the space's values, shuffled by the seed so that a part of them says something too.
+
+    :raises ParameterError: a dimension has endlessly many values, or there are too many combinations.
+    """
+    values = {}
+    for name, dimension in space.items():
+        try:
+            values[name] = dimension.values()
+        except ParameterError as error:
+            raise ParameterError(
+                f"sampler: grid cannot search {name}: {error}. Cure: give it choices or a step under "
+                "training.tuning.search_space, or write sampler: random."
+            ) from error
+    points = math.prod(len(found) for found in values.values())
+    if points > GRID_LIMIT:
+        raise ParameterError(
+            f"sampler: grid would have {points} points; at most {GRID_LIMIT}. Cure: larger steps, fewer choices, or "
+            "another sampler."
+        )
+    found = [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+    random.Random(seed).shuffle(found)  # noqa: S311 (an order, no secret)
+    return found
+
+
+def default_point(space: Mapping[str, Dimension], parameters: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The model code's defaults as a point of the space; ``None`` when the space leaves one of them out."""
+    if all(name in parameters and dimension.contains(parameters[name]) for name, dimension in space.items()):
+        return {name: parameters[name] for name in space}
+    return None
+
+
+def _offered(properties: Mapping[str, Any]) -> dict[str, Dimension]:
+    said = {name: rule for name, rule in properties.items() if isinstance(rule, Mapping) and "search" in rule}
+    if not said:
+        return {
+            name: dimension
+            for name, rule in properties.items()
+            if isinstance(rule, Mapping) and _is_bounded(dimension := _allowed(rule))
+        }
+    found = {}
+    for name, rule in said.items():
+        try:
+            found[name] = _bounded(_narrowed(_allowed(rule), rule["search"]))
+        except ParameterError as error:
+            raise ContractError(
+                f"describe gives a broken search space: {name} {error}. Cure: correct the model code's description."
+            ) from error
+    return found
+
+
+def _is_bounded(dimension: Dimension) -> bool:
+    if dimension.kind == "choices":
+        return bool(dimension.choices)
+    return math.isfinite(dimension.high - dimension.low)
+
+
+def _allowed(rule: Mapping[str, Any]) -> Dimension:
+    """What the schema of one parameter allows at all; bounds may be infinite."""
+    if isinstance(rule.get("enum"), list):
+        return Dimension("choices", choices=tuple(rule["enum"]))
+    if rule.get("type") == "boolean":
+        return Dimension("choices", choices=(False, True))
+    if rule.get("type") not in ("number", "integer"):
+        return Dimension("choices")
+    whole = rule["type"] == "integer"
+    low = max(float(rule.get("minimum", -math.inf)), _beyond(rule.get("exclusiveMinimum"), whole, up=True))
+    high = min(float(rule.get("maximum", math.inf)), _beyond(rule.get("exclusiveMaximum"), whole, up=False))
+    return Dimension("int" if whole else "float", low, high, step=1 if whole else None)
+
+
+def _beyond(bound: float | None, whole: bool, *, up: bool) -> float:
+    if bound is None:
+        return -math.inf if up else math.inf
+    towards = math.inf if up else -math.inf
+    return bound + (1 if up else -1) if whole else math.nextafter(bound, towards)
+
+
+def _narrowed(allowed: Dimension, entry: Any) -> Dimension:
+    if not isinstance(entry, Mapping):
+        raise ParameterError(f"must be a mapping of {', '.join(KEYS)}, got {entry!r}")
+    if unknown := [key for key in entry if key not in KEYS]:
+        raise ParameterError(f"has unknown keys {', '.join(map(str, unknown))}; known: {', '.join(KEYS)}")
+    if "choices" in entry:
+        if len(entry) > 1:
+            raise ParameterError("has both choices and bounds; expected one of them")
+        return _chosen(allowed, entry["choices"])
+    if allowed.kind == "choices":
+        values = ", ".join(map(repr, allowed.choices)) or "any text"
+        raise ParameterError(f"is no number: expected choices of {values}, got {dict(entry)}")
+    for key in ("low", "high", "step"):
+        if key in entry and not _finite(entry[key]):
+            raise ParameterError(f"{key}: expected a number, got {entry[key]!r}")
+    low, high = entry.get("low", allowed.low), entry.get("high", allowed.high)
+    if low < allowed.low or high > allowed.high:
+        raise ParameterError(f"is allowed from {allowed.low:g} to {allowed.high:g}, got {low:g} to {high:g}")
+    return _bounded(
+        replace(
+            allowed,
+            low=low,
+            high=high,
+            log=bool(entry.get("log", allowed.log)),
+            step=entry.get("step", allowed.step),
+        )
+    )
+
+
+def _chosen(allowed: Dimension, choices: Any) -> Dimension:
+    if not isinstance(choices, list | tuple) or not choices:
+        raise ParameterError(f"choices: expected a list of values, got {choices!r}")
+    odd = [value for value in choices if not isinstance(value, str | int | float | bool | None)]
+    if allowed.kind != "choices" or allowed.choices:
+        odd += [value for value in choices if value not in odd and not allowed.contains(value)]
+    if odd:
+        within = (
+            ", ".join(map(repr, allowed.choices))
+            if allowed.choices
+            else f"{allowed.low:g} to {allowed.high:g}"
+            if allowed.kind != "choices"
+            else "text or numbers"
+        )
+        raise ParameterError(f"is allowed as {within}; not allowed: {', '.join(map(repr, odd))}")
+    return Dimension("choices", choices=tuple(choices))
+
+
+def _bounded(dimension: Dimension) -> Dimension:
+    if dimension.kind == "choices":
+        if not dimension.choices:
+            raise ParameterError("has no bounds and no choices: give it choices")
+        return dimension
+    if problem := _bounds_problem(dimension):
+        raise ParameterError(problem)
+    if dimension.kind == "int":
+        if any(number != int(number) for number in (dimension.low, dimension.high, dimension.step or 1)):
+            raise ParameterError("is a whole number, so low, high and step must be too")
+        if dimension.log and (dimension.step or 1) != 1:
+            raise ParameterError("has both log and step; expected one of them")
+        return replace(
+            dimension, low=int(dimension.low), high=int(dimension.high), step=int(dimension.step or 1)
+        )
+    if dimension.log and dimension.step is not None:
+        raise ParameterError("has both log and step; expected one of them")
+    return replace(dimension, low=float(dimension.low), high=float(dimension.high))
+
+
+def _bounds_problem(dimension: Dimension) -> str:
+    low, high = dimension.low, dimension.high
+    if not math.isfinite(low) or not math.isfinite(high):
+        return f"has no {'high' if math.isfinite(low) else 'low'}: give it one"
+    if low > high:
+        return f"has low {low:g} above high {high:g}"
+    if dimension.log and low <= 0:
+        return f"is log, which needs low above 0, got {low:g}"
+    return (
+        f"step: expected more than 0, got {dimension.step:g}"
+        if dimension.step is not None and dimension.step <= 0
+        else ""
+    )
+
+
+def _problem(name: str, properties: Mapping[str, Any], fixed: Sequence[str]) -> str:
+    if name not in properties:
+        near = difflib.get_close_matches(name, properties, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it knows: {', '.join(properties) or 'none'}"
+        return f"{name} is not known ({hint})"
+    if name in fixed:
+        return (
+            f"{name} is searched and has a fixed value (training.parameters, or the trigger form); keep one"
+        )
+    return ""
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _same(value: Any, choice: Any) -> bool:
+    return bool(value == choice) and isinstance(value, bool) == isinstance(choice, bool)

@@ -1,0 +1,45 @@
+"""Inputs that several containers of one engine share: copied there once, and mounted read-only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.exceptions import RunnerError
+from airflow_mlops.runners.archive import pack
+from airflow_mlops.runners.base import Resources
+from airflow_mlops.runners.docker_config import USER, container_config
+from airflow_mlops.runners.layout import SHARED, InputFile, folders_of, shared_files
+
+if TYPE_CHECKING:
+    from airflow_mlops.hooks.docker import DockerEngineHook
+    from airflow_mlops.runners.base import ContainerJob
+
+#: Written last: with it, everything is there.
+COMPLETE = f"{SHARED}/.complete"
+
+
+def stage(hook: DockerEngineHook, job: ContainerJob, root: str) -> None:
+    """Fill the volume of a container that is never started, unless it is full.
+
+    The volume has no name of its own: it lives as long as this container, or another one that mounts it, so that
+    whoever removes containers by their labels leaves no volume behind.
+
+    :param job: its inputs below ``input/data`` are shared, under its name.
+    """
+    image = hook.model_code_image(job.image)
+    config: dict[str, Any] = {
+        **container_config(replace(job, network="none", resources=Resources()), image),
+        "Volumes": {f"/{root}/{SHARED}": {}},
+    }
+    if not hook.create(job.name, config) and hook.inspect(job.name) is None:
+        raise RunnerError(f"Container {job.name} was removed while its inputs were to be copied.")
+    found = hook.get(job.name, f"/{root}/{COMPLETE}")
+    if found is not None:
+        for _ in found:  # the connection is free again only when it was read
+            pass
+        return
+    files = shared_files(job)
+    folders = sorted({*folders_of(files), SHARED})
+    hook.put(job.name, pack(files, folders, root, USER))
+    hook.put(job.name, pack([InputFile(COMPLETE, b"")], [], root, USER))

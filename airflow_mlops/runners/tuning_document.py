@@ -1,0 +1,102 @@
+"""The document of a tuning in the store, and which of several loops goes on with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from airflow_mlops.exceptions import StoreConflictError, StoreError
+from airflow_mlops.hooks.store.base import json_bytes, open_store
+from airflow_mlops.primitives.training.tuning import Tuning
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow_mlops.hooks.store.base import Store
+
+#: Seconds between two signs of life that the owner writes, and after how many without one another takes over.
+HEARTBEAT, SILENCE = 60.0, 300.0
+#: Seconds between two looks of who waits for the owner.
+POLL = 5.0
+
+
+class TuningDocument:
+    """
+    One process's view of a tuning's document.
+
+    Whoever claimed it last may write it: the writes of all others fail from that moment, and so they neither start
+    nor remove a job of it.
+
+    :param store: the artifact store, or its URI.
+    :param key: of the document.
+    """
+
+    def __init__(self, store: Store | str, key: str) -> None:
+        self.key = key
+        self.tuning: Tuning
+        self._store = open_store(store) if isinstance(store, str) else store
+        self._me = uuid.uuid4().hex
+        self._etag: str | None = None
+        self._writing = asyncio.Lock()
+        self.written_at = time.monotonic()
+
+    def read(self) -> Tuning:
+        """The document as it is now.
+
+        :raises StoreError: there is none.
+        """
+        data, self._etag = self._store.read_versioned(self.key)
+        if data is None:
+            raise StoreError(f"The tuning's document {self._store.address(self.key)} is not there.")
+        self.tuning = Tuning.from_dict(json.loads(data))
+        return self.tuning
+
+    async def save(self) -> None:
+        """Write the document.
+
+        :raises StoreConflictError: another process has claimed it.
+        """
+        async with self._writing:
+            data = json_bytes(self.tuning.to_dict())
+            self._etag = await asyncio.to_thread(self._store.compare_and_set, self.key, data, self._etag)
+            self.written_at = time.monotonic()
+
+    async def claim(self) -> Tuning:
+        """Read the document and make it this process's own, unless the tuning is over."""
+        while True:
+            tuning = await asyncio.to_thread(self.read)
+            if tuning.status != "running":
+                return tuning
+            tuning.owner = self._me
+            try:
+                await self.save()
+            except StoreConflictError:
+                continue
+            return tuning
+
+    async def heartbeat(self) -> None:
+        """Write when nothing was written for a while, so that others know that somebody is there."""
+        if time.monotonic() - self.written_at >= HEARTBEAT:
+            await self.save()
+
+    async def wait_for_owner(self) -> None:
+        """Return when the tuning is over, or its owner has been silent for long."""
+        seen, since = None, time.monotonic()
+        while time.monotonic() - since < SILENCE:
+            tuning = await asyncio.to_thread(self.read)
+            if tuning.status != "running":
+                return
+            if self._etag != seen:
+                seen, since = self._etag, time.monotonic()
+            await asyncio.sleep(POLL)
+
+    def local(self, key: str, scratch: Path) -> Path:
+        """A file with an object of the store beside the document."""
+        return self._store.local(key, scratch)
+
+    def delete(self, key: str) -> bool:
+        """Remove an object of the store beside the document."""
+        return self._store.delete(key)

@@ -1,0 +1,81 @@
+"""Runs the loop of a tuning in the triggerer: no worker slot for a trial, nor for the tuning."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow_mlops.runners.tuning import TuningLoop
+
+LONGEST_PAUSE = 30.0
+#: Errors in a row, with nothing finished in between, that nobody foresaw.
+UNFORESEEN = 10
+
+
+class TuningTrigger(BaseTrigger):
+    """
+    Fire once, when the tuning has ended: ``{"status": "done" | "failed", "reason": …}``.
+
+    It holds nothing but the address of the tuning's document: another triggerer goes on where this one was. The
+    trials are stopped only when somebody ends the task by hand, never when the triggerer ends.
+
+    :param store: URI of the artifact store.
+    :param key: the document's key.
+    """
+
+    def __init__(self, *, store: str, key: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.store = store
+        self.key = key
+        self._made: TuningLoop | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """What is stored of the trigger: JSON values, nothing secret."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {"store": self.store, "key": self.key}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Do the trials; whatever fails on the way is tried again from the document."""
+        from airflow_mlops.exceptions import MLOpsError
+
+        pause, unforeseen = 1.0, 0
+        while True:
+            try:
+                tuning = await (await self._loop()).run()
+            except Exception as error:
+                unforeseen += not (isinstance(error, MLOpsError) and error.retriable)
+                if unforeseen >= UNFORESEEN:
+                    self.log.exception("The tuning %s cannot go on", self.key)
+                    yield self._event("error", f"{type(error).__name__}: {error}")
+                    return
+                self.log.warning(
+                    "Tuning failed, going on in %.0f s: %s: %s", pause, type(error).__name__, error
+                )
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                yield self._event(tuning.status, tuning.reason)
+                return
+
+    async def on_kill(self) -> None:
+        """Stop all trials and remove them: somebody ended the task, and nobody will ask for them again."""
+        self.log.info("Stopping tuning %s: the task was ended by hand", self.key)
+        await (await self._loop()).kill()
+
+    async def _loop(self) -> TuningLoop:
+        # One for both, since it knows what is on its way. In a thread: the first one imports its packages.
+        if self._made is None:
+            self._made = await asyncio.to_thread(self._make)
+        return self._made
+
+    def _make(self) -> TuningLoop:
+        from airflow_mlops.runners.tuning import TuningLoop
+
+        return TuningLoop(self.store, self.key, self.log)
+
+    def _event(self, status: str, reason: str) -> TriggerEvent:
+        return TriggerEvent({"status": status, "reason": reason})  # type: ignore[no-untyped-call]

@@ -1,0 +1,257 @@
+"""What survives what: a real Airflow and a real Docker Engine, whose processes are killed while jobs run.
+
+Every job counts, a number a line, so that a lost or doubled line shows; the engine's events say how many containers
+there ever were, and Airflow's API what people see in the log. docs/howto/failures.md has a row for each scenario.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+pytestmark = pytest.mark.docker
+
+ON_WORKER = {"deferrable": False}
+SHORT = {"lines": 6}
+#: What each task does; the jobs count until they are told that it is enough, unless their lines are given.
+SCENARIOS = {
+    # Processes of Airflow are killed.
+    "triggerer_killed": {},
+    "worker_killed": ON_WORKER,
+    "scheduler_killed": {},
+    "both_killed": ON_WORKER,
+    "dies_created": {**SHORT, "die": "created"},
+    "dies_started": {**SHORT, "die": "started"},
+    "dies_collected": {**SHORT, "die": "collected"},
+    "dies_removed": {**SHORT, "die": "removed"},
+    "full_disk": {**SHORT, "bytes": 3_000_000, "full_disk": True, "retries": 20},
+    "marked_meanwhile": {},
+    # The API server is away for two minutes, and the engine is restarted meanwhile.
+    "away_ends_within": {},
+    "away_goes_on": {},
+    "away_on_worker": ON_WORKER,
+    # The engine's machine is restarted.
+    "engine_stopped": {},
+    "engine_stopped_on_worker": ON_WORKER,
+    # People.
+    "living": {},
+    "finished": SHORT,
+    "mark": {},
+    "mark_on_worker": ON_WORKER,
+    "clear": {},
+    "clear_on_worker": ON_WORKER,
+    "delete": {},
+    "delete_on_worker": ON_WORKER,
+    "timeout": {"timeout": 10},
+    "timeout_on_worker": {"timeout": 10, **ON_WORKER},
+    "again": SHORT,
+}
+#: Seconds between SIGTERM to a job and its end.
+GONE = 10
+#: Lines of the last second before a worker was killed: how far its log was is saved no more often.
+LAST_SECOND = 8
+
+
+class Storm:
+    """Runs of several scenarios at once, and what became of them."""
+
+    def __init__(self, airflow, engine, *names):
+        self.airflow, self.engine = airflow, engine
+        self.runs = {name: airflow.trigger(name) for name in names}
+
+    def counting(self, *names, lines=3):
+        """Wait until these have logged so many numbers."""
+        for name in names:
+            self.airflow.until(
+                f"lines of {name}", lambda n=name: self.airflow.heard(n, self.runs[n]) >= lines, 120
+            )
+
+    def going_on(self, *names, lines=3):
+        """Wait until these have logged more numbers than now."""
+        before = {name: self.airflow.heard(name, self.runs[name]) for name in names}
+        for name in names:
+            self.counting(name, lines=before[name] + lines)
+
+    def enough(self, *names):
+        """Tell the jobs to come to their end."""
+        for name in names:
+            self.engine.say_enough(f"mlops-{name}-train-")
+
+    def survived(self, name, *, containers=1, resumed=False, repeated=0, weights=10):
+        """The run succeeded, with one job at a time, one result, and a log without gap or double line.
+
+        :param repeated: lines that a later try may print again.
+        """
+        run_id = self.runs[name]
+        state = self.airflow.finished(name, run_id)
+        assert state == "success", self.airflow.log(name, run_id)[-4000:]
+        result = self.airflow.client.xcom(name, run_id, "train")
+        lines = result["counted"]
+        assert result["weights"] == weights
+        assert (result["began_at"] > 0) == resumed
+        assert self.made(name) == (containers, 1), name
+        assert self.left(name) == []
+        tries = self.airflow.numbers(name, run_id)
+        for numbers in tries:
+            assert numbers == list(range(numbers[0], numbers[-1] + 1)) if numbers else True, (name, tries)
+        printed = [number for numbers in tries for number in numbers]
+        assert sorted(set(printed)) == list(range(1, lines + 1)), (name, tries)
+        assert len(printed) - lines <= repeated, (name, tries)
+
+    def made(self, name):
+        """How many containers there ever were, and how many at once."""
+        return self.engine.created(f"mlops-{name}-train-"), self.engine.most_at_once(f"mlops-{name}-train-")
+
+    def left(self, name):
+        return self.engine.containers(f"mlops-{name}-train-")
+
+    def stopped(self, name, since, containers=1):
+        """Wait until this many jobs were asked to stop, wrote their checkpoint, and are gone; seconds that it took."""
+        prefix = f"mlops-{name}-train-"
+
+        def gone():
+            events = self.engine.events(prefix, "destroy")
+            return events[containers - 1] if len(events) >= containers else None
+
+        last = self.airflow.until(f"end of {name}", gone, 30)
+        (killed, *_), ends = self.engine.events(prefix, "kill"), self.engine.events(prefix, "die")
+        assert killed.said["signal"] == str(signal.SIGTERM.value)
+        assert ends[0].said["exitCode"] == "143", name
+        return last.at / 1e9 - since
+
+
+def test_killed_processes_of_airflow(chaos, chaos_engine, small_disk):
+    """Worker, triggerer, scheduler, singly and together; a worker at each step of a job's life; a full disk."""
+    dying = [name for name in SCENARIOS if name.startswith("dies_")]
+    killed = ["triggerer_killed", "worker_killed", "scheduler_killed", "both_killed"]
+    storm = Storm(chaos, chaos_engine, *killed, "marked_meanwhile", "full_disk", *dying)
+    storm.counting(*killed, "marked_meanwhile")
+
+    chaos.kill("triggerer")
+    chaos.kill_worker("worker_killed", storm.runs["worker_killed"])
+    chaos.mark_failed("marked_meanwhile", storm.runs["marked_meanwhile"])
+    chaos.kill("scheduler")
+    for component in ("triggerer", "scheduler"):
+        chaos.revive(component, wait=False)
+
+    storm.going_on(*killed)
+    storm.enough(*killed)
+    chaos.until("full disk", lambda: "No space left" in chaos.log("full_disk", storm.runs["full_disk"]), 90)
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    for name in ("triggerer_killed", "scheduler_killed"):
+        storm.survived(name)
+    for name in ("worker_killed", "both_killed"):
+        storm.survived(name, repeated=LAST_SECOND)
+    for name in dying:
+        storm.survived(name, repeated=LAST_SECOND)
+    storm.survived("full_disk", weights=3_000_000, repeated=LAST_SECOND)
+    # The next triggerer stops what was ended while there was none.
+    assert storm.left("marked_meanwhile") == []
+
+
+def test_the_reaper_removes_what_belongs_to_finished_tasks(chaos, chaos_engine):
+    """What a succeeded task left, a task of a deleted run too; not a living job, and not another Airflow's."""
+    storm = Storm(chaos, chaos_engine, "living", "finished")
+    storm.counting("living")
+    (living,) = storm.left("living")
+    storm.survived("finished")
+
+    def leave(name, **changed):
+        """A container as this Airflow makes them, with other labels."""
+        given = json.loads(chaos_engine("inspect", "--format", "{{json .Config.Labels}}", living))
+        labels = given | {
+            f"ai.airflow-mlops.{key}": value for key, value in {"name": name, **changed}.items()
+        }
+        options = [f"--label={key}={value}" for key, value in labels.items()]
+        chaos_engine(
+            "create", "--name", name, "--network=none", *options, "airflow-mlops-test-chaos:1", "train"
+        )
+
+    over = {"dag_id": "finished", "run_id": storm.runs["finished"]}
+    leave("of-a-finished-task", **over)
+    leave("of-a-deleted-run", **{**over, "run_id": "manual__2020-01-01"})
+    leave("of-another-airflow", **over, airflow="another")
+    leave("of-another-store", **over, store="/somewhere/else")
+
+    run_id = chaos.trigger("reaper")
+
+    assert chaos.finished("reaper", run_id) == "success"
+    removed = chaos.client.xcom("reaper", run_id, "reap")["removed"]
+    assert sorted(removed) == ["of-a-deleted-run", "of-a-finished-task"]
+    assert {living, "of-another-airflow", "of-another-store"} <= set(chaos_engine.containers())
+    assert not {*removed} & {*chaos_engine.containers()}
+    chaos_engine("rm", "of-another-airflow", "of-another-store")
+    storm.enough("living")
+    storm.survived("living")
+
+
+def test_people_end_tasks_and_the_clock_does(chaos, chaos_engine):
+    """Mark failed, Clear, deletion and execution_timeout: SIGTERM, checkpoint, gone within ten seconds."""
+    actions = {"mark": chaos.mark_failed, "clear": chaos.clear, "delete": chaos.delete_run}
+    ended = {f"{name}{where}": act for name, act in actions.items() for where in ("", "_on_worker")}
+    late = ["timeout", "timeout_on_worker"]
+    storm = Storm(chaos, chaos_engine, *late, *ended, "again")
+    storm.counting(*ended)
+    chaos.until("first training", lambda: chaos.state("again", storm.runs["again"]) == "success")
+    chaos.clear("again", storm.runs["again"])
+    asked = {}
+    for name, act in ended.items():
+        asked[name] = time.time()
+        act(name, storm.runs[name])
+
+    assert {name: took for name in ended if (took := storm.stopped(name, asked[name])) >= GONE} == {}
+    assert {chaos.finished(name, storm.runs[name]) for name in ("mark", "mark_on_worker")} == {"failed"}
+    # A retry after a timeout goes on from the checkpoint; Clear begins anew, of a running and of a succeeded task.
+    for name in late:
+        chaos.until(f"second job of {name}", lambda n=name: storm.made(n) == (2, 1))
+        storm.enough(name)
+        storm.survived(name, containers=2, resumed=True)
+    for name in ("clear", "clear_on_worker"):
+        chaos.until(f"second job of {name}", lambda n=name: storm.made(n) == (2, 1))
+        storm.enough(name)
+        storm.survived(name, containers=2, repeated=1000)
+    storm.survived("again", containers=2, repeated=6)
+    for name in ("mark", "mark_on_worker", "delete", "delete_on_worker"):
+        assert (storm.made(name), storm.left(name)) == ((1, 1), []), name
+
+
+def test_the_api_server_away_for_two_minutes(chaos, chaos_engine):
+    """No job notices, nor that its engine is restarted meanwhile with live-restore."""
+    names = ["away_ends_within", "away_goes_on", "away_on_worker"]
+    storm = Storm(chaos, chaos_engine, *names)
+    storm.counting(*names)
+    running = sorted(chaos_engine.containers(running=True))
+    chaos.kill("api-server")
+    away = time.monotonic()
+    chaos_engine.live_restore(keep=True)
+    chaos_engine.restart()
+    assert sorted(chaos_engine.containers(running=True)) == running
+    chaos_engine.live_restore(keep=False)
+    storm.enough("away_ends_within")
+    time.sleep(120 - (time.monotonic() - away))
+
+    chaos.revive("api-server")
+
+    storm.going_on("away_goes_on", "away_on_worker")
+    storm.enough("away_goes_on", "away_on_worker")
+    storm.survived("away_ends_within")
+    storm.survived("away_goes_on")
+    # While Airflow is away, nobody can be told how far the log is.
+    storm.survived("away_on_worker", repeated=200)
+
+
+def test_the_engine_restarted_without_live_restore(chaos, chaos_engine):
+    """Its jobs end with it; the retries go on from their checkpoints, one job at a time."""
+    names = ["engine_stopped", "engine_stopped_on_worker"]
+    storm = Storm(chaos, chaos_engine, *names)
+    storm.counting(*names)
+    chaos_engine.restart()
+    for name in names:
+        chaos.until(f"second job of {name}", lambda n=name: storm.made(n) == (2, 1), 90)
+        storm.enough(name)
+    for name in names:
+        storm.survived(name, containers=2, resumed=True)

@@ -1,0 +1,124 @@
+"""A repository that `airflow-mlops init` wrote: its tests pass, its notebook runs, its image keeps the contract."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from airflow_mlops.cli.main import main
+from tests.fixtures.docker import serve_folder
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("init") / "house_price"
+    assert (
+        main(["init", "house_price", "--folder", str(folder), "--registry", "registry.example.com/team"]) == 0
+    )
+    return folder
+
+
+def run(*command: str, cwd: Path, **environment: str) -> str:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_its_tests_pass(repository):
+    assert "passed" in run(
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", cwd=repository
+    )
+
+
+def test_its_notebook_runs(repository):
+    cells = json.loads((repository / "notebooks/draft.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    said = run(sys.executable, "-c", f"{code}\nprint(len(pq.read_table(paths.predictions)))", cwd=repository)
+    assert "train ended with 0" in said
+    assert "evaluate ended with 0" in said
+    assert said.splitlines()[-1] == "200"
+
+
+def test_its_yaml_is_an_application(repository, capsys):
+    assert main(["validate", str(repository / "applications")]) == 0
+    assert "house_price" in capsys.readouterr().out
+
+
+def test_its_recipes_name_the_same_steps(repository):
+    github = yaml.safe_load((repository / ".github/workflows/model.yml").read_text())
+    gitlab = yaml.safe_load((repository / ".gitlab-ci.yml").read_text())
+    steps = "\n".join(step.get("run", "") for step in github["jobs"]["model"]["steps"])
+    scripts = "\n".join([*gitlab["test"]["script"], *gitlab["image"]["script"]])
+    for told in (steps, scripts):
+        for word in (
+            "pytest",
+            "docker build",
+            "contract check",
+            "docker push",
+            "contract announce house_price",
+        ):
+            assert word in told
+    assert github["jobs"]["model"]["env"]["IMAGE"] == "registry.example.com/team/house-price"
+    assert gitlab["variables"]["IMAGE"] == "registry.example.com/team/house-price"
+
+
+@pytest.mark.docker
+def test_its_image_keeps_the_contract(repository, docker_engine, packages_image, wheel):
+    """The two commands of the recipe, with this very package in place of a released one."""
+    steps = yaml.safe_load((repository / ".github/workflows/model.yml").read_text())["jobs"]["model"]["steps"]
+    build, check = (
+        next(step["run"] for step in steps if step.get("name") == name)
+        for name in ("Build", "Hold the image to the contract")
+    )
+    with serve_folder(docker_engine, wheel.parent) as address:
+        arguments = (
+            f"--build-arg BASE_IMAGE={packages_image} --build-arg AIRFLOW_MLOPS={address}/{wheel.name}"
+        )
+        build = build.replace("docker build", f"docker build {arguments}")
+        words = {"IMAGE": "airflow-mlops-test-house-price", "GITHUB_SHA": "abc123"}
+        run("sh", "-c", build, cwd=repository, **words)
+    check = check.replace("python -m", f"{sys.executable} -m")
+    assert "nothing breaks contract 1" in run("sh", "-c", check, cwd=repository, **words)
+    labels = docker_engine(
+        "image", "inspect", "--format", "{{json .Config.Labels}}", "airflow-mlops-test-house-price:abc123"
+    )
+    assert json.loads(labels)["org.opencontainers.image.revision"] == "abc123"
+    docker_engine("rmi", "airflow-mlops-test-house-price:abc123")
+
+
+@pytest.mark.docker
+def test_an_image_that_does_not_keep_it_is_told_why(docker_engine, base_image):
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow_mlops.contract", "check", base_image],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "must carry the label ai.airflow-mlops.contract=1" in done.stdout
+    assert "has no ENTRYPOINT" in done.stdout
+
+
+def test_nothing_is_overwritten(repository, capsys):
+    assert main(["init", "house_price", "--folder", str(repository)]) == 1
+    assert "nothing is overwritten. Cure: --folder" in capsys.readouterr().err
+
+
+def test_a_name_that_no_application_may_have_is_refused(tmp_path, capsys):
+    assert main(["init", "House-Price", "--folder", str(tmp_path / "x")]) == 1
+    assert "lower-case letters" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

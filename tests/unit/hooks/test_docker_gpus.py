@@ -1,0 +1,106 @@
+"""How an engine's GPUs are found, and what it is told to give."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_mlops.exceptions import EngineUnavailable, GpuMissingError, RunnerError
+from airflow_mlops.hooks import docker_gpus
+from airflow_mlops.hooks.docker import DockerEngineHook
+from airflow_mlops.hooks.docker_gpus import device_requests, gpus_of_engine
+from airflow_mlops.primitives.training.gpus import Gpu
+
+
+class Engine:
+    """An engine that says what a test wants; counts how often it is asked."""
+
+    def __init__(self, info=None, output="", refuses=None, gpus=()):
+        self.address = SimpleNamespace(url=f"tcp://{id(self)}", gpus=gpus)
+        self.asked, self.containers = 0, {}
+        self._info, self._output, self._refuses = info or {}, output, refuses
+
+    def info(self):
+        self.asked += 1
+        return self._info
+
+    def create(self, name, config):
+        self.containers[name] = config
+
+    def start(self, name):
+        if self._refuses:
+            raise self._refuses
+
+    def output(self, name):
+        return self._output
+
+    def remove(self, name):
+        self.removed = self.containers.pop(name)
+
+
+def test_the_connection_knows_best(monkeypatch):
+    extra = '{"gpus": [{"uuid": "GPU-1", "type": "NVIDIA L4"}, {"uuid": "GPU-2"}]}'
+    monkeypatch.setenv("AIRFLOW_CONN_FARM", f'{{"conn_type": "docker", "extra": {extra}}}')
+
+    assert gpus_of_engine(DockerEngineHook("farm"), "") == (Gpu("GPU-1", "NVIDIA L4"), Gpu("GPU-2"))
+
+
+@pytest.mark.parametrize("gpus", ['["GPU-1"]', '[{"type": "L4"}]', '[{"uuid": "a"}, {"uuid": "a"}]', "5"])
+def test_a_connection_that_names_gpus_wrongly_is_an_error(monkeypatch, gpus):
+    monkeypatch.setenv("AIRFLOW_CONN_FARM", f'{{"conn_type": "docker", "extra": {{"gpus": {gpus}}}}}')
+
+    with pytest.raises(RunnerError, match=r'farm: gpus in the extra must be a list of \{"uuid"'):
+        _ = DockerEngineHook("farm").address
+
+
+def test_the_engine_names_its_own():
+    generic = {"GenericResources": [{"NamedResourceSpec": {"Kind": "NVIDIA-GPU", "Value": "GPU-1"}},
+                                    {"DiscreteResourceSpec": {"Kind": "SSD", "Value": 3}}]}  # fmt: skip
+    discovered = {
+        "DiscoveredDevices": [
+            {"Source": "cdi", "ID": f"nvidia.com/gpu={name}"} for name in ("0", "GPU-1", "all")
+        ]
+    }
+
+    assert gpus_of_engine(Engine(generic), "") == (Gpu("GPU-1"),)
+    assert gpus_of_engine(Engine(discovered), "") == (Gpu("nvidia.com/gpu=GPU-1"),)
+
+
+def test_else_a_container_looks_and_the_answer_is_remembered(monkeypatch):
+    engine = Engine(output="GPU 0: NVIDIA L4 (UUID: GPU-7)\n")
+
+    assert gpus_of_engine(engine, "image") == gpus_of_engine(engine, "image") == (Gpu("GPU-7", "NVIDIA L4"),)
+    assert engine.asked == 1
+    assert engine.containers == {}
+    assert (engine.removed["Entrypoint"], engine.removed["HostConfig"]["NetworkMode"]) == (
+        ["nvidia-smi"],
+        "none",
+    )
+    monkeypatch.setattr(docker_gpus.time, "monotonic", lambda: 1e12)
+    gpus_of_engine(engine, "image")
+    assert engine.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("engine", "error", "words"),
+    [
+        (Engine(refuses=RunnerError("no driver. Cure: install it")), GpuMissingError, "Cure: install it"),
+        (Engine(refuses=EngineUnavailable("away")), EngineUnavailable, "away"),
+        (Engine(output="NVIDIA-SMI has failed"), GpuMissingError, "says 'NVIDIA-SMI has failed'.*Cure"),
+    ],
+)
+def test_no_gpu_is_said_and_nothing_stays(engine, error, words):
+    with pytest.raises(error, match=words):
+        gpus_of_engine(engine, "image")
+    assert engine.containers == {}
+
+
+def test_a_container_gets_exactly_its_gpus():
+    assert device_requests([]) == []
+    assert device_requests(["GPU-1", "GPU-2"]) == [
+        {"Driver": "", "DeviceIDs": ["GPU-1", "GPU-2"], "Capabilities": [["gpu", "compute", "utility"]]}
+    ]
+    assert device_requests(["nvidia.com/gpu=GPU-1"]) == [
+        {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=GPU-1"]}
+    ]

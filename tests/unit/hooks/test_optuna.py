@@ -1,0 +1,117 @@
+"""Optuna behind a document: what it proposes and prunes does not depend on how often it was rebuilt."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from airflow_mlops.hooks.optuna import OptunaStudy
+from airflow_mlops.primitives.training.search_space import Dimension
+from airflow_mlops.primitives.training.tuning import Plan, Trial, Tuning
+
+SPACE = {
+    "x": Dimension("float", -1.0, 1.0),
+    "n": Dimension("int", 1, 100, log=True, step=1),
+    "kind": Dimension("choices", choices=("a", None, 2.5, True)),
+}
+NUMBERS = {"x": Dimension("float", -1.0, 1.0), "y": Dimension("float", 0.001, 1.0, log=True)}
+
+
+def loss(parameters) -> float:
+    return (
+        (parameters["x"] - 0.3) ** 2
+        + parameters.get("n", 1) / 100
+        + parameters.get("y", 0)
+        + (parameters.get("kind") == "a")
+    )
+
+
+def search(trials=24, restarts=(), *, space=SPACE, directions=("minimize",), **plan) -> Tuning:
+    """A whole tuning, one trial after the other, with another process at each restart."""
+    plan = Plan(("loss", "size")[: len(directions)], directions, space, trials=trials, **plan)
+    tuning = Tuning("t", plan, {}, {}, time.time())
+    study = OptunaStudy(tuning)
+    for number in range(trials):
+        if number in restarts:
+            tuning = Tuning.from_dict(json.loads(json.dumps(tuning.to_dict())))
+            study = OptunaStudy(tuning)
+        trial = Trial(number, study.ask(number, tuning.given(number)[0]), "", time.time())
+        tuning.trials.append(trial)
+        state = "complete"
+        for step in range(1, 10) if len(directions) == 1 else ():
+            trial.steps[step] = loss(trial.parameters) + 1 / step
+            if study.report(number, step, trial.steps[step]):
+                state = "pruned"
+                break
+        trial.marks = study.marks(number)
+        if state == "complete":
+            trial.values = [loss(trial.parameters), trial.parameters["x"]][: len(directions)]
+        tuning.end(trial, state)
+        study.tell(trial)
+    return tuning
+
+
+def outline(tuning) -> list[tuple]:
+    return [(trial.parameters, trial.state, max(trial.steps, default=0)) for trial in tuning.trials]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"sampler": "tpe", "pruner": "asha"},
+        {"sampler": "tpe", "pruner": "median"},
+        {"sampler": "random", "pruner": "median"},
+        {"sampler": "tpe", "directions": ("minimize", "maximize")},
+    ],
+    ids=str,
+)
+def test_a_restart_changes_nothing(plan):
+    calm, restless = search(**plan), search(restarts=(3, 11, 12, 20), **plan)
+    assert outline(restless) == outline(calm)
+    # No two samples are the same: a restart does not begin the random numbers anew.
+    assert len({trial.parameters["x"] for trial in calm.trials}) == 24
+    if "pruner" in plan:
+        assert {trial.state for trial in calm.trials} == {"complete", "pruned"}
+    assert OptunaStudy(restless).importance() == OptunaStudy(calm).importance()
+
+
+def test_tpe_and_cmaes_find_what_random_does_not():
+    best = {
+        sampler: search(40, space=NUMBERS, sampler=sampler, seed=3).best().values[0]
+        for sampler in ("random", "tpe", "cmaes")
+    }
+    assert best["tpe"] < best["random"]
+    assert best["cmaes"] < best["random"]
+
+
+def test_cmaes_goes_on_where_the_trials_before_a_restart_were_good():
+    for restarts in ((2,), (15, 30)):
+        tuning = search(40, restarts, space=NUMBERS, sampler="cmaes")
+        late = [loss(trial.parameters) for trial in tuning.trials[30:]]
+        assert sum(late) / len(late) < loss(tuning.trials[0].parameters)
+
+
+def test_values_keep_their_types_and_bounds():
+    for trial in search(30, sampler="random").trials:
+        assert type(trial.parameters["n"]) is int
+        assert 1 <= trial.parameters["n"] <= 100
+        assert -1 <= trial.parameters["x"] <= 1
+        assert trial.parameters["kind"] in ("a", None, 2.5, True)
+
+
+def test_what_matters_is_named_and_too_few_trials_say_nothing():
+    space = {"x": SPACE["x"], "idle": Dimension("float", 0.0, 1.0)}
+    importance = OptunaStudy(search(30, space=space, sampler="random")).importance()
+    assert importance["x"] > importance["idle"]
+    assert OptunaStudy(search(5, space=space)).importance() == {}
+
+
+def test_trials_that_are_on_their_way_are_not_asked_for_again():
+    tuning = Tuning("t", Plan(("loss",), ("minimize",), SPACE), {}, {}, time.time())
+    for number in range(12):
+        tuning.trials.append(Trial(number, OptunaStudy(tuning).ask(number), "", time.time()))
+    assert len({trial.parameters["x"] for trial in tuning.trials}) == 12
+    with pytest.raises(ValueError, match="Trial 20 is not the next one"):
+        OptunaStudy(tuning).ask(20)

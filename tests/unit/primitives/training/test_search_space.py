@@ -1,0 +1,114 @@
+"""What a tuning may try: what the model code offers, narrowed by the YAML and never widened."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_mlops.exceptions import ContractError, ParameterError
+from airflow_mlops.primitives.training.search_space import Dimension, default_point, grid, search_space
+
+SCHEMA = {
+    "properties": {
+        "rate": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": 1,
+            "search": {"low": 0.01, "high": 0.5, "log": True},
+        },
+        "leaves": {"type": "integer", "minimum": 2, "search": {"low": 8, "high": 64, "step": 8}},
+        "kind": {"type": "string", "enum": ["gini", "entropy"]},
+        "warm": {"type": "boolean"},
+        "rows": {"type": "integer", "minimum": 1},
+        "name": {"type": "string"},
+    }
+}
+
+
+def test_what_the_description_offers_is_searched():
+    assert search_space(SCHEMA, {}) == {
+        "rate": Dimension("float", 0.01, 0.5, log=True),
+        "leaves": Dimension("int", 8, 64, step=8),
+    }
+
+
+def test_without_an_offer_whatever_has_bounds_is_searched():
+    bounded = {
+        "depth": {"type": "integer", "minimum": 1, "exclusiveMaximum": 9},
+        "kind": SCHEMA["properties"]["kind"],
+        "warm": SCHEMA["properties"]["warm"],
+        "rows": SCHEMA["properties"]["rows"],
+        "name": SCHEMA["properties"]["name"],
+    }
+    assert search_space({"properties": bounded}, {}) == {
+        "depth": Dimension("int", 1, 8, step=1),
+        "kind": Dimension("choices", choices=("gini", "entropy")),
+        "warm": Dimension("choices", choices=(False, True)),
+    }
+
+
+def test_the_yaml_narrows_adds_and_leaves_out_what_has_a_value():
+    narrowed = {"rate": {"high": 0.1}, "rows": {"low": 10, "high": 20}, "name": {"choices": ["a", "b"]}}
+    assert search_space(SCHEMA, narrowed, fixed=["leaves"]) == {
+        "rate": Dimension("float", 0.01, 0.1, log=True),
+        "rows": Dimension("int", 10, 20, step=1),
+        "name": Dimension("choices", choices=("a", "b")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "message"),
+    [
+        ({"rate": {"high": 0.9}}, "rate is allowed from 0.01 to 0.5, got 0.01 to 0.9"),
+        ({"rate": {"low": 0.4, "high": 0.2}}, "rate has low 0.4 above high 0.2"),
+        ({"rate": {"step": 0.1}}, "rate has both log and step"),
+        ({"rate": {"choices": [0.1, 0.7]}}, "rate is allowed as 0.01 to 0.5; not allowed: 0.7"),
+        ({"rate": {"choices": [0.1], "low": 0.1}}, "rate has both choices and bounds"),
+        ({"leaves": {"low": 8.5}}, "leaves is a whole number"),
+        ({"leaves": {"low": 8, "choice": [8]}}, "leaves has unknown keys choice"),
+        ({"rows": {"low": 10}}, "rows has no high: give it one"),
+        ({"kind": {"choices": ["gini", "mse"]}}, "kind is allowed as 'gini', 'entropy'; not allowed: 'mse'"),
+        ({"kind": {"low": 1}}, "kind is no number: expected choices of 'gini', 'entropy'"),
+        ({"warm": {"choices": [1]}}, "warm is allowed as False, True; not allowed: 1"),
+        ({"raet": {"high": 0.1}}, r"raet is not known \(did you mean rate\?\)"),
+        ({"name": {}}, "name is no number: expected choices of any text"),
+    ],
+)
+def test_what_leaves_the_schema_is_named(narrowed, message):
+    with pytest.raises(ParameterError, match=message):
+        search_space(SCHEMA, narrowed)
+
+
+def test_all_problems_are_said_at_once():
+    with pytest.raises(ParameterError) as error:
+        search_space(SCHEMA, {"rate": {"high": 2}, "other": {}, "leaves": {"low": 16}}, fixed=["leaves"])
+    assert [line[4:12] for line in str(error.value).splitlines()[1:4]] == ["other is", "leaves i", "rate is "]
+
+
+def test_nothing_to_search_is_an_error():
+    with pytest.raises(ParameterError, match="no parameter to search"):
+        search_space(SCHEMA, {}, fixed=["rate", "leaves"])
+
+
+def test_a_broken_offer_is_the_model_codes_fault():
+    wrong = {"properties": {"rate": {"type": "number", "minimum": 0, "search": {"low": -1, "high": 1}}}}
+    with pytest.raises(ContractError, match="describe gives a broken search space: rate is allowed from 0"):
+        search_space(wrong, {})
+
+
+def test_a_grid_has_every_point_once_in_an_order_of_its_seed():
+    space = {"a": Dimension("int", 1, 3, step=1), "b": Dimension("float", 0.0, 0.3, step=0.1)}
+    points = grid(space, 7)
+    assert points == grid(space, 7) != grid(space, 8)
+    assert sorted((point["a"], round(point["b"], 3)) for point in points) == [
+        (a, round(b / 10, 3)) for a in (1, 2, 3) for b in range(4)
+    ]
+    with pytest.raises(ParameterError, match="cannot search c: a float without step"):
+        grid({"c": Dimension("float", 0.0, 1.0)}, 0)
+    with pytest.raises(ParameterError, match="1000000 points"):
+        grid({"d": Dimension("int", 1, 1_000_000, step=1)}, 0)
+
+
+def test_the_defaults_are_a_point_where_the_space_has_them():
+    space = search_space(SCHEMA, {})
+    assert default_point(space, {"rate": 0.1, "leaves": 31, "rows": 5}) == {"rate": 0.1, "leaves": 31}
+    assert default_point(space, {"rate": 0.9, "leaves": 31}) is None

@@ -1,0 +1,173 @@
+"""What a job prints: safe to read, bounded, and where it ended is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_mlops.runners.base import JobState, LogLine
+from airflow_mlops.triggers.output import JobOutput, printable, watch
+
+STAMP = "2026-01-05T03:00:00.123456789Z"
+
+
+class Log:
+    """A task's log."""
+
+    def __init__(self):
+        self.lines, self.moments, self.warnings = [], [], []
+
+    def info(self, message, *values, timestamp=None):
+        self.lines.append(message % values)
+        self.moments.append(timestamp)
+
+    def warning(self, message, *values):
+        self.warnings.append(message % values)
+
+
+class Printer:
+    """A job that prints its lines at once, each with what is left to do before it."""
+
+    def __init__(self, lines, pause=0.0, end="exited"):
+        self.lines, self.pause, self.end = lines, pause, end
+
+    async def wait_async(self, name, on_log, since="", deadline=None):
+        for line in self.lines:
+            on_log(line)
+            await asyncio.sleep(self.pause)
+        return JobState(self.end)
+
+
+class Memory:
+    def __init__(self, *, broken=False):
+        self.saved, self.broken = [], broken
+
+    async def save(self, position):
+        if self.broken:
+            raise RuntimeError("no API")
+        self.saved.append(position)
+
+
+def numbered(count):
+    return [LogLine(str(number), f"line {number}") for number in range(1, count + 1)]
+
+
+class TestPrinting:
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("100 % of %s {x}", "100 % of %s {x}"),
+            ("a\tb ü 🎉", "a\tb ü 🎉"),
+            ("\x00\x1b[31mred\x07", "��[31mred�"),
+            ("\ud800", "�"),
+        ],
+    )
+    def test_nothing_in_a_line_is_a_command(self, text, shown):
+        log = Log()
+        JobOutput(log, "job")(LogLine("1", text))
+        assert log.lines == [shown] == [printable(text)]
+
+    @pytest.mark.parametrize(
+        ("cursor", "moment"),
+        [
+            (STAMP, "2026-01-05T03:00:00.123456Z"),
+            ("2026-01-05T03:00:00.5Z#3", "2026-01-05T03:00:00.500000Z"),
+            ("2026-01-05T03:00:00Z", "2026-01-05T03:00:00.000000Z"),
+            ("4711", None),
+            ("nonsense T", None),
+        ],
+    )
+    def test_a_line_has_the_moment_of_the_engine(self, cursor, moment):
+        log = Log()
+        JobOutput(log, "job")(LogLine(cursor, "x"))
+        assert log.moments == [moment]
+
+    def test_behind_the_limit_only_progress_is_understood(self):
+        log, seen = Log(), []
+        output = JobOutput(log, "job", limit=20)
+        output.progress.append(seen.append)
+        for line in [*numbered(10), LogLine("11", '::mlops:: {"step": 1}')]:
+            output(line)
+        assert log.lines == ["line 1", "line 2", "line 3"]
+        assert [warning for warning in log.warnings if "job has printed 21 bytes" in warning]
+        assert len(log.warnings) == 1
+        assert [line.at for line in seen] == ["11"]
+        assert output.position == {"cursor": "11", "printed": 21}
+
+        again = JobOutput(log, "job", limit=20, position=output.position)
+        again(LogLine("12", "more"))
+        assert len(log.lines) == 3
+
+
+class TestWaiting:
+    def wait(self, runner, memory=None, **arguments):
+        output = JobOutput(Log(), "job")
+        status, _ = asyncio.run(watch(runner, "job", output, memory=memory, **arguments))
+        return status, output
+
+    def test_where_it_ended_is_saved_before_anybody_is_told(self):
+        memory = Memory()
+        assert self.wait(Printer(numbered(5)), memory)[0] == "exited"
+        assert memory.saved[-1]["cursor"] == "5"
+
+    def test_many_lines_are_few_savings(self):
+        memory = Memory()
+        self.wait(Printer(numbered(300), pause=0.001), memory)
+        assert 1 <= len(memory.saved) <= 4
+
+    def test_what_cannot_be_saved_is_said_once(self):
+        _, output = self.wait(Printer(numbered(300), pause=0.004), Memory(broken=True))
+        assert len(output._log.warnings) == 1
+        assert len(output._log.lines) == 300
+
+    def test_an_end_of_patience(self):
+        class Silent:
+            async def wait_async(self, name, on_log, since="", deadline=None):
+                await asyncio.sleep(0.05)
+                return JobState("running")
+
+        assert self.wait(Silent(), stall_timeout=0.1)[0] == "stalled"
+        assert self.wait(Silent(), stall_timeout=60, deadline=0)[0] == "timeout"
+
+
+FLOOD = """
+import asyncio, resource, sys
+from airflow_mlops.runners import get_runner
+from airflow_mlops.runners.base import ContainerJob
+from airflow_mlops.triggers.output import JobOutput, watch
+
+class Log:
+    bytes, warnings = 0, 0
+    def info(self, message, text, **_): Log.bytes += len(text)
+    def warning(self, *_): Log.warnings += 1
+
+script = "yes $(head -c 600 /dev/zero | tr '\\\\0' x) | head -c 100m; head -c 30m /dev/zero; head -c 5m /dev/urandom; echo; echo END"
+runner = get_runner("process", root=sys.argv[1])
+runner.submit(ContainerJob("flood", "train", entrypoint=("sh", "-c", script)))
+output = JobOutput(Log(), "flood", limit=2_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+status, _ = asyncio.run(watch(runner, "flood", output))
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+last = runner.logs("flood")[-1].text
+runner.cleanup("flood")
+print(status, Log.bytes, Log.warnings, last, int(output.cursor) > 135 * 1024 ** 2, grown, before // 1024 + grown)
+"""
+
+
+def test_a_flood_of_lines_bytes_and_nulls_costs_neither_memory_nor_the_end(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FLOOD, str(tmp_path)],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    status, printed, warnings, last, whole, grown, peak = done.stdout.split()
+    assert (status, warnings, last, whole) == ("exited", "1", "END", "True")
+    assert 1_900_000 < int(printed) < 2_100_000
+    assert int(grown) < 30
+    assert int(peak) < 300

@@ -71,8 +71,9 @@ def main() -> None:
         build_image(work / "image")
         print(f"Load average at the beginning: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         try:
+            log = log_like_a_task(work / "task.log")  # once: loggers keep what they were made with
             for what in given.words:
-                in_this_process(what, given, work)
+                in_this_process(what, given, log)
             if not given.no_airflow:
                 in_airflow(given, work)
             copies(given, work)
@@ -116,7 +117,7 @@ def remove_containers(store: str) -> None:
 # In this process -------------------------------------------------------------------------------
 
 
-def in_this_process(what: str, given: argparse.Namespace, work: Path) -> None:
+def in_this_process(what: str, given: argparse.Namespace, log: Path) -> None:
     from container_dags import DEFERRED, PEER, RUN, WAITING
 
     named: dict[str, tuple[str, Callable[..., float]]] = {
@@ -127,7 +128,6 @@ def in_this_process(what: str, given: argparse.Namespace, work: Path) -> None:
     }
     spent: dict[str, list[float]] = defaultdict(list)
     held: dict[str, list[float]] = defaultdict(list)
-    log = log_like_a_task(work / f"{what}.log")
     for number in range(
         given.containers + 1
     ):  # one more: imports and the like are paid before the clock starts
@@ -150,10 +150,7 @@ def log_like_a_task(path: Path) -> Path:
     """Whatever a task says goes to a file, in the form in which a worker's task process hands it on."""
     from airflow.sdk.log import configure_logging
 
-    output = path.open("ab", buffering=0)
-    configure_logging(
-        json_output=True, output=output, sending_to_supervisor=True, cache_logger_on_first_use=False
-    )
+    configure_logging(json_output=True, output=path.open("ab", buffering=0), sending_to_supervisor=True)
     return path
 
 
@@ -211,7 +208,7 @@ def deferred(way: str, what: str, number: int, given: argparse.Namespace, _: Pat
 
 
 def in_airflow(given: argparse.Namespace, work: Path) -> None:
-    from container_dags import NOTHING
+    from container_dags import DEFERRED, NOTHING
 
     from airflow_mlops.cli.demo.client import AirflowClient
     from airflow_mlops.cli.demo.servers import airflow_server
@@ -235,8 +232,9 @@ def in_airflow(given: argparse.Namespace, work: Path) -> None:
         client = AirflowClient(airflow)
         until(lambda: len(client.call("GET", "/dags", limit=100)["dags"]) == len(named) * len(given.words))
         with lives(work / "events", given.store) as container_lives:
-            # A first task waits for what Airflow and the disk only do once.
-            run_dag(client, f"{NOTHING}__{next(iter(given.words))}", airflow.home, container_lives)
+            # First tasks wait for what Airflow, its triggerer and the disk only do once.
+            for way in (NOTHING, DEFERRED):
+                run_dag(client, f"{way}__sleep", airflow.home, container_lives)
             for what in given.words:
                 print(f"\n### {title(what, given)}, tasks of an Airflow with {given.slots} worker slots\n")
                 print(

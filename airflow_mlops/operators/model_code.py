@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +166,7 @@ class ModelCodeOperator(ModelJob):
             self.defer(
                 trigger=FreeGpuTrigger(runner=self._runner_kind, options=self._runner_options, **arguments),
                 method_name=self.begin_again.__name__,
+                timeout=self._patience(context),
             )
         wait_until_free(self._runner(), **arguments)
         return execute_again(self, context)
@@ -200,6 +201,7 @@ class ModelCodeOperator(ModelJob):
                     progress=progress,
                 ),
                 method_name=self.complete.__name__,
+                timeout=self._patience(context),
                 # The name depends on the number of retries, which may be edited while the job runs.
                 kwargs={"job": name, "carried": {**self.carried(), "node": self._node}},
             )
@@ -222,6 +224,13 @@ class ModelCodeOperator(ModelJob):
             raise
         event = {"status": status, "position": output.position}
         return self.complete(context, event, name, self.carried())
+
+    def _patience(self, context: Context) -> timedelta | None:
+        """What is left of ``execution_timeout``, which Airflow itself does not hold a deferred task to."""
+        if not self.execution_timeout:
+            return None
+        began = getattr(context["ti"], "start_date", None) or datetime.now(UTC)
+        return max(timedelta(seconds=1), began + self.execution_timeout - datetime.now(UTC))
 
     def _deadline(self, state: JobState) -> float | None:
         if not self.job_timeout:

@@ -25,7 +25,7 @@ __all__ = ["NewModelCodeTrigger"]
 
 #: Seconds between two looks at what does not answer, at most.
 LONGEST_PAUSE = 900.0
-#: Keys in the asset state store of the application's code asset.
+#: Keys in the asset state store of the application's code asset, each with what is watched behind it.
 SEEN, HEALTH = "seen", "health"
 
 #: Who waits for what, in this triggerer: stream → name → triggers. One poll serves all of a stream.
@@ -47,8 +47,9 @@ class NewModelCodeTrigger(BaseEventTrigger):
     """
     Fire when there is new model code behind a tag of an image, or behind a ref of a git repository.
 
-    The event is ``{"reason": "new_code", "id", "code", "digest", "before", "message"}``. What was seen last, and how
-    the watching goes (``health``: ``ok``, ``since``, ``error``), is in the state of the application's code asset. The
+    The event is ``{"reason": "new_code", "id", "code", "digest", "before", "message"}``. What was seen last
+    (``seen_image``, ``seen_git``), and how the watching goes (``health_image``, ``health_git``: ``ok``, ``at``,
+    ``error``, ``failures``), is in the state of the application's code asset. The
     first look only remembers. All applications of one registry are served by one poll; an event that was not
     committed is sent again, with the same ``id``.
 
@@ -155,14 +156,13 @@ class NewModelCodeTrigger(BaseEventTrigger):
 
     async def seen(self) -> str | None:
         """What was seen last; ``None`` at the first look."""
-        known = await self.asset_state_store.aget(SEEN) if self.asset_state_store else None
-        digest = known.get(self.code) if isinstance(known, dict) else None
-        return str(digest) if digest else None
+        known = await self.asset_state_store.aget(self._key(SEEN)) if self.asset_state_store else None
+        return str(known) if known else None
 
     async def remember(self, digest: str) -> None:
         """Write down what was seen, once its event is committed."""
         if self.asset_state_store:
-            await self.asset_state_store.aset(SEEN, {self.code: digest})
+            await self.asset_state_store.aset(self._key(SEEN), digest)
 
     async def report(self, error: str, failures: int) -> None:
         """Write down how the watching goes."""
@@ -170,12 +170,16 @@ class NewModelCodeTrigger(BaseEventTrigger):
             now = datetime.now(UTC).isoformat(timespec="seconds")
             state: Any = {
                 "ok": not error,
-                "since": now,
+                "at": now,
                 "error": error[:500],
                 "failures": failures,
                 "code": self.code,
             }
-            await self.asset_state_store.aset(HEALTH, state)
+            await self.asset_state_store.aset(self._key(HEALTH), state)
+
+    def _key(self, about: str) -> str:
+        """Keys are short; one application may watch an image and a repository."""
+        return f"{about}_{'git' if self.git else 'image'}"
 
     def _event(self, digest: str, before: str) -> TriggerEvent:
         content = {
@@ -224,7 +228,7 @@ class CodeProducer(SharedStreamProducer):
         self._watchers = _WATCHERS[first.shared_stream_key()]
         self._looks: dict[str, _Look] = defaultdict(_Look)
 
-    async def open_stream(self) -> AsyncIterator[tuple[Code, Code]]:
+    async def open_stream(self) -> AsyncIterator[tuple[Code, Any]]:
         """What is behind each name, when it changes, and when somebody new wants to know."""
         while True:
             try:
@@ -232,7 +236,7 @@ class CodeProducer(SharedStreamProducer):
                     while True:
                         for name in list(self._watchers):
                             if code := await self._look(source, name):
-                                yield code, code
+                                yield code, (code, self._looks[name].by)
                         await asyncio.sleep(self._pause())
             except MLOpsError as error:
                 await self._report_all(str(error))
@@ -241,16 +245,18 @@ class CodeProducer(SharedStreamProducer):
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
         """Remember what was committed; what was not is told again."""
         for item in batch:
-            name, digest = item.broker_payload
+            (name, digest), told = item.broker_payload
             if not item.outcome.is_clean:
                 self._looks[name].told = ""
                 continue
             for watcher in list(self._watchers.get(name, ())):
-                await watcher.remember(digest)
+                # Whoever came later has yet to be told.
+                if id(watcher) in told:
+                    await watcher.remember(digest)
 
     def get_advance_lane(self, broker_payload: Any) -> Hashable:
         """One name does not wait for another."""
-        return str(broker_payload.name)
+        return str(broker_payload[0].name)
 
     async def _look(self, source: _Session, name: str) -> Code | None:
         look = self._looks[name]

@@ -33,7 +33,7 @@ SCENARIOS = {
     # The API server is away for two minutes, and the engine is restarted meanwhile.
     "away_ends_within": {},
     "away_goes_on": {},
-    "away_on_worker": ON_WORKER,
+    "away_on_worker": {"retries": 30, **ON_WORKER},
     # The engine's machine is restarted.
     "engine_stopped": {},
     "engine_stopped_on_worker": ON_WORKER,
@@ -46,8 +46,8 @@ SCENARIOS = {
     "clear_on_worker": ON_WORKER,
     "delete": {},
     "delete_on_worker": ON_WORKER,
-    "timeout": {"timeout": 10},
-    "timeout_on_worker": {"timeout": 10, **ON_WORKER},
+    "timeout": {"timeout": 15},
+    "timeout_on_worker": {"timeout": 15, **ON_WORKER},
     "again": SHORT,
 }
 #: Seconds between SIGTERM to a job and its end.
@@ -149,8 +149,6 @@ def test_killed_processes_of_airflow(chaos, chaos_engine, small_disk):
     for name in dying:
         storm.survived(name, repeated=LAST_SECOND)
     storm.survived("full_disk", weights=3_000_000, repeated=LAST_SECOND)
-    # The next triggerer stops what was ended while there was none.
-    assert storm.left("marked_meanwhile") == []
 
 
 def test_the_reaper_removes_what_belongs_to_finished_tasks(chaos, chaos_engine):
@@ -181,7 +179,10 @@ def test_the_reaper_removes_what_belongs_to_finished_tasks(chaos, chaos_engine):
 
     assert chaos.finished("reaper", run_id) == "success"
     removed = chaos.client.xcom("reaper", run_id, "reap")["removed"]
-    assert sorted(removed) == ["of-a-deleted-run", "of-a-finished-task"]
+    # Where the triggerer was dead at that moment, its successor stops the job, or does not come to know of it.
+    ours = [name for name in removed if not name.startswith("mlops-marked_meanwhile-")]
+    assert sorted(ours) == ["of-a-deleted-run", "of-a-finished-task"]
+    assert storm.left("marked_meanwhile") == []
     assert {living, "of-another-airflow", "of-another-store"} <= set(chaos_engine.containers())
     assert not {*removed} & {*chaos_engine.containers()}
     chaos_engine("rm", "of-another-airflow", "of-another-store")

@@ -248,7 +248,7 @@ class TestTrigger:
                         every=0.2,
                     )
                     await running.start(trigger, memories[number])
-                await running.until(lambda: all("seen" in memory.values for memory in memories))
+                await running.until(lambda: all("seen_image" in memory.values for memory in memories))
                 assert running.events == []
                 assert len(running.manager._groups) == 1
                 second = await asyncio.to_thread(pushed, 2)
@@ -260,12 +260,12 @@ class TestTrigger:
         (payload,) = {json.dumps(payload) for _, payload in events}
         said = json.loads(payload)
         assert (said["reason"], said["before"], said["digest"]) == ("new_code", first, second)
-        assert memories[2].values["seen"] == {f"{pushed.image}:2": other}
-        assert memories[0].values["health"]["ok"] is True
+        assert memories[2].values["seen_image"] == other
+        assert memories[0].values["health_image"]["ok"] is True
 
     def test_what_came_while_nobody_looked_is_noticed(self, pushed, login):
         digest = pushed(3)
-        memory = Memory(seen={f"{pushed.image}:1": "sha256:old"})
+        memory = Memory(seen_image="sha256:old")
 
         async def scenario() -> list:
             async with triggerer() as running:
@@ -279,9 +279,50 @@ class TestTrigger:
         ((_, payload),) = asyncio.run(scenario())
         assert (payload["before"], payload["digest"]) == ("sha256:old", digest)
 
+    def test_who_comes_later_is_told_too(self, pushed, login):
+        digest = pushed(5)
+        memories = [Memory(seen_image="sha256:old"), Memory(seen_image="sha256:old")]
+        arguments = {"image": f"{pushed.image}:1", "conn_id": "registry", "every": 0.2}
+
+        async def scenario() -> list:
+            async with triggerer() as running:
+                await running.start(NewModelCodeTrigger(application="first", **arguments), memories[0])
+                await running.until(lambda: running.events)
+                await running.start(NewModelCodeTrigger(application="second", **arguments), memories[1])
+                await running.until(lambda: len(running.events) == 2)
+                await running.until(lambda: all(memory.values["seen_image"] == digest for memory in memories))
+                return running.events
+
+        assert [application for application, _ in asyncio.run(scenario())] == ["first", "second"]
+
+    def test_an_image_and_a_repository_do_not_forget_each_other(self, pushed, login, tmp_path):
+        def git(*words: str) -> None:
+            subprocess.run(
+                ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.com", *words],
+                check=True,
+            )
+
+        git("init", "--quiet", "--initial-branch", "main")
+        git("commit", "--quiet", "--allow-empty", "--message", "first")
+        pushed(6)
+        memory = Memory()
+
+        async def scenario() -> list:
+            async with triggerer() as running:
+                image = {"image": f"{pushed.image}:1", "conn_id": "registry"}
+                for watched in (image, {"git": str(tmp_path)}):
+                    await running.start(NewModelCodeTrigger(application="both", every=0.2, **watched), memory)
+                await running.until(lambda: {"seen_image", "seen_git"} <= set(memory.values))
+                await asyncio.to_thread(git, "commit", "--quiet", "--allow-empty", "--message", "second")
+                await running.until(lambda: running.events)
+                return running.events
+
+        ((_, payload),) = asyncio.run(scenario())
+        assert payload["code"] == f"{tmp_path}@main"
+
     def test_an_event_that_was_not_committed_comes_again_as_the_same(self, pushed, login):
         pushed(4)
-        memory = Memory(seen={f"{pushed.image}:1": "sha256:old"})
+        memory = Memory(seen_image="sha256:old")
         arguments = {
             "application": "again",
             "image": f"{pushed.image}:1",
@@ -294,11 +335,11 @@ class TestTrigger:
                 await running.start(NewModelCodeTrigger(**arguments), memory)
                 await running.until(lambda: running.events)
                 if commits:
-                    await running.until(lambda: memory.values["seen"][arguments["image"]] != "sha256:old")
+                    await running.until(lambda: memory.values["seen_image"] != "sha256:old")
                 return running.events
 
         lost = asyncio.run(scenario(commits=False))
-        assert memory.values["seen"] == {arguments["image"]: "sha256:old"}
+        assert memory.values["seen_image"] == "sha256:old"
         assert asyncio.run(scenario(commits=True)) == lost
 
     def test_a_registry_that_is_down_is_asked_less_and_less_and_its_state_is_to_be_seen(
@@ -314,14 +355,14 @@ class TestTrigger:
                         application="down", image=f"127.0.0.1:{port}/tiny:1", conn_id=None, every=0.1
                     )
                     await running.start(trigger, memory)
-                    await running.until(lambda: memory.values.get("health", {}).get("failures", 0) >= 4)
+                    await running.until(lambda: memory.values.get("health_image", {}).get("failures", 0) >= 4)
                     assert not any(task.done() for task in running.tasks)
 
             asyncio.run(scenario())
         pauses = [later - before for before, later in itertools.pairwise(counted)]
         assert pauses[-1] > 2 * pauses[0]
-        assert memory.values["health"]["ok"] is False
-        assert "HTTP 503" in memory.values["health"]["error"]
+        assert memory.values["health_image"]["ok"] is False
+        assert "HTTP 503" in memory.values["health_image"]["error"]
 
     def test_a_new_commit(self, tmp_path):
         def git(*words: str) -> None:
@@ -338,7 +379,7 @@ class TestTrigger:
             async with triggerer() as running:
                 trigger = NewModelCodeTrigger(application="git", git=str(tmp_path), ref="main", every=0.2)
                 await running.start(trigger, memory)
-                await running.until(lambda: "seen" in memory.values)
+                await running.until(lambda: "seen_git" in memory.values)
                 await asyncio.to_thread(git, "commit", "--quiet", "--allow-empty", "--message", "second")
                 await running.until(lambda: running.events)
                 return running.events
@@ -375,8 +416,7 @@ class TestAirflow:
         airflow.add("watched", json.dumps(text))
         airflow.until("its DAG", lambda: "watched__training" in airflow.dag_ids())
         airflow.client.call("PATCH", "/dags/watched__training", {"is_paused": False})
-        yield airflow
-        airflow.client.call("DELETE", "/connections/watched")
+        return airflow
 
     def test_a_pushed_image_and_a_word_of_ci_each_start_a_training_for_new_code(
         self, watched, pushed, monkeypatch

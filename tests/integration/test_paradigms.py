@@ -68,8 +68,8 @@ def play(folder: Path) -> dict:
 @pytest.mark.parametrize(
     ("example", "measured", "told"),
     [
-        ("customer_segments", {"silhouette": 0.3, "stability": 0.9}, ("silhouette", "Silhouettes")),
-        ("pump_faults", {"precision_at_5": 0.6, "auc": 0.9}, ("precision_at_5", "Precision")),
+        ("customer_segments", {"silhouette": 0.3, "stability": 0.9}, ("silhouette", "Mean silhouette of each cluster")),
+        ("pump_faults", {"precision_at_50": 0.3, "auc": 0.9}, ("precision_at_50", "Precision")),
         ("cart_pole", {"mean_return": 400.0}, ("mean_return", "Return")),
     ],
 )
@@ -93,7 +93,7 @@ def test_an_example_is_trained_judged_and_reported(example, measured, told, tmp_
 
 
 def test_a_candidate_that_is_not_good_enough_is_refused(tmp_path):
-    """Two segments where there are four: they lie apart, and half of the customers would not give the same."""
+    """Nine segments where there are four: half of the customers would not give the same."""
     folder = tmp_path / "customer_segments"
     shutil.copytree(
         EXAMPLES / folder.name, folder, ignore=shutil.ignore_patterns("data", "store", "__pycache__")

@@ -22,22 +22,23 @@ def container(job, gpus, state):
 @pytest.mark.parametrize(
     ("containers", "taken"),
     [
-        ([], set()),
+        (list, set()),
+        # Made when the test runs: ages count from then.
         # A job in any state but its last keeps its GPUs, however old.
-        ([lease("g1", "a", 900), container("a", "g1", "running")], {"g1"}),
-        ([lease("g1", "a", 900), container("a", "g1", "created")], {"g1"}),
-        ([lease("g1", "a", 900), container("a", "g1", "exited")], set()),
-        ([lease("g1", "a", 5), container("a", "g1", "exited")], set()),
+        (lambda: [lease("g1", "a", 900), container("a", "g1", "running")], {"g1"}),
+        (lambda: [lease("g1", "a", 900), container("a", "g1", "created")], {"g1"}),
+        (lambda: [lease("g1", "a", 900), container("a", "g1", "exited")], set()),
+        (lambda: [lease("g1", "a", 5), container("a", "g1", "exited")], set()),
         # A creator on its way to the container, and one that died there.
-        ([lease("g1", "a", 5)], {"g1"}),
-        ([lease("g1", "a", 31)], set()),
+        (lambda: [lease("g1", "a", 5)], {"g1"}),
+        (lambda: [lease("g1", "a", 31)], set()),
         # A running job whose lease somebody removed by hand.
-        ([container("a", "g1,g2", "running"), lease("g2", "b", 5)], {"g1", "g2"}),
-        ([lease("g1", "me", 5), container("me", "g1", "running")], set()),
+        (lambda: [container("a", "g1,g2", "running"), lease("g2", "b", 5)], {"g1", "g2"}),
+        (lambda: [lease("g1", "me", 5), container("me", "g1", "running")], set()),
     ],
 )
 def test_what_others_hold(containers, taken):
-    assert Bookings.read(containers).taken("me", patience=30) == taken
+    assert Bookings.read(containers()).taken("me", patience=30) == taken
 
 
 def test_every_gpu_has_one_name_on_its_engine():

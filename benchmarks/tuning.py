@@ -124,7 +124,7 @@ def bare(_: Path, given: argparse.Namespace) -> float:
 
 
 def ours(folder: Path, given: argparse.Namespace) -> float:
-    from airflow_mlops.runners.tuning import TuningLoop
+    from airflow_mlops.runners.tuning.loop import TuningLoop
 
     name = f"mlops-bench-{os.getpid()}"
     write_tuning(folder / "warm", f"{name}-warm", 1, replace_namespace(given, seconds=0.0))

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
     import aiodocker
 
+#: Bytes in front of each frame of a container's output.
+HEADER = 8
+
 
 class EngineSession:
     """What the triggerer asks of an engine. Made by :meth:`DockerEngineHook.session`."""
@@ -61,11 +64,25 @@ class EngineSession:
             if response.status in (404, 409):  # gone, or being removed
                 return
             response.raise_for_status()
-            while True:
-                try:
-                    header = await response.content.readexactly(8)
-                except asyncio.IncompleteReadError as error:
-                    if error.partial:
-                        raise
-                    return
-                yield header[0], await response.content.readexactly(int.from_bytes(header[4:], "big"))
+            async for stream, frame in _frames(response.content.iter_any()):
+                yield stream, frame
+
+
+async def _frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, bytes]]:
+    """Cut the engine's stream, which frames each piece of output: a byte for the stream, three of nothing, four of size.
+
+    :raises asyncio.IncompleteReadError: it ends in the middle of a frame.
+    """
+    rest = b""
+    async for chunk in chunks:
+        rest = rest + chunk if rest else chunk
+        begin, size = 0, len(rest)
+        while size - begin >= HEADER:
+            end = begin + HEADER + int.from_bytes(rest[begin + 4 : begin + HEADER], "big")
+            if end > size:
+                break
+            yield rest[begin], rest[begin + HEADER : end]
+            begin = end
+        rest = rest[begin:]
+    if rest:
+        raise asyncio.IncompleteReadError(rest, None)

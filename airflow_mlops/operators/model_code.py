@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -32,7 +33,7 @@ from airflow_mlops.operators.container_files import (
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.model_job import ModelJob
 from airflow_mlops.triggers.job import JobTrigger
-from airflow_mlops.triggers.output import LOG_LIMIT, JobOutput, watch
+from airflow_mlops.triggers.output import KEY, LOG_LIMIT, JobOutput, watch
 from airflow_mlops.triggers.reachability import airflow_answers
 
 if TYPE_CHECKING:
@@ -207,11 +208,13 @@ class ModelCodeOperator(ModelJob):
             )
         hidden = self._mask_secrets()
         output = JobOutput(self.log, name, limit=self.log_limit, position=position, hidden=hidden)
+        deadline, patience = self._deadline(state), self._patience(context)
+        last = time.time() + patience.total_seconds() if patience else math.inf
         waiting = watch(
             self._runner(),
             name,
             output,
-            deadline=self._deadline(state),
+            deadline=min(last, deadline or math.inf) if deadline or patience else None,
             stall_timeout=self.stall_timeout,
             memory=Bookmark(context, name, state),
             progress=progress,
@@ -219,6 +222,9 @@ class ModelCodeOperator(ModelJob):
         try:
             with airflow_errors():
                 status, _ = asyncio.run(waiting)
+            if status == "timeout" and last < (deadline or math.inf):
+                # Airflow raises it too, in whatever runs at that moment; a task of the loop may swallow it.
+                raise AirflowTaskTimeout(f"execution_timeout of {self.execution_timeout} is over")
         except AirflowTaskTimeout:
             self._end_early(context)
             raise
@@ -324,6 +330,10 @@ class ModelCodeOperator(ModelJob):
         runner = self._runner()
         try:
             runner.stop(self._job_name)
+            if self.deferrable:
+                position = context["ti"].xcom_pull(task_ids=self.task_id, key=KEY)
+                event = {"rest": True, "position": position}
+                self._print_rest(context, runner, runner.inspect(self._job_name), event, self._mask_secrets())
             if self._retried(context):
                 with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
                     self._checkpoints(context).take_over(runner, Path(folder))

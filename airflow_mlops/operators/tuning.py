@@ -120,7 +120,7 @@ class TuneModelOperator(ModelCodeOperator):
         return self.complete(context, {}, name, {})
 
     def _wait_here(self, context: Context, name: str) -> None:
-        from airflow_mlops.runners.tuning import TuningLoop
+        from airflow_mlops.runners.tuning.loop import TuningLoop
 
         try:
             with airflow_errors():
@@ -178,7 +178,7 @@ class TuneModelOperator(ModelCodeOperator):
         self._kill()
 
     def _kill(self) -> None:
-        from airflow_mlops.runners.tuning import TuningLoop
+        from airflow_mlops.runners.tuning.loop import TuningLoop
 
         # What was opened before, since Airflow may be in no state to be asked for a connection; and in a thread,
         # since this may be called while the loop runs in the main one.

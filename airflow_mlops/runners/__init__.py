@@ -14,12 +14,12 @@ __all__ = ["KINDS", "get_runner"]
 
 #: Module and class of each kind of runner; imported when a job needs it.
 KINDS = {
-    "docker": ("docker", "DockerRunner"),
+    "docker": ("docker.runner", "DockerRunner"),
     "process": ("process", "ProcessRunner"),
-    "docker_nodes": ("docker_nodes", "DockerNodesRunner"),
-    "kubernetes": ("kubernetes", "KubernetesRunner"),
-    "aws_batch": ("aws_batch", "AwsBatchRunner"),
-    "sagemaker": ("sagemaker", "SageMakerRunner"),
+    "docker_nodes": ("docker.nodes", "DockerNodesRunner"),
+    "kubernetes": ("kubernetes.runner", "KubernetesRunner"),
+    "aws_batch": ("aws.batch", "AwsBatchRunner"),
+    "sagemaker": ("aws.sagemaker", "SageMakerRunner"),
 }
 
 

@@ -10,7 +10,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_mlops.runners.tuning import TuningLoop
+    from airflow_mlops.runners.tuning.loop import TuningLoop
 
 LONGEST_PAUSE = 30.0
 #: Errors in a row, with nothing finished in between, that nobody foresaw.
@@ -73,7 +73,7 @@ class TuningTrigger(BaseTrigger):
         return self._made
 
     def _make(self) -> TuningLoop:
-        from airflow_mlops.runners.tuning import TuningLoop
+        from airflow_mlops.runners.tuning.loop import TuningLoop
 
         return TuningLoop(self.store, self.key, self.log)
 

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.runners.base import Resources
-from airflow_mlops.runners.docker import DockerRunner
+from airflow_mlops.runners.docker.runner import DockerRunner
 from tests.fixtures.jobs import Heard, tiny_job
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("tiny_image", "no_leftovers")]

@@ -15,8 +15,8 @@ import pytest
 from airflow_mlops.exceptions import GpuMissingError, GpusTakenError, RunnerError
 from airflow_mlops.hooks.docker import DockerEngineHook
 from airflow_mlops.runners.base import Resources
-from airflow_mlops.runners.docker import DockerRunner
-from airflow_mlops.runners.docker_leases import lease_name
+from airflow_mlops.runners.docker.leases import lease_name
+from airflow_mlops.runners.docker.runner import DockerRunner
 from tests.fixtures.jobs import tiny_job
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("tiny_image", "no_leftovers")]
@@ -75,7 +75,7 @@ def test_sixteen_who_ask_at_once_share_no_gpu(gpus, docker_engine, each):
 def test_who_dies_between_lease_and_create_keeps_nothing(gpus, docker_engine):
     """The container is never created: the next one waits its patience, and takes all GPUs over."""
     code = (
-        "import os, signal; from airflow_mlops.runners import docker\n"
+        "import os, signal; from airflow_mlops.runners.docker import runner as docker\n"
         "from tests.integration.test_docker_leases import job, runner\n"
         "docker.DockerRunner._create = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "runner().submit(job(2, 'mlops-test-lease-dead'))"

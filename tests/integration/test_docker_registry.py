@@ -12,7 +12,7 @@ from airflow_mlops.exceptions import ContractError, ImageNotFoundError
 from airflow_mlops.hooks.docker import DockerEngineHook
 from airflow_mlops.operators.training import DescribeModelCodeOperator
 from airflow_mlops.primitives.training.outcome import classify
-from airflow_mlops.runners.docker import DockerRunner
+from airflow_mlops.runners.docker.runner import DockerRunner
 from tests.fixtures.jobs import Heard, tiny_job
 from tests.fixtures.tasks import context
 

@@ -19,7 +19,7 @@ from airflow_mlops.cli.demo.servers import Server, free_port
 from airflow_mlops.exceptions import EngineUnavailable
 from airflow_mlops.hooks import docker_ssh
 from airflow_mlops.hooks.docker import DockerEngineHook
-from airflow_mlops.runners.docker import DockerRunner
+from airflow_mlops.runners.docker.runner import DockerRunner
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("tiny_image", "no_leftovers")]

@@ -68,7 +68,11 @@ def play(folder: Path) -> dict:
 @pytest.mark.parametrize(
     ("example", "measured", "told"),
     [
-        ("customer_segments", {"silhouette": 0.3, "stability": 0.9}, ("silhouette", "Mean silhouette of each cluster")),
+        (
+            "customer_segments",
+            {"silhouette": 0.3, "stability": 0.9},
+            ("silhouette", "Mean silhouette of each cluster"),
+        ),
         ("pump_faults", {"precision_at_50": 0.3, "auc": 0.9}, ("precision_at_50", "Precision")),
         ("cart_pole", {"mean_return": 400.0}, ("mean_return", "Return")),
     ],

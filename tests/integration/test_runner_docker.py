@@ -18,7 +18,7 @@ from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotF
 from airflow_mlops.hooks.docker_address import EngineAddress
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.base import Resources
-from airflow_mlops.runners.docker import DockerRunner
+from airflow_mlops.runners.docker.runner import DockerRunner
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 from tests.fixtures.proxy import Proxy
 

@@ -19,8 +19,8 @@ from airflow_mlops.exceptions import ContractError, EngineUnavailable, RunnerErr
 from airflow_mlops.operators.training import DescribeModelCodeOperator
 from airflow_mlops.primitives.training.outcome import classify
 from airflow_mlops.runners.base import Distribution, ListsJobs, Resources
-from airflow_mlops.runners.kubernetes import KubernetesRunner
-from airflow_mlops.runners.kubernetes_manifests import job_manifest
+from airflow_mlops.runners.kubernetes.manifests import job_manifest
+from airflow_mlops.runners.kubernetes.runner import KubernetesRunner
 from tests.fixtures.docker import ROOT
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 from tests.fixtures.kubernetes.cluster import TOKEN
@@ -142,7 +142,7 @@ def test_many_submits_make_one_job_and_a_dead_creators_one_is_released(runner, j
 
 WAITER = """
 import sys
-from airflow_mlops.runners.kubernetes import KubernetesRunner
+from airflow_mlops.runners.kubernetes.runner import KubernetesRunner
 runner = KubernetesRunner()
 runner.inspect("nothing")
 print("LINE ready", flush=True)

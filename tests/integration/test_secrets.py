@@ -18,7 +18,7 @@ from airflow_mlops.contract.paths import Paths
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.operators.model_code import ModelCodeOperator
 from airflow_mlops.runners import get_runner
-from airflow_mlops.runners.docker import DockerRunner
+from airflow_mlops.runners.docker.runner import DockerRunner
 from tests.fixtures.jobs import TINY, Heard, eventually, tiny_job
 from tests.fixtures.tasks import context, write_examples
 from tests.integration.test_airflow import application

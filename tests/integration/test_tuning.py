@@ -21,10 +21,10 @@ from airflow_mlops.hooks.mlflow import MLflowHook
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
 from airflow_mlops.operators.tuning import TuneModelOperator
-from airflow_mlops.runners.docker import DockerRunner
+from airflow_mlops.runners.docker.runner import DockerRunner
 from airflow_mlops.runners.process import ProcessRunner
-from airflow_mlops.runners.tuning import TuningLoop
-from airflow_mlops.runners.tuning_document import TuningDocument
+from airflow_mlops.runners.tuning.document import TuningDocument
+from airflow_mlops.runners.tuning.loop import TuningLoop
 from airflow_mlops.triggers.tuning import TuningTrigger
 from tests.fixtures.jobs import eventually
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
@@ -32,8 +32,8 @@ from tests.fixtures.tuning import KEY, TUNED, Written
 
 LOOP = """
 import asyncio, sys
-from airflow_mlops.runners.tuning import TuningLoop
-from airflow_mlops.runners.tuning_document import TuningDocument
+from airflow_mlops.runners.tuning.loop import TuningLoop
+from airflow_mlops.runners.tuning.document import TuningDocument
 asyncio.run(TuningLoop(sys.argv[1], sys.argv[2]).run())
 """
 

@@ -131,7 +131,10 @@ class TestSchedules:
 
     def test_a_clock_in_utc_does_not_silence_the_alarms(self, build):
         timetable = build(retraining={"schedule": "0 3 * * 1"})["training"].timetable
-        assert wakers(build(retraining={"schedule": "0 3 * * 1"})["training"]) == {"tiny.code", "tiny.retraining"}
+        assert wakers(build(retraining={"schedule": "0 3 * * 1"})["training"]) == {
+            "tiny.code",
+            "tiny.retraining",
+        }
         assert timetable.timetable.expression == "0 3 * * 1"
         assert str(timetable.timetable.timezone) == "UTC"
 
@@ -209,7 +212,13 @@ class TestTraining:
             *("describe", "train", "evaluate", "evaluate_champion", "test", "predict")
         }
         for task in jobs:
-            assert task.limits == {"cpus": 1.5, "memory": 1024**3, "shm": 64 * 1024**2, "pids": 512, "gpus": 0}
+            assert task.limits == {
+                "cpus": 1.5,
+                "memory": 1024**3,
+                "shm": 64 * 1024**2,
+                "pids": 512,
+                "gpus": 0,
+            }
             assert (task.seed, task.job_timeout, task.deferrable) == (3, 300, False)
             assert (task.runner, task.network) == (
                 {"kind": "docker", "docker_conn_id": "docker_default"},

@@ -30,7 +30,11 @@ def test_it_stands_between_the_description_and_the_training(training):
     assert "tune" in dag.get_task("train").upstream_task_ids
     assert dag.get_task("train").description.operator is tune
     asked = json.loads(json.dumps(tune.tuning))
-    assert (asked["objective"], asked["direction"], asked["timeout"]) == (["validation.auc"], ["maximize"], 7200)
+    assert (asked["objective"], asked["direction"], asked["timeout"]) == (
+        ["validation.auc"],
+        ["maximize"],
+        7200,
+    )
     assert asked["early_stop"] == {"trials": 3, "min_improvement": 0.0}
     assert (tune.parameters, tune.overrides) == ({"rate": 0.1}, "{{ params.parameters | tojson }}")
     assert (tune.seed, tune.job_timeout) == (5, 600)

@@ -218,7 +218,10 @@ class TestNewCode:
         self.watched(world)
         self.watched(world)  # sent again, because nobody knew whether it was committed
         (reason,) = world.collect()
-        assert (reason["kind"], reason["evidence"]["message"]) == ("new_code", "registry/tiny:1 is now sha256:2")
+        assert (reason["kind"], reason["evidence"]["message"]) == (
+            "new_code",
+            "registry/tiny:1 is now sha256:2",
+        )
         world.answer([reason], PASSED, {"version": "1"})
         self.watched(world)
         with pytest.raises(AirflowSkipException):
@@ -227,7 +230,11 @@ class TestNewCode:
     def test_whoever_built_it_may_say_so_without_a_word(self, world):
         world.new_code.append(SimpleNamespace(id=7, timestamp=NOON, extra={"commit": "abc"}))
         (reason,) = world.collect()
-        assert (reason["id"], reason["kind"], reason["evidence"]) == ("event:7", "new_code", {"commit": "abc"})
+        assert (reason["id"], reason["kind"], reason["evidence"]) == (
+            "event:7",
+            "new_code",
+            {"commit": "abc"},
+        )
 
     def test_it_comes_together_with_an_alarm(self, world):
         world.alarm(1)

@@ -11,11 +11,12 @@ import pytest
 from airflow_mlops.contract.tarball import Tarball
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.primitives.training.outcome import classify
-from airflow_mlops.runners import aws_batch, sagemaker
-from airflow_mlops.runners.aws_requests import container_properties, tags
+from airflow_mlops.runners.aws import batch as aws_batch
+from airflow_mlops.runners.aws import sagemaker
+from airflow_mlops.runners.aws.channels import _gunzip
+from airflow_mlops.runners.aws.claims import Claim
+from airflow_mlops.runners.aws.requests import container_properties, tags
 from airflow_mlops.runners.base import Resources
-from airflow_mlops.runners.channels import _gunzip
-from airflow_mlops.runners.claims import Claim
 from tests.fixtures.jobs import tiny_job
 
 MOMENT = 1_790_000_000_123

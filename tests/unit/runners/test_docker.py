@@ -12,8 +12,8 @@ from airflow_mlops.hooks.docker import DockerEngineHook, EngineImage
 from airflow_mlops.hooks.docker_address import LOCAL_ENGINE, EngineAddress
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.base import ContainerJob, JobState
-from airflow_mlops.runners.docker import job_state
-from airflow_mlops.runners.docker_config import container_config
+from airflow_mlops.runners.docker.config import container_config
+from airflow_mlops.runners.docker.runner import job_state
 
 IMAGE = EngineImage("sha256:" + "1" * 64, "registry/model@sha256:" + "2" * 64, {})
 
@@ -108,7 +108,7 @@ def test_a_wrong_runner_is_named(kind, words):
 
 def test_the_trigger_imports_nothing_of_docker():
     code = (
-        "import sys, airflow_mlops.triggers.job, airflow_mlops.runners.docker\n"
+        "import sys, airflow_mlops.triggers.job, airflow_mlops.runners.docker.runner\n"
         "print(sorted({'docker', 'aiodocker', 'aiohttp', 'requests', 'pandas', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from airflow_mlops.runners.docker_leases import Bookings, lease_name
+from airflow_mlops.runners.docker.leases import Bookings, lease_name
 
 
 def lease(gpu, job, age=0.0):

@@ -14,15 +14,15 @@ from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.hooks.kubernetes import KubernetesClusterHook
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.base import ContainerJob, Distribution, Resources
-from airflow_mlops.runners.kubernetes_logs import PodLog, since_time
-from airflow_mlops.runners.kubernetes_manifests import (
+from airflow_mlops.runners.kubernetes.logs import PodLog, since_time
+from airflow_mlops.runners.kubernetes.manifests import (
     PodOptions,
     job_manifest,
     object_name,
     secret_manifest,
     service_manifest,
 )
-from airflow_mlops.runners.kubernetes_state import Seen, job_state, logs_are_there
+from airflow_mlops.runners.kubernetes.state import Seen, job_state, logs_are_there
 from airflow_mlops.runners.lines import Delivered
 
 NOW = datetime(2026, 1, 5, 3, 0, tzinfo=UTC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,30 @@ def test_a_flood_of_lines_bytes_and_nulls_costs_neither_memory_nor_the_end(tmp_p
     assert 1_900_000 < int(printed) < 2_100_000
     assert int(grown) < 30
     assert int(peak) < 300
+
+
+class TestBudget:
+    """A trigger prints so much and no more: the others of its triggerer want to go on."""
+
+    def test_what_is_too_much_is_left_to_the_worker_in_front_of_which_the_position_stays(self, monkeypatch):
+        monkeypatch.setattr("airflow_mlops.triggers.output.BURST", 5)
+        monkeypatch.setattr("airflow_mlops.triggers.output.LINES_PER_SECOND", 0)
+        log, lines = Log(), numbered(20)
+        output = JobOutput(log, "job", behind=0.01)
+        for line in lines:
+            output(line)
+        assert len(log.lines) == 5
+        assert len(log.warnings) == 1
+        time.sleep(0.02)  # what it takes until a printed line is sure to be in the log
+        assert output.settled["cursor"] == lines[4].at
+        rest = JobOutput(log, "job", position=output.settled)
+        assert rest.cursor == lines[4].at
+        assert output.cursor == lines[-1].at
+
+    def test_a_worker_prints_all(self, monkeypatch):
+        monkeypatch.setattr("airflow_mlops.triggers.output.BURST", 5)
+        log = Log()
+        output = JobOutput(log, "job")
+        for line in numbered(20):
+            output(line)
+        assert len(log.lines) == 20

@@ -9,16 +9,16 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_mlops.runners.aws_requests import container_properties, tag, tags
+from airflow_mlops.runners.aws.claimed import ClaimedRunner
+from airflow_mlops.runners.aws.requests import container_properties, tag, tags
 from airflow_mlops.runners.base import JobState
-from airflow_mlops.runners.claimed import ClaimedRunner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_mlops.hooks.aws_batch import BatchHook
+    from airflow_mlops.runners.aws.claims import Claim
     from airflow_mlops.runners.base import ContainerJob
-    from airflow_mlops.runners.claims import Claim
 
 #: Seconds between SIGTERM and SIGKILL on ECS.
 GRACE = 30.0

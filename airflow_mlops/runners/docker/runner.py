@@ -15,9 +15,9 @@ from airflow_mlops.exceptions import EngineUnavailable, RunnerError
 from airflow_mlops.hooks.docker import DockerEngineHook
 from airflow_mlops.runners.archive import pack, unpack
 from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
-from airflow_mlops.runners.docker_config import LABEL, USER, container_config
-from airflow_mlops.runners.docker_leases import GpuLeases
-from airflow_mlops.runners.docker_stage import stage
+from airflow_mlops.runners.docker.config import LABEL, USER, container_config
+from airflow_mlops.runners.docker.leases import GpuLeases
+from airflow_mlops.runners.docker.stage import stage
 from airflow_mlops.runners.layout import SHARED, checked_name, checked_path, folders_of, input_tree
 from airflow_mlops.runners.lines import LOGS_LIMIT, Delivered, FrameReader, hand_over
 from airflow_mlops.runners.secrets import secret_files

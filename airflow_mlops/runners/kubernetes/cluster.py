@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable
-from airflow_mlops.runners.kubernetes_logs import PodLog, since_time
-from airflow_mlops.runners.kubernetes_manifests import (
+from airflow_mlops.runners.kubernetes.logs import PodLog, since_time
+from airflow_mlops.runners.kubernetes.manifests import (
     CONTAINER,
     NAME,
     STOPPED,
@@ -19,7 +19,7 @@ from airflow_mlops.runners.kubernetes_manifests import (
     secret_manifest,
     service_manifest,
 )
-from airflow_mlops.runners.kubernetes_state import Seen, job_state, owner_of
+from airflow_mlops.runners.kubernetes.state import Seen, job_state, owner_of
 from airflow_mlops.runners.lines import hand_over
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from airflow_mlops.primitives.training.tuning import (
 )
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.base import ContainerJob
-from airflow_mlops.runners.trials import Ended, FinalError, results, trial_job
-from airflow_mlops.runners.tuning_document import HEARTBEAT, TuningDocument
+from airflow_mlops.runners.tuning.document import HEARTBEAT, TuningDocument
+from airflow_mlops.runners.tuning.trials import Ended, FinalError, results, trial_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.runners.archive import pack
 from airflow_mlops.runners.base import Resources
-from airflow_mlops.runners.docker_config import USER, container_config
+from airflow_mlops.runners.docker.config import USER, container_config
 from airflow_mlops.runners.layout import SHARED, InputFile, folders_of, shared_files
 
 if TYPE_CHECKING:

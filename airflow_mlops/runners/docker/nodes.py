@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable, GpuMissingError, GpusTakenError, RunnerError
 from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
-from airflow_mlops.runners.docker import DockerRunner
-from airflow_mlops.runners.docker_config import LABEL
+from airflow_mlops.runners.docker.config import LABEL
+from airflow_mlops.runners.docker.runner import DockerRunner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class DockerNodesRunner:
 
     :param nodes: connections of type ``docker``.
     :param node: the connection of the engine that has the job, once it is known.
-    :param options: options of :class:`~airflow_mlops.runners.docker.DockerRunner` for each.
+    :param options: options of :class:`~airflow_mlops.runners.docker.runner.DockerRunner` for each.
     """
 
     kind = "docker_nodes"

@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_mlops.runners.aws_requests import tags
+from airflow_mlops.runners.aws.channels import CHECKPOINTS, address, collect_archives, stage_channels
+from airflow_mlops.runners.aws.claimed import ClaimedRunner
+from airflow_mlops.runners.aws.requests import tags
 from airflow_mlops.runners.base import JobState
-from airflow_mlops.runners.channels import CHECKPOINTS, address, collect_archives, stage_channels
-from airflow_mlops.runners.claimed import ClaimedRunner
 from airflow_mlops.runners.layout import hyperparameters
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_mlops.hooks.sagemaker import SageMakerTrainingHook
+    from airflow_mlops.runners.aws.claims import Claim
     from airflow_mlops.runners.base import ContainerJob
-    from airflow_mlops.runners.claims import Claim
 
 #: The longest that SageMaker lets a job run, and the shortest limit that it takes.
 _LONGEST, _SHORTEST = 5 * 24 * 3600, 60

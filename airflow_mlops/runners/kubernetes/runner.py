@@ -16,7 +16,7 @@ from airflow_mlops.exceptions import EngineUnavailable, MLOpsError, RunnerError
 from airflow_mlops.hooks.kubernetes import KubernetesClusterHook
 from airflow_mlops.hooks.secrets import secret_documents
 from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
-from airflow_mlops.runners.kubernetes_cluster import (
+from airflow_mlops.runners.kubernetes.cluster import (
     UPLOAD,
     end,
     is_held,
@@ -26,7 +26,7 @@ from airflow_mlops.runners.kubernetes_cluster import (
     release,
     remove,
 )
-from airflow_mlops.runners.kubernetes_manifests import (
+from airflow_mlops.runners.kubernetes.manifests import (
     NAME,
     OURS,
     TOKEN,
@@ -35,7 +35,7 @@ from airflow_mlops.runners.kubernetes_manifests import (
     job_manifest,
     object_name,
 )
-from airflow_mlops.runners.kubernetes_state import Seen, found_job, job_state, logs_are_there, owner_of
+from airflow_mlops.runners.kubernetes.state import Seen, found_job, job_state, logs_are_there, owner_of
 from airflow_mlops.runners.layout import checked_name
 from airflow_mlops.runners.lines import LOGS_LIMIT, Delivered
 from airflow_mlops.runners.staging import Staging
@@ -78,7 +78,7 @@ class KubernetesRunner:
     :param start_timeout: seconds that a job may wait for a machine, its image and its volumes.
     :param adopt_after: seconds after which a Job that was created but never released is taken for one whose creator
         died; a younger one is waited for.
-    :param pod: options of the pods, as :class:`~airflow_mlops.runners.kubernetes_manifests.PodOptions` has them.
+    :param pod: options of the pods, as :class:`~airflow_mlops.runners.kubernetes.manifests.PodOptions` has them.
     """
 
     kind = "kubernetes"

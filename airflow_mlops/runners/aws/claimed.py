@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from airflow_mlops.exceptions import EngineUnavailable, MLOpsError, RunnerError
-from airflow_mlops.runners.aws_requests import refuse
+from airflow_mlops.runners.aws.claims import Claim, Claims
+from airflow_mlops.runners.aws.cloudwatch_lines import new_lines
+from airflow_mlops.runners.aws.requests import refuse
 from airflow_mlops.runners.base import JobState
-from airflow_mlops.runners.claims import Claim, Claims
-from airflow_mlops.runners.cloudwatch_lines import new_lines
 from airflow_mlops.runners.lines import LOGS_LIMIT
 from airflow_mlops.runners.polling import poll
 from airflow_mlops.runners.staging import Staging

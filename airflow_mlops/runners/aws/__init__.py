@@ -1,0 +1,1 @@
+"""Jobs of AWS Batch and SageMaker: requests, claims on names, channels, and lines of CloudWatch."""

@@ -55,7 +55,9 @@ def build_maintenance_dag(specs: Sequence[Spec]) -> DAG:
         ReapJobsOperator(
             task_id="reap",
             # Many applications share an engine.
-            runners=[json.loads(text) for text in sorted({json.dumps(each, sort_keys=True) for each in runners})],
+            runners=[
+                json.loads(text) for text in sorted({json.dumps(each, sort_keys=True) for each in runners})
+            ],
             stores=sorted({spec.store for spec in specs}),
             applications=sorted({_name(spec) for spec in specs}),
         )

@@ -51,7 +51,9 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
         spec,
         "training",
         "Trains for a reason, evaluates against the champion, and registers what is better.",
-        schedule=schedule_of(spec.retraining.schedule, retraining_asset(name), code_asset(name, watchers_of(spec))),
+        schedule=schedule_of(
+            spec.retraining.schedule, retraining_asset(name), code_asset(name, watchers_of(spec))
+        ),
         params=training_form(),
     ) as dag:
         reasons = CollectReasonsOperator(task_id="collect_reasons", application=name, why="{{ params.why }}")

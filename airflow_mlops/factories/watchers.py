@@ -27,7 +27,11 @@ def watchers_of(spec: ApplicationSpec) -> list[AssetWatcher]:
         watchers.append(AssetWatcher(name=f"{spec.application}.image", trigger=trigger))
     if watch.git:
         trigger = NewModelCodeTrigger(
-            application=spec.application, git=watch.git, ref=watch.ref, conn_id=watch.git_connection, every=every
+            application=spec.application,
+            git=watch.git,
+            ref=watch.ref,
+            conn_id=watch.git_connection,
+            every=every,
         )
         watchers.append(AssetWatcher(name=f"{spec.application}.git", trigger=trigger))
     return watchers

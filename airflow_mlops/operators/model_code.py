@@ -9,7 +9,7 @@ import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.exceptions import (
     AirflowException,
@@ -223,13 +223,16 @@ class ModelCodeOperator(ModelJob):
             with airflow_errors():
                 status, _ = asyncio.run(waiting)
             if status == "timeout" and last < (deadline or math.inf):
-                # Airflow raises it too, in whatever runs at that moment; a task of the loop may swallow it.
-                raise AirflowTaskTimeout(f"execution_timeout of {self.execution_timeout} is over")
+                self._overdue()
         except AirflowTaskTimeout:
             self._end_early(context)
             raise
         event = {"status": status, "position": output.position}
         return self.complete(context, event, name, self.carried())
+
+    def _overdue(self) -> NoReturn:
+        # Airflow raises it too, in whatever runs at that moment; a task of the loop may swallow it.
+        raise AirflowTaskTimeout(f"execution_timeout of {self.execution_timeout} is over")
 
     def _patience(self, context: Context) -> timedelta | None:
         """What is left of ``execution_timeout``, which Airflow itself does not hold a deferred task to."""
@@ -331,7 +334,9 @@ class ModelCodeOperator(ModelJob):
         try:
             runner.stop(self._job_name)
             if self.deferrable:
-                position = context["ti"].xcom_pull(task_ids=self.task_id, key=KEY)
+                position = None
+                with contextlib.suppress(Exception):  # then the log begins again, and is ended all the same
+                    position = context["ti"].xcom_pull(task_ids=self.task_id, key=KEY)
                 event = {"rest": True, "position": position}
                 self._print_rest(context, runner, runner.inspect(self._job_name), event, self._mask_secrets())
             if self._retried(context):

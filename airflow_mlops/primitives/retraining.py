@@ -96,7 +96,9 @@ def reason_from_event(
     if kind not in get_args(ReasonKind):
         extra["said"] = kind
         kind = "on_demand"
-    return Reason(str(extra.get("alarm_id") or extra.get("id") or f"event:{event_id}"), kind, at.isoformat(), extra)
+    return Reason(
+        str(extra.get("alarm_id") or extra.get("id") or f"event:{event_id}"), kind, at.isoformat(), extra
+    )
 
 
 def take(

@@ -21,7 +21,8 @@ class Registration(Section):
         "moves the alias.",
     )
     limits: tuple[Text, ...] = Field(
-        default=(), description="What the model must not be used for, and what is known of its limits: for its card."
+        default=(),
+        description="What the model must not be used for, and what is known of its limits: for its card.",
     )
     input_example: WholeNumber = Field(
         default=5,

@@ -37,7 +37,9 @@ from airflow_mlops.spec.values import (
 def _own_network(value: str) -> str:
     if value == "host":
         raise complaint(
-            "would be the machine's own network", expected="none, bridge, or a network's name", cure="write bridge"
+            "would be the machine's own network",
+            expected="none, bridge, or a network's name",
+            cure="write bridge",
         )
     return value
 
@@ -57,7 +59,8 @@ class DockerOptions(Section):
         default="docker_default", description="Airflow connection of type docker, when there are no nodes."
     )
     nodes: Annotated[tuple[ConnectionId, ...], AfterValidator(no_doubles)] = Field(
-        default=(), description="Airflow connections of type docker: a job runs on the one that has room for it."
+        default=(),
+        description="Airflow connections of type docker: a job runs on the one that has room for it.",
     )
     node: ConnectionId = Field(
         default="any", description="One of nodes, or any: the first whose GPUs are free, else the emptiest."

@@ -91,7 +91,9 @@ def gave_up(kind: Literal["stalled", "timeout"], seconds: float, failure_text: s
     :param failure_text: content of ``output/failure``; may be empty.
     """
     if kind == "timeout":
-        words = f"it ran longer than {seconds:.0f} s and was stopped. Cure: raise training.timeout or resources"
+        words = (
+            f"it ran longer than {seconds:.0f} s and was stopped. Cure: raise training.timeout or resources"
+        )
     else:
         words = (
             f"it printed nothing for {seconds:.0f} s and was stopped. Cure: find out where it hangs, print progress "

@@ -1,4 +1,4 @@
-"""Waiting for jobs of a service that can only be asked: how often, and what when it does not answer."""
+"""Waiting for jobs: how often a service is asked, and what when an engine does not answer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.exceptions import EngineUnavailable, MLOpsError
 from airflow_mlops.runners.base import JobState
 from airflow_mlops.runners.lines import hand_over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from airflow_mlops.runners.base import LogLine, OnLog
 
@@ -24,6 +24,30 @@ FIRST, LONGEST = 1.0, 15.0
 LAST_OUTPUT = 3.0
 #: Seconds between two tries while the service does not answer.
 AWAY = 30.0
+
+
+async def outlast(watch: Callable[[], Awaitable[JobState]], deadline: float | None) -> JobState:
+    """Watch a job in a session with its engine, and begin again when the engine was away.
+
+    At the deadline with the engine away, the state is ``running``, the last that was known.
+
+    :param watch: opens a session and waits for the end, or the deadline.
+    :param deadline: Unix time.
+    """
+    pause = FIRST
+    while True:
+        begun = time.monotonic()
+        try:
+            return await watch()
+        except EngineUnavailable as error:
+            if time.monotonic() - begun > AWAY:
+                pause = FIRST
+            left = deadline - time.time() if deadline is not None else pause
+            if left <= 0:
+                return JobState("running")
+            log.warning("%s Trying again in %.0f s.", error, min(pause, left))
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, AWAY)
 
 
 async def poll(

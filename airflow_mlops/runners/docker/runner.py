@@ -20,6 +20,7 @@ from airflow_mlops.runners.docker.leases import GpuLeases
 from airflow_mlops.runners.docker.stage import stage
 from airflow_mlops.runners.layout import SHARED, checked_name, checked_path, folders_of, input_tree
 from airflow_mlops.runners.lines import LOGS_LIMIT, Delivered, FrameReader, hand_over
+from airflow_mlops.runners.polling import outlast
 from airflow_mlops.runners.secrets import secret_files
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ ROOT = "opt/ml"
 POLL = 5.0
 #: Seconds that the last output may take to arrive after the end.
 LAST_OUTPUT = 5.0
-LONGEST_PAUSE = 30.0
 
 
 class DockerRunner:
@@ -169,21 +169,12 @@ class DockerRunner:
         At the deadline with the engine away, the state is ``running``, the last that was known.
         """
         delivered = Delivered(since)
-        pause = 1.0
-        while True:
-            seen = time.monotonic()
-            try:
-                async with self.hook.session() as engine:
-                    return await self._watch(engine, name, on_log, delivered, deadline)
-            except EngineUnavailable as error:
-                if time.monotonic() - seen > LONGEST_PAUSE:
-                    pause = 1.0
-                left = deadline - time.time() if deadline is not None else pause
-                if left <= 0:
-                    return JobState("running")
-                log.warning("%s Trying again in %.0f s.", error, min(pause, left))
-                await asyncio.sleep(min(pause, left))
-                pause = min(2 * pause, LONGEST_PAUSE)
+
+        async def watch() -> JobState:
+            async with self.hook.session() as engine:
+                return await self._watch(engine, name, on_log, delivered, deadline)
+
+        return await outlast(watch, deadline)
 
     async def _watch(
         self, engine: EngineSession, name: str, on_log: OnLog, delivered: Delivered, deadline: float | None

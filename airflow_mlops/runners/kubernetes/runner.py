@@ -38,6 +38,7 @@ from airflow_mlops.runners.kubernetes.manifests import (
 from airflow_mlops.runners.kubernetes.state import Seen, found_job, job_state, logs_are_there, owner_of
 from airflow_mlops.runners.layout import checked_name
 from airflow_mlops.runners.lines import LOGS_LIMIT, Delivered
+from airflow_mlops.runners.polling import outlast
 from airflow_mlops.runners.staging import Staging
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ POLL = 5.0
 AFTER_OUTPUT = 0.3
 #: Seconds that the last output may take to arrive after the end.
 LAST_OUTPUT = 5.0
-LONGEST_PAUSE = 30.0
 #: Seconds that a Job may take to go away before a new one of its name.
 DELETION = 60
 #: Seconds between SIGTERM and SIGKILL of a job that is stopped, if nothing else is said.
@@ -186,21 +186,12 @@ class KubernetesRunner:
         At the deadline with the server away, the state is ``running``, the last that was known.
         """
         delivered = Delivered(since)
-        pause = 1.0
-        while True:
-            seen = time.monotonic()
-            try:
-                async with self.hook.session() as cluster:
-                    return await self._watch(cluster, name, on_log, delivered, deadline)
-            except EngineUnavailable as error:
-                if time.monotonic() - seen > LONGEST_PAUSE:
-                    pause = 1.0
-                left = deadline - time.time() if deadline is not None else pause
-                if left <= 0:
-                    return JobState("running")
-                log.warning("%s Trying again in %.0f s.", error, min(pause, left))
-                await asyncio.sleep(min(pause, left))
-                pause = min(2 * pause, LONGEST_PAUSE)
+
+        async def watch() -> JobState:
+            async with self.hook.session() as cluster:
+                return await self._watch(cluster, name, on_log, delivered, deadline)
+
+        return await outlast(watch, deadline)
 
     async def _watch(
         self, cluster: ClusterSession, name: str, on_log: OnLog, delivered: Delivered, deadline: float | None

@@ -36,7 +36,7 @@ demo: $(if $(wildcard $(VENV)/.made),env,$(VENV)/.demo)
 
 # Tests that share a server run one after another, the others beside them (tests/fixtures/lanes.py).
 test: env
-	$(BIN)/pytest $(if $(TEST),,--numprocesses $(LANES) --dist loadgroup --no-loadscope-reorder) $(TEST)
+	$(BIN)/pytest $(if $(TEST),,--numprocesses $(LANES) --dist loadscope --no-loadscope-reorder) $(TEST)
 
 check: env
 	$(BIN)/ruff check .

@@ -54,6 +54,7 @@ bench: env
 	$(BIN)/python benchmarks/provisioning.py
 	$(BIN)/python benchmarks/assumptions.py
 	$(BIN)/python benchmarks/containers.py
+	$(BIN)/python benchmarks/tuning.py
 	$(BIN)/python benchmarks/parse.py
 
 clean:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from airflow_mlops.runners.base import OnLog
 
+#: Seconds that the removal of a job's folder may take.
+REMOVAL = 5.0
 #: Seconds between two looks at a job.
 POLL = 0.3
 #: Lines after which the event loop's other tasks have a turn.
@@ -241,7 +243,12 @@ class ProcessRunner:
         folder = self._folder(name)
         self.stop(name, grace=0)
         _end(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        # The supervisor may be writing its last word, which makes a folder that is being emptied not empty.
+        until = time.monotonic() + REMOVAL
+        while folder.exists() and time.monotonic() < until:
+            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                time.sleep(0.05)
 
 
 def write_private(path: Path, content: bytes, mode: int) -> None:

@@ -57,6 +57,7 @@ def test_the_shipped_dags_load_from_an_installed_wheel(tmp_path, uv, wheel):
         *(f"early_arrival__{primitive}" for primitive in primitives[2:]),
         *(f"flight_delay__{primitive}" for primitive in primitives),
         *(f"long_delay__{primitive}" for primitive in primitives[2:]),
+        "mlops_maintenance",
         "nyc_flights__landings",
         "nyc_flights__schedule",
     ]

@@ -9,14 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import ContractError
+from airflow_mlops.operators.container_files import column_config, dataset_inputs, read_metrics, read_text
 from airflow_mlops.operators.errors import airflow_errors
-from airflow_mlops.operators.model_code import (
-    ModelCodeOperator,
-    column_config,
-    dataset_inputs,
-    read_metrics,
-    read_text,
-)
+from airflow_mlops.operators.model_code import ModelCodeOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

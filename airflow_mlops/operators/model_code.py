@@ -23,11 +23,6 @@ from airflow_mlops.exceptions import GpusTakenError, MLOpsError, RunnerError
 from airflow_mlops.operators.bookmark import Bookmark, keep_result, kept_result
 from airflow_mlops.operators.broken_assumptions import report_broken
 from airflow_mlops.operators.container_files import (
-    JSON_LIMIT,
-    column_config,
-    dataset_inputs,
-    fold_files,
-    read_metrics,
     read_text,
 )
 from airflow_mlops.operators.errors import airflow_errors
@@ -44,15 +39,7 @@ if TYPE_CHECKING:
     from airflow_mlops.primitives.training.outcome import Outcome
     from airflow_mlops.runners.base import JobState, Runner
 
-__all__ = [
-    "JSON_LIMIT",
-    "ModelCodeOperator",
-    "column_config",
-    "dataset_inputs",
-    "fold_files",
-    "read_metrics",
-    "read_text",
-]
+__all__ = ["ModelCodeOperator"]
 
 #: Seconds that reading the rest of a job's output may take.
 REST = 600.0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_mlops.exceptions import ContractError, MLOpsError
+from airflow_mlops.operators.container_files import column_config, dataset_inputs, read_metrics
 from airflow_mlops.operators.lineage import (
     code_record,
     data_record,
@@ -18,12 +19,7 @@ from airflow_mlops.operators.lineage import (
     lineage_of,
 )
 from airflow_mlops.operators.links import MLflowRunLink
-from airflow_mlops.operators.model_code import (
-    ModelCodeOperator,
-    column_config,
-    dataset_inputs,
-    read_metrics,
-)
+from airflow_mlops.operators.model_code import ModelCodeOperator
 from airflow_mlops.operators.tracking import end_run, run_tags, task_url
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 
 from airflow_mlops.exceptions import ContractError, MLOpsError
+from airflow_mlops.operators.container_files import column_config, dataset_inputs
 from airflow_mlops.operators.errors import airflow_errors
-from airflow_mlops.operators.model_code import ModelCodeOperator, column_config, dataset_inputs
+from airflow_mlops.operators.model_code import ModelCodeOperator
 from airflow_mlops.triggers.reachability import airflow_answers
 from airflow_mlops.triggers.tuning import TuningTrigger
 

@@ -262,7 +262,7 @@ class TestContract:
         ids=["sh", "python"],
     )
     def test_the_smallest_model_codes_keep_it(self, files, tmp_path, command, words):
-        from airflow_mlops.operators.model_code import read_metrics
+        from airflow_mlops.operators.container_files import read_metrics
         from airflow_mlops.operators.training import parse_description
         from airflow_mlops.primitives.evaluation.cases import read_test_summary
         from airflow_mlops.primitives.monitoring.performance import expected_loss
@@ -296,7 +296,7 @@ class TestContract:
             for block in blocks(ROOT / "docs/contract.md")
             if block.language == "json" and '"command"' in block.text
         )
-        from airflow_mlops.operators.model_code import column_config
+        from airflow_mlops.operators.container_files import column_config
 
         source = inspect.getsource(column_config)
         assert all(f'"{role}"' in source for role in given["columns"])

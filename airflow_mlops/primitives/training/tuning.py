@@ -314,13 +314,6 @@ def progress_value(objective: str, metrics: Mapping[str, float]) -> float | None
     return metrics.get(objective, metrics.get(objective.rpartition(".")[2]))
 
 
-def pareto_line(tuning: Tuning) -> str:
-    """The rule by which the best was chosen, in words."""
-    if len(tuning.plan.objectives) == 1:
-        return f"best {tuning.plan.objectives[0]} of {len(tuning.finished)} trials"
-    return f"{len(tuning.front())} trials that none beats; of these the best {tuning.plan.objectives[0]}"
-
-
 def _found(objective: str, figures: Mapping[str, float]) -> str:
     if objective in figures:
         return objective

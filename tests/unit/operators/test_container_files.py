@@ -7,7 +7,7 @@ import json
 import pytest
 
 from airflow_mlops.exceptions import ContractError
-from airflow_mlops.operators.model_code import JSON_LIMIT, read_metrics, read_text
+from airflow_mlops.operators.container_files import JSON_LIMIT, read_metrics, read_text
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,6 +41,18 @@ class EngineSession:
         except DockerError as error:
             if error.status not in (304, 404):
                 raise
+
+    async def wait(self, name: str, seconds: float) -> None:
+        """Until a container has ended, or is gone, but no longer than ``seconds``."""
+        from aiodocker import DockerError
+
+        with contextlib.suppress(TimeoutError):
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._client.containers.container(name).wait()
+            except DockerError as error:
+                if error.status != 404:
+                    raise
 
     async def frames(self, name: str, since: str, *, follow: bool) -> AsyncIterator[tuple[int, bytes]]:
         """Pieces of a container's output as the engine sends them, each beginning with its timestamp.

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 JobStatus = Literal["created", "running", "exited", "gone"]
 #: Why a job ended without its own doing: it lost its machine; could not be started; no machine took it in time; it
@@ -112,8 +112,7 @@ class JobState:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class LogLine:
+class LogLine(NamedTuple):
     """One line of a job's output, without its newline.
 
     :param at: cursor: RFC 3339 timestamp of the engine with nanoseconds, or a byte offset as text.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
+from collections import defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,11 @@ class LineCutter:
 
     def feed(self, data: bytes) -> list[str]:
         r"""Lines that are complete with this data; an empty one behind ``\r`` is none."""
+        size = len(data)
+        # One whole line, the usual case: several times as fast.
+        if 1 < size <= LINE_LIMIT and data.find(b"\n") == size - 1 and b"\r" not in data and not self.pending:
+            self._returned = False
+            return [data[:-1].decode(errors="replace")]
         lines = []
         for piece in re.split(rb"([\r\n])", data):
             if piece in (b"\r", b"\n"):
@@ -109,7 +115,7 @@ class FrameReader:
 
     def __init__(self, delivered: Delivered) -> None:
         self._delivered = delivered
-        self._cutters: dict[int, LineCutter] = {}
+        self._cutters: defaultdict[int, LineCutter] = defaultdict(LineCutter)
         self._stamps: dict[int, str] = {}
         self._counts: dict[str, int] = {}
 
@@ -119,7 +125,7 @@ class FrameReader:
         :param stream: 1 for stdout, 2 for stderr.
         """
         stamp, _, payload = frame.partition(b" ")
-        cutter = self._cutters.setdefault(stream, LineCutter())
+        cutter = self._cutters[stream]
         if not cutter.pending:
             self._stamps[stream] = stamp.decode(errors="replace")
         return self._new(self._stamps[stream], cutter.feed(payload))
@@ -139,8 +145,8 @@ class FrameReader:
             self._counts[stamp] = number + 1  # moves the stamp to the end
             if self._delivered.is_new(stamp, number):
                 lines.append(LogLine(f"{stamp}#{number}" if number else stamp, text))
-        while len(self._counts) > 2 * REMEMBERED:
-            del self._counts[next(iter(self._counts))]
+        if len(self._counts) > 2 * REMEMBERED:
+            self._counts = dict(list(self._counts.items())[-REMEMBERED:])
         return lines
 
 
@@ -178,5 +184,5 @@ def unix_time(stamp: str) -> str:
 async def hand_over(line: LogLine, on_log: OnLog) -> None:
     """Call a receiver of lines, whether it is asynchronous or not."""
     answer = on_log(line)
-    if inspect.isawaitable(answer):
+    if answer is not None and inspect.isawaitable(answer):
         await answer

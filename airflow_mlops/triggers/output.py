@@ -70,6 +70,7 @@ class JobOutput:
 
         self._words = progress
         self._log = log
+        self._lines = _without_place(log)
         self._job = job
         self._limit = limit
         self._hidden = hidden
@@ -142,12 +143,12 @@ class JobOutput:
         self._log.warning(message, *values)
 
     def _print(self, line: LogLine) -> None:
-        # The text is an argument: a per cent sign in it means nothing.
         text = line.text
         for secret in self._hidden:
             text = text.replace(secret, "***")
-        self._log.info("%s", printable(text), **_moment(line.at))
-        self._printed += len(line.text.encode(errors="replace")) + 1
+        # The text is an argument: a per cent sign in it means nothing.
+        self._lines.info("%s", printable(text), **_moment(line.at))
+        self._printed += _size(line.text) + 1
         if self._printed >= self._limit:
             self._log.warning(
                 "Job %s has printed %d bytes, the limit of what goes to this log: the rest is left out here, and the "
@@ -157,8 +158,32 @@ class JobOutput:
             )
 
 
+def _without_place(log: Any) -> Any:
+    """The task's logger, without the file and number of the call: they would be this file's on every line, and a third
+    of what a line costs."""
+    import structlog
+
+    if not hasattr(log, "bind"):  # not one of Airflow's tasks
+        return log
+    processors = [
+        processor
+        for processor in structlog.get_config()["processors"]
+        if not isinstance(processor, structlog.processors.CallsiteParameterAdder)
+    ]
+    bound = log.bind()
+    return structlog.wrap_logger(
+        None, processors, logger_factory_args=(bound.name,), **structlog.get_context(bound)
+    ).bind()
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
 def _moment(cursor: str) -> dict[str, str]:
     # Microseconds: what Airflow's log knows. A cursor that is no moment leaves it to the logger.
+    if cursor[19:20] == "." and cursor[29:] == "Z":  # the engine's own stamps, several times as fast
+        return {"timestamp": f"{cursor[:26]}Z"}
     found = _STAMP.match(cursor)
     return {"timestamp": f"{found[1]}.{found[2] or '':0<6}Z"} if found else {}
 

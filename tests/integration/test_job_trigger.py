@@ -12,6 +12,7 @@ from airflow_mlops.exceptions import EngineUnavailable
 from airflow_mlops.runners import get_runner
 from airflow_mlops.triggers.job import JobTrigger
 from tests.fixtures.jobs import eventually, tiny_job
+from tests.fixtures.tiny_operator import lines_of
 
 
 @pytest.fixture
@@ -41,16 +42,10 @@ def made_again(trigger):
     return JobTrigger(**kwargs)
 
 
-def heard(trigger, monkeypatch):
-    lines = []
-    monkeypatch.setattr(trigger.log, "info", lambda message, *values, **_: lines.append(message % values))
-    return lines
-
-
 def test_it_logs_every_line_and_reports_the_end(runner, options, monkeypatch):
     runner.submit(tiny_job("job", do="chatter", lines="3", pause="0.2"))
     trigger = made_again(JobTrigger(runner="process", options=options, name="job"))
-    lines = heard(trigger, monkeypatch)
+    lines = lines_of(trigger, monkeypatch)
 
     event = fire(trigger)
 
@@ -76,7 +71,7 @@ def test_the_deadline_is_reported_and_the_job_goes_on(runner, options):
 def test_errors_on_the_way_are_survived_without_losing_a_line(runner, options, monkeypatch):
     runner.submit(tiny_job("job", do="chatter", lines="4", pause="0.1"))
     trigger = JobTrigger(runner="process", options=options, name="job")
-    lines, failures = heard(trigger, monkeypatch), []
+    lines, failures = lines_of(trigger, monkeypatch), []
     wait = type(runner).wait_async
 
     async def fail_first(self, name, on_log, since="", deadline=None):
@@ -91,7 +86,9 @@ def test_errors_on_the_way_are_survived_without_losing_a_line(runner, options, m
     event = fire(trigger)
 
     assert event["status"] == "exited"
-    assert lines == ["tiny train begins", "line 1", "line 2", "line 3", "line 4"]
+    assert "Watching job job failed, trying again in 1 s: away for a moment" in lines
+    said = [line for line in lines if not line.startswith("Watching")]
+    assert said == ["tiny train begins", "line 1", "line 2", "line 3", "line 4"]
 
 
 def test_a_wrong_option_ends_at_the_deadline(monkeypatch):

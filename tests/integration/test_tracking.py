@@ -17,6 +17,7 @@ from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainMod
 from airflow_mlops.triggers.job import JobTrigger
 from tests.fixtures.jobs import TINY, eventually
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
+from tests.fixtures.tiny_operator import lines_of
 
 CODE = {"entrypoint": ["sh", "entry.sh"], "directory": str(TINY)}
 
@@ -83,8 +84,8 @@ def deferred(task, **kwargs):
 
 def watched(arguments, monkeypatch):
     """Let a trigger wait for the job in a thread of its own; gives the lines that it prints, as they come."""
-    trigger, lines = JobTrigger(**arguments), []
-    monkeypatch.setattr(trigger.log, "info", lambda message, *values, **_: lines.append(message % values))
+    trigger = JobTrigger(**arguments)
+    lines = lines_of(trigger, monkeypatch)
 
     async def first():
         return await anext(trigger.run())

@@ -106,10 +106,20 @@ def test_the_command_sees_no_address_and_its_failure_comes_out(staging, tmp_path
     assert "MLOPS_TRANSFER" not in output
 
 
+#: In Python, for a shell may be told to end between beginning its child and knowing it, and the child goes on.
 CHECKPOINT = """
-mkdir -p "$MLOPS_ROOT/checkpoints"
-trap 'kill $!; echo half >"$MLOPS_ROOT/checkpoints/state"; exit 143' TERM
-echo ready; sleep 60 & wait $!
+exec python3 -c '
+import os, pathlib, signal, sys, time
+
+def stop(*_):
+    checkpoints = pathlib.Path(os.environ["MLOPS_ROOT"], "checkpoints")
+    checkpoints.mkdir(exist_ok=True)
+    (checkpoints / "state").write_text("half\\n")
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+time.sleep(60)'
 """
 DEAF = 'trap "" TERM; mkdir -p "$MLOPS_ROOT/checkpoints"; echo old >"$MLOPS_ROOT/checkpoints/state"; echo ready; while :; do sleep 1; done'
 

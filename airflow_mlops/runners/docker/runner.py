@@ -36,6 +36,8 @@ ROOT = "opt/ml"
 POLL = 5.0
 #: Seconds that the last output may take to arrive after the end.
 LAST_OUTPUT = 5.0
+#: Seconds in which a container ends whose output has ended.
+LAST_MOMENT = 0.2
 
 
 class DockerRunner:
@@ -192,8 +194,8 @@ class DockerRunner:
                 if done:
                     follower.result()
                     follower = None
-                    # The output ends a moment before the state says so.
-                    await asyncio.sleep(0.1)
+                    # The output ends a moment before the container.
+                    await engine.wait(name, LAST_MOMENT)
             if follower is not None and state.status == "exited":
                 await asyncio.wait({follower}, timeout=LAST_OUTPUT)
         finally:

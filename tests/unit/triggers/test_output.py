@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -102,6 +103,32 @@ class TestPrinting:
         again = JobOutput(log, "job", limit=20, position=output.position)
         again(LogLine("12", "more"))
         assert len(log.lines) == 3
+
+
+    def test_a_line_has_no_place_in_our_code_and_all_else_that_the_tasks_logger_knows(self, tmp_path):
+        subprocess.run([sys.executable, "-c", LINES_OF_A_TASK, tmp_path / "log"], check=True, timeout=60)
+        line, ours = map(json.loads, (tmp_path / "log").read_text().splitlines())
+        assert line == {
+            "timestamp": "2026-01-05T03:00:00.123456Z",
+            "level": "info",
+            "event": "100 % done",
+            "logger": "airflow.task.some",
+            "map_index": 3,
+        }
+        assert ours["filename"] == "output.py"
+
+
+LINES_OF_A_TASK = f"""
+import sys, structlog
+from airflow.sdk.log import configure_logging
+from airflow_mlops.runners.base import LogLine
+from airflow_mlops.triggers.output import JobOutput
+
+configure_logging(json_output=True, output=open(sys.argv[1], "wb", 0), sending_to_supervisor=True)
+output = JobOutput(structlog.get_logger("airflow.task.some").bind(map_index=3), "job")
+output(LogLine("{STAMP}", "100 % done"))
+output.warn("ours")
+"""
 
 
 class TestWaiting:

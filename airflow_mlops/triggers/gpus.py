@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_mlops.exceptions import GpuMissingError
 from airflow_mlops.runners import get_runner
+from airflow_mlops.triggers.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,6 +58,7 @@ class FreeGpuTrigger(BaseTrigger):
         """Look again and again; an engine that is away is waited for."""
         runner: Any = await asyncio.to_thread(get_runner, self.runner, **self.options)
         pause = self.poll
+        await settled(self, time.monotonic())
         while True:
             try:
                 free = await asyncio.to_thread(runner.gpus_free, self.name, self.gpus, self.image)

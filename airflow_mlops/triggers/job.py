@@ -12,7 +12,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_mlops.runners import get_runner
 from airflow_mlops.triggers.output import BEHIND, KEY, LOG_LIMIT, JobOutput, watch
+from airflow_mlops.triggers.ownership import moved_elsewhere
 from airflow_mlops.triggers.reachability import airflow_answers
+from airflow_mlops.triggers.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -89,7 +91,8 @@ class JobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the job, however often something fails on the way."""
-        pause, known = 1.0, await asyncio.to_thread(airflow_answers)
+        began, pause = time.monotonic(), 1.0
+        known = await asyncio.to_thread(airflow_answers)
         while True:
             try:
                 status, state = await self._watch()
@@ -104,6 +107,7 @@ class JobTrigger(BaseTrigger):
                 await asyncio.sleep(min(pause, left))
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
+                await settled(self, began)
                 await self._airflow_is_back(known)
                 yield self._event(status, state)
                 return
@@ -112,6 +116,9 @@ class JobTrigger(BaseTrigger):
         """Stop the job and remove it: somebody ended the task, and nobody will ask for it again."""
         from airflow_mlops.hooks.mlflow_progress import MetricSink
 
+        if await moved_elsewhere(self):
+            self.log.info("Job %s goes on: another triggerer waits for it now", self.name)
+            return
         self.log.info("Stopping job %s: the task was ended by hand", self.name)
         runner = await self._get_runner()
         await runner.stop_async(self.name, GRACE)

@@ -160,7 +160,8 @@ class JobOutput:
 
 def _without_place(log: Any) -> Any:
     """The task's logger, without the file and number of the call: they would be this file's on every line, and a third
-    of what a line costs."""
+    of what a line costs.
+    """
     import structlog
 
     if not hasattr(log, "bind"):  # not one of Airflow's tasks

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_mlops.triggers.ownership import moved_elsewhere
+from airflow_mlops.triggers.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,7 +46,7 @@ class TuningTrigger(BaseTrigger):
         """Do the trials; whatever fails on the way is tried again from the document."""
         from airflow_mlops.exceptions import MLOpsError
 
-        pause, unforeseen = 1.0, 0
+        began, pause, unforeseen = time.monotonic(), 1.0, 0
         while True:
             try:
                 tuning = await (await self._loop()).run()
@@ -50,6 +54,7 @@ class TuningTrigger(BaseTrigger):
                 unforeseen += not (isinstance(error, MLOpsError) and error.retriable)
                 if unforeseen >= UNFORESEEN:
                     self.log.exception("The tuning %s cannot go on", self.key)
+                    await settled(self, began)
                     yield self._event("error", f"{type(error).__name__}: {error}")
                     return
                 self.log.warning(
@@ -58,11 +63,15 @@ class TuningTrigger(BaseTrigger):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
+                await settled(self, began)
                 yield self._event(tuning.status, tuning.reason)
                 return
 
     async def on_kill(self) -> None:
         """Stop all trials and remove them: somebody ended the task, and nobody will ask for them again."""
+        if await moved_elsewhere(self):
+            self.log.info("Tuning %s goes on: another triggerer does its trials now", self.key)
+            return
         self.log.info("Stopping tuning %s: the task was ended by hand", self.key)
         await (await self._loop()).kill()
 

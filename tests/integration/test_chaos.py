@@ -13,6 +13,8 @@ import time
 
 import pytest
 
+from tests.fixtures.chaos_airflow import SECOND
+
 pytestmark = pytest.mark.docker
 
 ON_WORKER = {"deferrable": False}
@@ -30,6 +32,8 @@ SCENARIOS = {
     "dies_removed": {**SHORT, "die": "removed"},
     "full_disk": {**SHORT, "bytes": 3_000_000, "full_disk": True, "retries": 20},
     "marked_meanwhile": {},
+    # One of two triggerers stands still for a while, then the other is killed.
+    "triggerer_frozen": {},
     # The API server is away for two minutes, and the engine is restarted meanwhile.
     "away_ends_within": {},
     "away_goes_on": {},
@@ -37,6 +41,8 @@ SCENARIOS = {
     # The engine's machine is restarted.
     "engine_stopped": {},
     "engine_stopped_on_worker": ON_WORKER,
+    "engine_killed": {},
+    "engine_killed_on_worker": ON_WORKER,
     # People.
     "living": {},
     "finished": SHORT,
@@ -151,6 +157,29 @@ def test_killed_processes_of_airflow(chaos, chaos_engine, small_disk):
     storm.survived("full_disk", weights=3_000_000, repeated=LAST_SECOND)
 
 
+def test_a_triggerer_that_stood_still_leaves_its_jobs_to_the_other(chaos, chaos_engine):
+    """And takes them back when that one is killed; a task that is ended by hand is ended by whoever has it."""
+    storm = Storm(chaos, chaos_engine, "triggerer_frozen")
+    storm.counting("triggerer_frozen")
+    chaos.freeze("triggerer")
+    chaos.revive(SECOND)
+    storm.going_on("triggerer_frozen")
+    try:
+        chaos.thaw("triggerer")
+
+        told = "goes on: another triggerer waits for it now"
+        chaos.until(
+            "the first one's word",
+            lambda: told in chaos.log("triggerer_frozen", storm.runs["triggerer_frozen"]),
+        )
+        storm.going_on("triggerer_frozen")
+    finally:
+        chaos.kill(SECOND)
+    storm.going_on("triggerer_frozen")
+    storm.enough("triggerer_frozen")
+    storm.survived("triggerer_frozen")
+
+
 def test_the_reaper_removes_what_belongs_to_finished_tasks(chaos, chaos_engine):
     """What a succeeded task left, a task of a deleted run too; not a living job, and not another Airflow's."""
     storm = Storm(chaos, chaos_engine, "living", "finished")
@@ -245,12 +274,13 @@ def test_the_api_server_away_for_two_minutes(chaos, chaos_engine):
     storm.survived("away_on_worker", repeated=200)
 
 
-def test_the_engine_restarted_without_live_restore(chaos, chaos_engine):
+@pytest.mark.parametrize(("way", "by"), [("stopped", signal.SIGTERM), ("killed", signal.SIGKILL)])
+def test_the_engine_restarted_without_live_restore(chaos, chaos_engine, way, by):
     """Its jobs end with it; the retries go on from their checkpoints, one job at a time."""
-    names = ["engine_stopped", "engine_stopped_on_worker"]
+    names = [f"engine_{way}", f"engine_{way}_on_worker"]
     storm = Storm(chaos, chaos_engine, *names)
     storm.counting(*names)
-    chaos_engine.restart()
+    chaos_engine.restart(by=by)
     for name in names:
         chaos.until(f"second job of {name}", lambda n=name: storm.made(n) == (2, 1), 90)
         storm.enough(name)

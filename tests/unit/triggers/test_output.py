@@ -104,7 +104,6 @@ class TestPrinting:
         again(LogLine("12", "more"))
         assert len(log.lines) == 3
 
-
     def test_a_line_has_no_place_in_our_code_and_all_else_that_the_tasks_logger_knows(self, tmp_path):
         subprocess.run([sys.executable, "-c", LINES_OF_A_TASK, tmp_path / "log"], check=True, timeout=60)
         line, ours = map(json.loads, (tmp_path / "log").read_text().splitlines())

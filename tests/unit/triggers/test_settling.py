@@ -1,0 +1,22 @@
+"""No trigger of a task fires in its first seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_mlops.triggers import settling
+from airflow_mlops.triggers.settling import settled
+
+
+@pytest.mark.parametrize(
+    ("task", "ago", "least", "most"), [("a", 0.0, 0.2, 5), ("a", 1, 0, 0.1), (None, 0.0, 0, 0.1)]
+)
+def test_what_it_waits_for(task, ago, least, most, monkeypatch):
+    monkeypatch.setattr(settling, "SETTLING", 0.2)
+    began = time.monotonic()
+    asyncio.run(settled(SimpleNamespace(task_instance=task), began - ago))
+    assert least <= time.monotonic() - began < most

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ SIZES = {
     "medium": ([SMALL, MEDIUM], 12, 1),
     "large": ([SMALL, MEDIUM, LARGE], 12, 12),
 }
+PARTS = ("join", "increment", "dataset", "flights", "operator")
 US = "airflow-mlops"
 BY_HAND = "DuckDB by hand, ties decided"
 LOOSE = "DuckDB by hand, ties left to chance"
@@ -56,15 +58,16 @@ WAYS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--size", choices=SIZES, default="small", help="how much is joined (small)")
-    parser.add_argument("--parts", nargs="+", choices=("join", "increment", "flights", "operator"))
+    parser.add_argument("--parts", nargs="+", choices=PARTS)
     parser.add_argument("--limit", type=float, default=600, help="seconds that one run may take (600)")
     parser.add_argument("--memory", type=float, default=16, help="GB that one run may take (16)")
+    parser.add_argument("--rounds", type=int, default=3, help="of the whole dataset; the least counts (3)")
     parser.add_argument("--folder", type=Path, help="keep the made-up rows here, for the next time")
     parser.add_argument("--months", type=int, help="of the year, for the operator")
     parser.add_argument("--peer-months", type=int, help="of the year, for the flights' join")
     given = parser.parse_args()
     sizes, months, peer_months = SIZES[given.size]
-    parts = given.parts or ("join", "increment", "flights", "operator")
+    parts = given.parts or PARTS
     with tempfile.TemporaryDirectory(prefix="airflow-mlops-provisioning-") as work:
         home = given.folder or Path(work)
         bounds = given.limit, given.memory
@@ -74,6 +77,9 @@ def main() -> None:
         if "increment" in parts:
             size = SMALL if given.size == "small" else MEDIUM
             _increment(size, home / "daily" / size.name.replace(" ", ""), bounds)
+        if "dataset" in parts:
+            size = SMALL if given.size == "small" else MEDIUM
+            _dataset(size, home / "join" / size.name.replace(" ", ""), given.rounds)
         if "flights" in parts or "operator" in parts:
             _flights(Path(work) / "flights", parts, given.months or months, given.peer_months or peer_months)
 
@@ -151,6 +157,34 @@ def _increment(size: Size, folder: Path, bounds: tuple[float, float]) -> None:
         print(f"| {name} | {found['wall_s']:.2f} s | {found['cpu_s']:.2f} s | {found['rows']:,} |")
     whole, one = figures.values()
     print(f"\nThe day costs {one['wall_s'] / whole['wall_s']:.3f}x of the whole.")
+
+
+def _dataset(size: Size, folder: Path, rounds: int) -> None:
+    """The whole task over made-up rows, and what of it is not the join."""
+    make(size, folder)
+    _made_up("prepare", size, folder)
+    print(f"\n### The whole dataset: {size.name}, time to live of hours and days\n")
+    joins, wholes = [], []
+    for _ in range(rounds):
+        joins.append(_made_up("join", size, folder))
+        shutil.rmtree(folder / "store", ignore_errors=True)
+        wholes.append(_made_up("provision", size, folder))
+    join, whole = (min(found, key=lambda one: one["wall_s"]) for found in (joins, wholes))
+    _line("the join", join)
+    _line("the whole task", whole)
+    print(f"\nAll but the join adds {whole['wall_s'] / join['wall_s'] - 1:.0%} to the join.")
+
+
+def _made_up(what: str, size: Size, folder: Path) -> dict:
+    connection = {"conn_type": "feast", "extra": {"repo_path": str(folder)}}
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("made_up_dataset.py"), what, folder, str(len(size.views))],
+        env={**_quiet(folder), "AIRFLOW_CONN_FEAST_DEFAULT": json.dumps(connection)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return {} if what == "prepare" else json.loads(done.stdout.splitlines()[-1])
 
 
 def _engine(

@@ -110,8 +110,9 @@ def launch(topology: Topology, program: Sequence[str]) -> int:
             environment = {"GLOO_SOCKET_IFNAME": "lo", **environment}
         command = [sys.executable, "-m", "torch.distributed.run", *topology.arguments(), *program]
         process = subprocess.Popen(command, env=environment, start_new_session=True)
-        with _forward_sigterm(process) as stopped:
+        with _forward_sigterm(process, ranks) as stopped:
             code = process.wait()
+            _end_rest(ranks, _STOP_SECONDS + 1 if stopped else 0)
         if stopped:
             return StopRequested.exit_code
         return 0 if code == 0 else _first_failure(Path(ranks)) or 1
@@ -158,20 +159,21 @@ def _threads(processes: int | str) -> str:
 
 
 @contextlib.contextmanager
-def _forward_sigterm(process: subprocess.Popen[bytes]) -> Any:
+def _forward_sigterm(process: subprocess.Popen[bytes], ranks: str) -> Any:
     stopped: list[int] = []
 
     def forward(number: int, _frame: FrameType | None) -> None:
         if not stopped:
-            # To the processes themselves: torchrun alone would give them time that nobody has.
             signal.setitimer(signal.ITIMER_REAL, _STOP_SECONDS)
+            # torchrun hands it on at once; twice, it would not wait for its processes.
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
+                os.kill(process.pid, signal.SIGTERM)
         stopped.append(number)
 
     def kill(_number: int, _frame: FrameType | None) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        # It would give them half a minute, which nobody has.
+        _kill_all(ranks)
+        process.kill()
 
     before = [signal.signal(signal.SIGTERM, forward), signal.signal(signal.SIGALRM, kill)]
     try:
@@ -180,6 +182,34 @@ def _forward_sigterm(process: subprocess.Popen[bytes]) -> Any:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGALRM, before[1])
+
+
+def _end_rest(ranks: str, within: float) -> None:
+    """Wait for what the launcher has left behind, and kill it then."""
+    until = time.monotonic() + within
+    while time.monotonic() < until and _started(ranks):
+        time.sleep(0.05)
+    _kill_all(ranks)
+
+
+def _kill_all(ranks: str) -> None:
+    for pid in _started(ranks):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _started(ranks: str) -> list[int]:
+    """What the launcher has started. It gives each process a session of its own, so that no group has them all.
+
+    :param ranks: their folder, which stands in the environment of each.
+    """
+    mark, found = f"{_RANKS}={ranks}".encode(), []
+    # Empty where there is no Linux; there the launcher alone is told.
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in environment.read_bytes().split(b"\0"):
+                found.append(int(environment.parent.name))
+    return found
 
 
 def _place(paths: Paths, environment: Mapping[str, str]) -> tuple[int, str]:

@@ -12,7 +12,6 @@ from airflow.sdk import DAG, Param
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories.aws import aws_batch_runner, sagemaker_runner
 from airflow_mlops.factories.kubernetes import kubernetes_runner
-from airflow_mlops.primitives.provisioning.lines import MAIN
 
 if TYPE_CHECKING:
     from airflow_mlops.spec import ApplicationSpec
@@ -157,16 +156,27 @@ def line_form() -> dict[str, Param]:
             title="Feature service",
             description="Another one than the YAML's. The line is called after it, if you give none.",
         ),
+        "code": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-/:@+]{0,299}$",
+            title="Code version",
+            description="Another image than the YAML's, or its digest, for which the dataset is made. The line is "
+            "called after it, if you give none.",
+        ),
     }
 
 
-def line_of_form(spec: ApplicationSpec) -> dict[str, str]:
-    """Arguments by :func:`line_form`: another feature service never gets into production's line."""
-    features = spec.provisioning.features or ""
-    named = "params.features | lower | replace(' ', '-')"
+def line_of_form(spec: ApplicationSpec) -> dict[str, Any]:
+    """Arguments by :func:`line_form`: neither another feature service nor other code gets into production's line.
+
+    They call ``line_name``, which the DAG has to have among its macros.
+    """
+    features, image = spec.provisioning.features or "", spec.code.image or ""
     return {
         "features": f"{{{{ params.features or '{features}' }}}}",
-        "line": f"{{{{ params.line or ({named} if params.features else '{MAIN}') }}}}",
+        "line": "{{ params.line or line_name(params.features, params.code) }}",
+        "code": {"image": f"{{{{ params.code or '{image}' }}}}"},
     }
 
 

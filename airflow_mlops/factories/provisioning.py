@@ -13,6 +13,7 @@ from airflow_mlops.factories.application import (
 )
 from airflow_mlops.factories.schedules import schedule_of
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+from airflow_mlops.primitives.provisioning.lines import line_name
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
@@ -28,6 +29,7 @@ def build_provisioning_dag(spec: ApplicationSpec) -> DAG:
         "Joins the examples with their features and publishes an immutable dataset version.",
         schedule=schedule_of(spec.provisioning.schedule),
         params=line_form(),
+        user_defined_macros={"line_name": line_name},
     ) as dag:
         ProvisionDatasetOperator(
             task_id="provision",

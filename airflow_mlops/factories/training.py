@@ -100,6 +100,7 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
             store=spec.store,
             paradigm=spec.paradigm,
             threshold=threshold,
+            seed=spec.training.seed,
             mode=spec.evaluation.mode,
             mlflow_conn_id=mlflow,
             trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,

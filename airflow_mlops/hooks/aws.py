@@ -7,11 +7,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable, ImageNotFoundError, RunnerError
+from airflow_mlops.hooks.connections import is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CONFIG", "aws_errors", "pinned_image"]
+__all__ = ["CONFIG", "DEFAULT_CONN_ID", "aws_errors", "check_connection", "pinned_image"]
+
+DEFAULT_CONN_ID = "aws_default"
 
 #: Timeouts and tries of one request: some ten seconds in all.
 CONFIG = {"connect_timeout": 10, "read_timeout": 30, "retries": {"mode": "standard", "total_max_attempts": 5}}
@@ -49,6 +52,28 @@ def aws_errors(doing: str) -> Iterator[None]:
         raise EngineUnavailable(f"{doing}: {error}. AWS does not answer; try again later.") from error
 
 
+def check_connection(hook: Any) -> None:
+    """Make sure that a hook found its connection: without it, it takes the machine's own login, of whatever account.
+
+    :param hook: of the provider, not used yet.
+    :raises EngineUnavailable: Airflow does not answer.
+    :raises RunnerError: there is no such connection, and it is no default one.
+    """
+    conn_id = hook.aws_conn_id
+    if not conn_id or hook.conn_config:
+        return
+    if not is_missing(conn_id):
+        raise EngineUnavailable(
+            f"Airflow does not say what its connection {conn_id!r} is. Cure: none is needed where its API server is away; "
+            "the next try asks again."
+        )
+    if conn_id != DEFAULT_CONN_ID:
+        raise RunnerError(
+            f"There is no Airflow connection {conn_id!r}. Cure: create one of type aws with this id, or correct "
+            "connection in the YAML."
+        )
+
+
 def _refused(response: dict[str, Any], doing: str) -> RunnerError:
     code, words = response.get("Error", {}).get("Code", ""), response.get("Error", {}).get("Message", "")
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
@@ -75,7 +100,9 @@ def pinned_image(image: str, conn_id: str) -> str:
 
     wanted = {"repositoryName": found["repository"], "registryId": found["account"]}
     with aws_errors(f"asking for the digest of {image}"):
-        client = EcrHook(aws_conn_id=conn_id, region_name=found["region"]).get_conn()  # type: ignore[no-untyped-call]
+        hook = EcrHook(aws_conn_id=conn_id, region_name=found["region"])  # type: ignore[no-untyped-call]
+        check_connection(hook)
+        client = hook.get_conn()
         try:
             answer = client.describe_images(**wanted, imageIds=[{"imageTag": found["tag"] or "latest"}])
         except (

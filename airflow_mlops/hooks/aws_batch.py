@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.hooks.aws import CONFIG, aws_errors
+from airflow_mlops.hooks.aws import CONFIG, aws_errors, check_connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,5 +88,6 @@ class BatchHook:
             from botocore.config import Config
 
             hook = BatchClientHook(aws_conn_id=self.conn_id, region_name=self.region, config=Config(**CONFIG))
+            check_connection(hook)
             self._made = hook.get_conn()
         return self._made

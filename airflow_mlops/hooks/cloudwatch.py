@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.hooks.aws import CONFIG, aws_errors
+from airflow_mlops.hooks.aws import CONFIG, aws_errors, check_connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ class CloudWatchHook:
             from airflow.providers.amazon.aws.hooks.logs import AwsLogsHook
             from botocore.config import Config
 
-            self._made = AwsLogsHook(
-                aws_conn_id=self.conn_id, region_name=self.region, config=Config(**CONFIG)
-            )
+            hook = AwsLogsHook(aws_conn_id=self.conn_id, region_name=self.region, config=Config(**CONFIG))
+            check_connection(hook)
+            self._made = hook
         return self._made

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_mlops.contract.paths import CONTRACT_VERSION
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotFoundError, RunnerError
+from airflow_mlops.hooks.connections import is_missing
 from airflow_mlops.hooks.docker_address import EngineAddress, engine_address
 from airflow_mlops.hooks.docker_images import pull_image, registry_of
 from airflow_mlops.hooks.docker_ssh import forwarded
@@ -29,6 +30,8 @@ CONTRACT_LABEL = "ai.airflow-mlops.contract"
 TIMEOUT = 60
 #: Seconds for the answer that follows an upload or a removal: the engine writes or deletes gigabytes first.
 LONG_TIMEOUT = 600
+#: What an engine, or a proxy in front of it, answers while it is away.
+AWAY = (502, 503, 504)
 #: What the engine says, in part, and what a user does about it.
 CURES = {
     "could not select device driver": (
@@ -65,8 +68,8 @@ class DockerEngineHook(BaseHook):
     Containers and images of one Docker Engine.
 
     :param docker_conn_id: connection of type ``docker``: its host, login and password are the registry's
-        (as in the Docker provider), its extra may hold ``engine`` and TLS files. Where no such connection
-        exists, or for an empty id, it is ``DOCKER_HOST`` or the local engine.
+        (as in the Docker provider), its extra may hold ``engine`` and TLS files. Where ``docker_default`` does
+        not exist, or for an empty id, it is ``DOCKER_HOST`` or the local engine; no other name ever means that.
     """
 
     conn_name_attr = "docker_conn_id"
@@ -82,22 +85,42 @@ class DockerEngineHook(BaseHook):
 
     @cached_property
     def address(self) -> EngineAddress:
-        """Where the engine is."""
-        connection = None
-        if self.docker_conn_id:
-            with contextlib.suppress(AirflowNotFoundException):
-                connection = self.get_connection(self.docker_conn_id)
-        return engine_address(connection)
+        """Where the engine is.
+
+        :raises EngineUnavailable: when Airflow does not say.
+        """
+        if not self.docker_conn_id:
+            return engine_address(None)
+        try:
+            return engine_address(self.get_connection(self.docker_conn_id))
+        except AirflowNotFoundException as error:
+            return self._without_connection(error)
 
     async def find_address(self) -> EngineAddress:
         """As :attr:`address`, for the triggerer's event loop."""
         if "address" not in self.__dict__:
-            connection = None
-            if self.docker_conn_id:
-                with contextlib.suppress(AirflowNotFoundException):
-                    connection = await self.aget_connection(self.docker_conn_id)
-            self.__dict__["address"] = engine_address(connection)
+            self.__dict__["address"] = await self._found_address()
         return self.address
+
+    async def _found_address(self) -> EngineAddress:
+        if not self.docker_conn_id:
+            return engine_address(None)
+        try:
+            return engine_address(await self.aget_connection(self.docker_conn_id))
+        except AirflowNotFoundException as error:
+            # In a thread: the question blocks.
+            return await asyncio.to_thread(self._without_connection, error)
+
+    def _without_connection(self, error: AirflowNotFoundException) -> EngineAddress:
+        """The local engine, for the default connection alone: the jobs of any other one are elsewhere."""
+        name = self.docker_conn_id or ""
+        if name == self.default_conn_name and is_missing(name):
+            return engine_address(None)
+        raise EngineUnavailable(
+            f"Where the Docker Engine is cannot be found out: Airflow has no connection {name!r}, or does not answer. "
+            f"Cure: airflow connections add {name} --conn-type docker, or correct training.docker.connection, node or "
+            "nodes; when Airflow is away, the next try finds it."
+        ) from error
 
     def get_conn(self) -> APIClient:
         """Client of the Docker SDK.
@@ -132,14 +155,18 @@ class DockerEngineHook(BaseHook):
         try:
             yield
         except APIError as error:
-            raise self._refused(action, str(error.explanation or error)) from error
+            if error.status_code in AWAY:
+                raise self._unavailable(error) from error
+            refused = self._refused(action, str(error.explanation or error))
+            # An error inside the engine may pass, unless it is one that somebody must cure.
+            refused.retriable = error.status_code == 500 and not _cure(str(error.explanation))
+            raise refused from error
         except (DockerException, RequestException, HTTPError, TimeoutError) as error:
             raise self._unavailable(error) from error
 
     def _refused(self, action: str, words: str) -> RunnerError:
-        cure = next((cure for part, cure in CURES.items() if part in words), "")
         return RunnerError(
-            f"Docker Engine {self.address.url} could not {action}: {words.strip()}. {cure}".strip()
+            f"Docker Engine {self.address.url} could not {action}: {words.strip()}. {_cure(words)}".strip()
         )
 
     def _unavailable(self, error: BaseException) -> EngineUnavailable:
@@ -260,10 +287,9 @@ class DockerEngineHook(BaseHook):
             return dict(client.info())
 
     def output(self, name: str) -> str:
-        """All that a short container prints, once it has ended."""
+        """All that a short container has printed."""
         client: Any = self.get_conn()
-        with self._translated(f"wait for container {name}"):
-            client.wait(name)
+        with self._translated(f"read what container {name} printed"):
             return bytes(client.logs(name)).decode(errors="replace")
 
     def put(self, name: str, archive: Iterable[bytes]) -> None:
@@ -339,6 +365,10 @@ class DockerEngineHook(BaseHook):
             raise self._refused("answer", error.message) from error
         except (aiohttp.ClientError, asyncio.IncompleteReadError, OSError) as error:
             raise self._unavailable(error) from error
+
+
+def _cure(words: str) -> str:
+    return next((cure for part, cure in CURES.items() if part in words), "")
 
 
 def _repository(reference: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ REMEMBERED = 300.0
 CAPABILITIES = ["gpu", "compute", "utility"]
 #: Label of the container that looks for GPUs.
 PROBE_LABEL = "ai.airflow-mlops.probe"
+#: Seconds that its look may take, and after which it is taken for one whose creator died.
+LOOK, FORGOTTEN = 30.0, 600.0
+
+log = logging.getLogger(__name__)
 
 _known: dict[str, tuple[float, tuple[Gpu, ...]]] = {}
 
@@ -61,31 +66,19 @@ def _told(info: Mapping[str, Any]) -> list[Gpu]:
 
 
 def _seen(hook: DockerEngineHook, image: str) -> list[Gpu]:
+    _remove_forgotten(hook)
     name = f"mlops-gpu-probe-{uuid.uuid4().hex[:12]}"
-    hook.create(
-        name,
-        {
-            "Image": image,
-            "Entrypoint": ["nvidia-smi"],
-            "Cmd": ["-L"],
-            "Labels": {PROBE_LABEL: "nvidia-smi"},
-            "HostConfig": {
-                "NetworkMode": "none",
-                "CapDrop": ["ALL"],
-                "SecurityOpt": ["no-new-privileges"],
-                "DeviceRequests": [{"Driver": "", "Count": -1, "Capabilities": [CAPABILITIES]}],
-            },
-        },
-    )
+    hook.create(name, _probe(image))
     try:
         hook.start(name)
+        _wait_for_end(hook, name)
         output = hook.output(name)
     except RunnerError as error:
-        if error.retriable:
+        if error.retriable or isinstance(error, GpuMissingError):
             raise
         raise GpuMissingError(f"No GPU can be found: {error}") from error
     finally:
-        hook.remove(name)
+        _remove(hook, name)
     found = parse_nvidia_smi(output)
     if not found:
         raise GpuMissingError(
@@ -93,3 +86,45 @@ def _seen(hook: DockerEngineHook, image: str) -> list[Gpu]:
             'driver of that machine, or name its GPUs in the extra of the connection: {"gpus": [{"uuid": "GPU-…"}]}.'
         )
     return found
+
+
+def _probe(image: str) -> dict[str, Any]:
+    return {
+        "Image": image,
+        "Entrypoint": ["nvidia-smi"],
+        "Cmd": ["-L"],
+        "Labels": {PROBE_LABEL: "nvidia-smi"},
+        "HostConfig": {
+            "NetworkMode": "none",
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "DeviceRequests": [{"Driver": "", "Count": -1, "Capabilities": [CAPABILITIES]}],
+        },
+    }
+
+
+def _wait_for_end(hook: DockerEngineHook, name: str) -> None:
+    """Return when the container has ended: a driver that hangs would hold whoever waits for it for ever."""
+    until, pause = time.monotonic() + LOOK, 0.05
+    while ((hook.inspect(name) or {}).get("State") or {}).get("Running"):
+        if time.monotonic() >= until:
+            raise GpuMissingError(
+                f"Docker Engine {hook.address.url}: nvidia-smi -L has not ended in {LOOK:.0f} s. Cure: restart the driver "
+                "of that machine, or the machine; nvidia-smi must answer there."
+            )
+        time.sleep(pause)
+        pause = min(1.5 * pause, 1.0)
+
+
+def _remove_forgotten(hook: DockerEngineHook) -> None:
+    """Remove what somebody left who was killed while he looked."""
+    for container in hook.containers([PROBE_LABEL]):
+        if time.time() - container["Created"] > FORGOTTEN:
+            _remove(hook, container["Id"])
+
+
+def _remove(hook: DockerEngineHook, name: str) -> None:
+    try:
+        hook.remove(name)
+    except RunnerError as error:  # a process that hangs in its driver cannot be killed
+        log.warning("The container %s that looked for GPUs is left for the next look: %s", name, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
@@ -12,9 +13,14 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow_mlops.exceptions import RegistryUnavailable, RunnerError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 __all__ = ["GitHook"]
+
+#: Seconds for one answer of a server, and for all that a question takes.
+TIMEOUT, LONGEST = 20.0, 30.0
+#: Nobody is there to answer a question of ssh, as whether a host is known.
+_SSH = "ssh -oBatchMode=yes -oConnectTimeout={seconds}"
 
 
 class GitHook(BaseHook):
@@ -45,7 +51,12 @@ class GitHook(BaseHook):
             with contextlib.suppress(AirflowNotFoundException):
                 connection = await self.aget_connection(self.conn_id)
                 login = {"username": connection.login or "", "password": connection.password or ""}
-        refs = await asyncio.to_thread(self._refs, login)
+        try:
+            refs = await asyncio.wait_for(asyncio.to_thread(self._refs, login), LONGEST)
+        except TimeoutError as error:
+            raise RegistryUnavailable(
+                f"Repository {self.url} does not answer: nothing came within {LONGEST:g} s."
+            ) from error
         names = [ref] if ref.startswith("refs/") else [f"refs/heads/{ref}", f"refs/tags/{ref}"]
         # A tag with a message is an object of its own: the one with ^{} is the commit.
         for name in names:
@@ -63,11 +74,16 @@ class GitHook(BaseHook):
             raise RunnerError(
                 "Watching a git repository needs dulwich. Cure: pip install 'airflow-mlops[git]' on the triggerer."
             ) from error
+        if self.url.startswith("git://"):
+            raise RunnerError(
+                f"Repository {self.url} cannot be watched: git:// knows no login and no time limit. Cure: https:// or ssh://."
+            )
         try:
             client, path = get_transport_and_path(
-                self.url, **{key: value for key, value in login.items() if value}
+                self.url, _settings(), **{key: value for key, value in login.items() if value}
             )
-            found: Any = client.get_refs(path.encode() if isinstance(path, str) else path)
+            with _killed_in_time(client):
+                found: Any = client.get_refs(path.encode() if isinstance(path, str) else path)
         except Exception as error:  # dulwich, urllib3, and whatever the operating system says
             raise RegistryUnavailable(
                 f"Repository {self.url} does not answer: {type(error).__name__}: {error}. Cure: look at its address, and "
@@ -75,3 +91,35 @@ class GitHook(BaseHook):
             ) from error
         refs = getattr(found, "refs", found)
         return {name.decode(): commit.decode() for name, commit in refs.items() if commit}
+
+
+def _settings() -> Any:
+    """Settings of git that keep a silent server from holding a thread for ever."""
+    from dulwich.config import ConfigDict
+
+    settings = ConfigDict()
+    settings.set((b"http",), b"timeout", f"{TIMEOUT:g}".encode())
+    settings.set((b"core",), b"sshCommand", _SSH.format(seconds=max(1, int(TIMEOUT))).encode())
+    return settings
+
+
+@contextlib.contextmanager
+def _killed_in_time(client: Any) -> Iterator[None]:
+    """Ends ssh when its server says nothing: it has no limit of its own once it is connected."""
+    started: list[Any] = []
+    vendor = getattr(client, "ssh_vendor", None)
+    if vendor is not None:
+        run = vendor.run_command
+
+        def run_command(*words: Any, **options: Any) -> Any:
+            started.append(run(*words, **options))
+            return started[-1]
+
+        vendor.run_command = run_command
+    timer = threading.Timer(LONGEST, lambda: [one.proc.kill() for one in started])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

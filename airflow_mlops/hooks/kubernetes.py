@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
+import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
-from airflow_mlops.exceptions import RunnerError
+from airflow_mlops.exceptions import EngineUnavailable, RunnerError
+from airflow_mlops.hooks.connections import is_missing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
     from airflow.sdk import Connection
 
@@ -48,14 +51,16 @@ class KubernetesClusterHook(BaseHook):
         self._provider: Any = None
 
     def run(self, ask: Callable[[ClusterSession], Awaitable[T]]) -> T:
-        """Ask the cluster from outside an event loop.
+        """Ask the cluster and wait for its answer, from wherever: a signal handler may be called amid an event loop.
 
         :param ask: gets a session, and its answer is returned.
         """
         if self._extra is None:
-            with self._connection_errors():
+            try:
                 self._extra = _extra(self.get_connection(self.kubernetes_conn_id))
-        return asyncio.run(self._asked(ask))
+            except AirflowNotFoundException as error:
+                self._extra = self._without_connection(error)
+        return _run_to_end(self._asked(ask))
 
     async def _asked(self, ask: Callable[[ClusterSession], Awaitable[T]]) -> T:
         async with self.session() as cluster:
@@ -71,8 +76,11 @@ class KubernetesClusterHook(BaseHook):
         from airflow_mlops.hooks.kubernetes_session import ClusterSession
 
         if self._extra is None:
-            with self._connection_errors():
+            try:
                 self._extra = _extra(await self.aget_connection(self.kubernetes_conn_id))
+            except AirflowNotFoundException as error:
+                # In a thread: the question blocks.
+                self._extra = await asyncio.to_thread(self._without_connection, error)
         # In a thread: the first session of a triggerer imports the provider.
         provider = await asyncio.to_thread(self._provider_hook, self._extra)
         async with contextlib.AsyncExitStack() as stack:
@@ -104,17 +112,43 @@ class KubernetesClusterHook(BaseHook):
         )
         return self._provider
 
-    @contextlib.contextmanager
-    def _connection_errors(self) -> Iterator[None]:
+    def _without_connection(self, error: AirflowNotFoundException) -> dict[str, Any]:
+        """The extra of the default connection that is not there; the jobs of any other one are elsewhere."""
+        name = self.kubernetes_conn_id
+        if not is_missing(name):
+            raise EngineUnavailable(
+                f"Airflow does not say what its connection {name!r} is. Cure: none is needed where its API server is away; "
+                "the next try asks again."
+            ) from error
+        if name == self.default_conn_name:
+            return {}
+        raise RunnerError(
+            f"There is no Airflow connection {name!r}. Cure: create one of type kubernetes, or correct "
+            "training.kubernetes.connection."
+        ) from error
+
+
+def _run_to_end(asked: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine; in a thread of its own where a loop runs in this one already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(asked)
+    answers: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
         try:
-            yield
-        except AirflowNotFoundException as error:
-            if self.kubernetes_conn_id != self.default_conn_name:
-                raise RunnerError(
-                    f"There is no Airflow connection {self.kubernetes_conn_id!r}. Cure: create one of type kubernetes, "
-                    "or correct training.kubernetes.connection."
-                ) from error
-            self._extra = {}
+            answers.append(asyncio.run(asked))
+        except BaseException as error:  # noqa: BLE001  it is raised where it was asked
+            errors.append(error)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return answers[0]
 
 
 def _extra(connection: Connection) -> dict[str, Any]:

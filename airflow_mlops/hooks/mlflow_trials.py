@@ -14,7 +14,7 @@ from airflow_mlops.hooks.mlflow_runs import (
     RunStatus,
     quoted,
 )
-from airflow_mlops.hooks.mlflow_values import batches, to_pairs, to_text
+from airflow_mlops.hooks.mlflow_values import batches, metric_name, to_pairs, to_text
 from airflow_mlops.hooks.store.base import in_parallel
 
 if TYPE_CHECKING:
@@ -53,11 +53,21 @@ class MLflowTrialsHook(MLflowRunsHook):
     def log_trials(self, parent_run_id: str, trials: Sequence[TrialRun]) -> None:
         """Let each trial have one finished run below the parent, with all that is known of it."""
         parent = self.run(parent_run_id)
-        wanted = f"tags.`{PARENT_TAG}` = {quoted(parent_run_id)}"
-        found = self._search(f"Looking for the trials of run {parent_run_id}", [parent.experiment_id], wanted)
-        known = {run.tags.get(JOB_TAG, ""): run for run in found}
+        known = {run.tags.get(JOB_TAG, ""): run for run in self._trials_of(parent)}
         missing = [trial for trial in trials if trial.key not in known or known[trial.key].status in OPEN]
         in_parallel(lambda trial: self._log_trial(parent, known.get(trial.key), trial), missing)
+
+    def end_trials(self, parent_run_id: str, reason: str) -> None:
+        """End the trials' runs that are open, as ``FAILED``."""
+        for run in self._trials_of(self.run(parent_run_id)):
+            if run.status in OPEN:
+                self.finish_run(run.run_id, "FAILED", reason)
+
+    def _trials_of(self, parent: RunInfo) -> list[RunInfo]:
+        wanted = f"tags.`{PARENT_TAG}` = {quoted(parent.run_id)}"
+        return list(
+            self._search(f"Looking for the trials of run {parent.run_id}", [parent.experiment_id], wanted)
+        )
 
     def _log_trial(self, parent: RunInfo, run: RunInfo | None, trial: TrialRun) -> None:
         doing = f"Logging trial {trial.key}"
@@ -83,14 +93,15 @@ class MLflowTrialsHook(MLflowRunsHook):
         self.answering.call(doing, "runs/update", run_id=run_id, status=trial.status, end_time=end)
 
     def _metrics(self, trial: TrialRun, start: int, end: int) -> list[dict[str, Any]]:
-        name, steps = trial.steps
+        name, steps = metric_name({"name": trial.steps[0]}), trial.steps[1]
         curve = [
             {"key": name, "value": value, "step": step, "timestamp": start}
             for step, value in sorted(steps.items())
         ]
         # The result is the last point of its curve.
         last = max(steps, default=-1) + 1
+        results = [(metric_name({"name": key}), value) for key, value in trial.metrics.items()]
         return curve + [
             {"key": key, "value": value, "step": last if key == name else 0, "timestamp": end}
-            for key, value in trial.metrics.items()
+            for key, value in results
         ]

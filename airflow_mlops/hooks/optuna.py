@@ -44,8 +44,8 @@ class OptunaStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         plan = self._plan = tuning.plan
         self._tuning = tuning
-        self._space = {name: distribution(name, dimension) for name, dimension in plan.space.items()}
         with _quiet():
+            self._space = {name: distribution(name, dimension) for name, dimension in plan.space.items()}
             self._study = optuna.create_study(
                 directions=["minimize" if one == "minimize" else "maximize" for one in plan.directions],
                 pruner=pruner(plan.pruner),
@@ -133,21 +133,23 @@ class OptunaStudy:
                 return optuna.samplers.RandomSampler(seed=seed)
 
     def _warm_start(self) -> dict[str, Any]:
+        # CMA-ES searches numbers alone, and takes no source that has more than these; a sampler beside it the others.
+        space = {name: one for name, one in self._space.items() if _is_numeric(one)}
         complete = [trial for trial in self._tuning.trials if trial.state == "complete"]
-        if len(complete) >= STARTUP:
-            return {"source_trials": [self._frozen(trial) for trial in complete]}
+        if len(complete) >= STARTUP and space:
+            return {"source_trials": [self._frozen(trial, space) for trial in complete]}
         best = self._tuning.best()
-        return {"x0": dict(best.parameters)} if best else {}
+        return {"x0": {name: best.parameters[name] for name in space}} if best and space else {}
 
-    def _frozen(self, trial: Trial) -> FrozenTrial:
+    def _frozen(self, trial: Trial, space: dict[str, BaseDistribution] | None = None) -> FrozenTrial:
         import optuna
 
-        state = _state(trial)
+        state, space = _state(trial), self._space if space is None else space
         ended = None if trial.state == "running" else _time(trial.finished_at or trial.started_at)
         frozen = optuna.trial.create_trial(
             state=state,
-            params=dict(trial.parameters),
-            distributions=dict(self._space),
+            params={name: trial.parameters[name] for name in space},
+            distributions=dict(space),
             values=list(trial.values) if trial.state == "complete" else None,
             intermediate_values=dict(trial.steps),
             system_attrs=dict(trial.marks),
@@ -203,6 +205,12 @@ def _state(trial: Trial) -> TrialState:
             return TrialState.PRUNED
         case _:
             return TrialState.FAIL
+
+
+def _is_numeric(one: BaseDistribution) -> bool:
+    from optuna.distributions import CategoricalDistribution
+
+    return not one.single() and not isinstance(one, CategoricalDistribution)
 
 
 def _cost(direction: str) -> Any:

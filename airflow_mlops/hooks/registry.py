@@ -197,6 +197,8 @@ class RegistrySession:
             )
         if answer.status in (401, 403):
             self._headers.pop(image.repository, None)
+            # Somebody may correct the connection: it is read again for the next question.
+            self._login_until = 0.0
             login = f"connection {self._hook.conn_id!r}" if self._hook.conn_id else "no connection"
             raise RegistryUnavailable(
                 f"Registry {image.registry} refuses to show {image} (HTTP {answer.status}, {login}). Cure: a connection "

@@ -18,10 +18,9 @@ from airflow_mlops.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from duckdb import DuckDBPyConnection
     from pyarrow.fs import S3FileSystem
 
-__all__ = ["S3Location", "register_s3", "s3_client", "s3_errors", "s3_filesystem", "s3_presigner", "split_s3"]
+__all__ = ["S3Location", "s3_client", "s3_errors", "s3_filesystem", "s3_presigner", "split_s3"]
 
 DEFAULT_CONN_ID = "aws_default"
 #: Seconds until a connection must be there, and until a server must say something.
@@ -142,22 +141,6 @@ def s3_filesystem(conn_id: str = DEFAULT_CONN_ID) -> S3FileSystem:
             retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ARROW_ATTEMPTS),
             **options,
         )
-
-
-def register_s3(connection: DuckDBPyConnection, conn_id: str = DEFAULT_CONN_ID) -> None:
-    """Let DuckDB read ``s3://bucket/key`` and patterns of it, by the connection's credentials.
-
-    It reads through pyarrow, because DuckDB's own extension would have to be fetched from the Internet.
-    Registering again replaces what was registered before: one DuckDB connection reads by one Airflow connection.
-
-    :raises SourceError: there is no such connection, or it holds no credentials.
-    """
-    from fsspec.implementations.arrow import ArrowFSWrapper
-
-    if "s3" in connection.list_filesystems():
-        connection.unregister_filesystem("s3")
-    files = ArrowFSWrapper(s3_filesystem(conn_id), skip_instance_cache=True, use_listings_cache=False)
-    connection.register_filesystem(files)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import amask_secret, mask_secret
 
 from airflow_mlops.exceptions import RunnerError
+from airflow_mlops.hooks.connections import is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +27,7 @@ def secret_documents(secrets: Mapping[str, str]) -> dict[str, bytes]:
 
     :param secrets: name → Airflow connection.
     :return: name → JSON of ``conn_type``, ``host``, ``port``, ``schema``, ``login``, ``password`` and ``extra``.
-    :raises RunnerError: when there is no such connection.
+    :raises RunnerError: when there is no such connection; a retriable one when Airflow does not say.
     """
     return {name: _document(_connection(name, conn_id)) for name, conn_id in secrets.items()}
 
@@ -35,10 +36,9 @@ def mask_secrets(secrets: Mapping[str, str]) -> tuple[str, ...]:
     """Let no log of this process show a password, or any text of an extra, of these connections.
 
     :return: those texts, for places that Airflow does not mask.
+    :raises RunnerError: as :func:`secret_documents`.
     """
-    values: list[str] = []
-    for name, conn_id in secrets.items():
-        values += _values(_connection(name, conn_id))
+    values = _all_values(secrets)
     for value in values:
         mask_secret(value)
     return _hidden(values)
@@ -47,12 +47,16 @@ def mask_secrets(secrets: Mapping[str, str]) -> tuple[str, ...]:
 def without_secrets(text: str, secrets: Mapping[str, str]) -> str:
     """A text of the model code's without what the same connections say, for messages that go farther than logs.
 
-    A connection that is no more has nothing to hide.
+    Where a connection cannot be read, nobody knows what to hide, and nothing of the text is shown.
     """
-    for name, conn_id in secrets.items():
-        with contextlib.suppress(RunnerError):
-            for value in _hidden(_values(_connection(name, conn_id))):
-                text = text.replace(value, "***")
+    if not text or not secrets:
+        return text
+    try:
+        hidden = _hidden(_all_values(secrets))
+    except RunnerError as error:
+        return f"(left out, since what is secret in it is not known: {error})"
+    for value in hidden:
+        text = text.replace(value, "***")
     return text
 
 
@@ -63,11 +67,16 @@ async def mask_secrets_async(secrets: Mapping[str, str]) -> tuple[str, ...]:
         try:
             connection = await BaseHook.aget_connection(conn_id)
         except AirflowNotFoundException as error:
-            raise _missing(name, conn_id) from error
+            # In a thread: the question blocks.
+            raise await asyncio.to_thread(_missing, name, conn_id) from error
         values += _values(connection)
     for value in values:
         await amask_secret(value)
     return _hidden(values)
+
+
+def _all_values(secrets: Mapping[str, str]) -> list[str]:
+    return [value for name, conn_id in secrets.items() for value in _values(_connection(name, conn_id))]
 
 
 def _hidden(values: Iterable[str]) -> tuple[str, ...]:
@@ -83,10 +92,17 @@ def _connection(name: str, conn_id: str) -> Connection:
 
 
 def _missing(name: str, conn_id: str) -> RunnerError:
-    return RunnerError(
-        f"There is no connection {conn_id!r} for the secret {name!r}. Cure: airflow connections add {conn_id}, or "
-        "correct training.secrets."
+    if is_missing(conn_id):
+        return RunnerError(
+            f"There is no connection {conn_id!r} for the secret {name!r}. Cure: airflow connections add {conn_id}, or "
+            "correct training.secrets."
+        )
+    away = RunnerError(
+        f"Airflow does not say what connection {conn_id!r} for the secret {name!r} is. Cure: the next try asks again; "
+        "look at its API server."
     )
+    away.retriable = True
+    return away
 
 
 def _document(connection: Connection) -> bytes:

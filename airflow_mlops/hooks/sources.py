@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
-from airflow_mlops.hooks.s3 import register_s3, s3_client, s3_errors, s3_filesystem, split_s3
+from airflow_mlops.hooks.s3 import s3_client, s3_errors, s3_filesystem, split_s3
 from airflow_mlops.primitives.provisioning.sources.base import LocalSources, relative_names
 from airflow_mlops.primitives.provisioning.sources.columns import parquet_errors, schema_of
 
@@ -20,16 +19,21 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
+    from airflow_mlops.hooks.s3 import S3Location
+
 __all__ = ["AirflowSources", "is_s3"]
 
 _AT_ONCE = 8
-_TAIL = 64 * 1024
+_TAIL, _PART = 64 * 1024, 1024**2
 _MAGIC = re.compile(r"[*?\[]")
 
 
 @dataclass
 class AirflowSources:
-    """Files that this worker sees, and what an ``aws`` connection opens.
+    """Files that this worker sees, and what ``aws`` connections open.
+
+    A pattern may name its connection, ``s3://conn_id@bucket/key``. What it finds is named without it, and
+    read, pinned and fetched by it all the same.
 
     :param aws_conn_id: Airflow connection of addresses that begin with ``s3://`` and name no other.
     """
@@ -37,26 +41,27 @@ class AirflowSources:
     aws_conn_id: str = "aws_default"
     _local: LocalSources = field(default_factory=LocalSources, repr=False)
     _listed: dict[str, str] = field(default_factory=dict, repr=False)
-    _connections: list[DuckDBPyConnection] = field(default_factory=list, repr=False)
+    _found_by: dict[str, str] = field(default_factory=dict, repr=False)
+    _clients: dict[str, Any] = field(default_factory=dict, repr=False)
+    _opened: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def find(self, pattern: str, folder: Path | None = None) -> tuple[str, ...]:
         """Files of a path, a pattern or a folder of Parquet files, sorted by name.
 
         In an address ``*`` stays within a folder, and ``**`` goes through all below.
 
-        :raises SourceError: there is none, or its bucket cannot be listed.
+        :raises SourceError: there is none, or its bucket cannot be listed, or two connections mean two objects
+            by one address.
         """
         if not is_s3(pattern):
             return self._local.find(pattern, folder)
-        place = self._place(pattern)
-        where = f"s3://{place[0]}/{place[1]}"
+        place = split_s3(pattern, self.aws_conn_id)
+        where = f"s3://{place.bucket}/{place.key}"
         with s3_errors(f"listing {where}", SourceError):
-            found = self._list(*place)
+            found = self._list(place)
         if not found:
-            raise SourceError(f"no object at {where}{self._near(*place)}")
-        first, self._listed = not self._listed, {**self._listed, **found}
-        for connection in self._connections if first else ():
-            register_s3(connection, self.aws_conn_id)
+            raise SourceError(f"no object at {where}{self._near(place)}")
+        self._keep(found, place.conn_id)
         return tuple(sorted(found))
 
     def schema(self, file: str) -> Mapping[str, str]:
@@ -68,10 +73,11 @@ class AirflowSources:
             return self._local.schema(file)
         import pyarrow.parquet as pq
 
-        bucket, key = self._place(file)
+        place = self._place(file)
         with s3_errors(f"reading {file}", SourceError), parquet_errors(file):
             try:
-                return schema_of(pq.read_schema(f"{bucket}/{key}", filesystem=self._files))
+                files = self._files(place.conn_id).fs
+                return schema_of(pq.read_schema(f"{place.bucket}/{place.key}", filesystem=files))
             except OSError as error:
                 if "AWS Error" in str(error):  # the server's fault, not the file's
                     raise SourceUnavailable(f"reading {file}: {error}; try again later") from error
@@ -88,9 +94,22 @@ class AirflowSources:
         """
         if not any(is_s3(file) for file in files):
             return self._local.pin(files)
+        for file in filter(is_s3, files):
+            self._client(self._place(file))  # connections are not looked up by several threads at once
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             pins = list(pool.map(self._pin, files))
         return [{"file": name, **pin} for name, pin in zip(relative_names(files), pins, strict=True)]
+
+    def sha256(self, file: str) -> str:
+        """Digest of the whole content of a file; an object is read for it, and nothing is kept."""
+        if not is_s3(file):
+            return self._local.sha256(file)
+        place, digest = self._place(file), hashlib.sha256()
+        with s3_errors(f"reading {file}", SourceError):
+            answer = self._client(place).get_object(Bucket=place.bucket, Key=place.key)
+            for part in answer["Body"].iter_chunks(_PART):
+                digest.update(part)
+        return digest.hexdigest()
 
     def check_unchanged(self) -> None:
         """Compare all files with what they were when they were found; objects by their etag.
@@ -103,10 +122,15 @@ class AirflowSources:
                 list(pool.map(self._head, self._listed))
 
     def register(self, connection: DuckDBPyConnection) -> None:
-        """Enable a DuckDB connection to read ``s3://`` addresses, as soon as one is found."""
-        self._connections.append(connection)
-        if self._listed:
-            register_s3(connection, self.aws_conn_id)
+        """Enable a DuckDB connection to read ``s3://`` addresses, found before or not.
+
+        DuckDB's own extension would have to be fetched from the Internet.
+        """
+        from airflow_mlops.hooks.s3_files import ObjectFiles
+
+        if "s3" in connection.list_filesystems():
+            connection.unregister_filesystem("s3")
+        connection.register_filesystem(ObjectFiles(self._place, self._files))
 
     def open_table(
         self, connection: DuckDBPyConnection, name: str, table: Mapping[str, Any], folder: Path | None
@@ -125,12 +149,12 @@ class AirflowSources:
 
         if not is_s3(file) or not pin.get("version_id"):
             return None
-        bucket, key = self._place(file)
+        place = self._place(file)
         destination.parent.mkdir(parents=True, exist_ok=True)
         with s3_errors(f"reading {file}", SourceError):
             try:
-                self._client.download_file(
-                    bucket, key, str(destination), ExtraArgs={"VersionId": pin["version_id"]}
+                self._client(place).download_file(
+                    place.bucket, place.key, str(destination), ExtraArgs={"VersionId": pin["version_id"]}
                 )
             except ClientError as error:
                 if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (400, 404, 405):
@@ -138,30 +162,43 @@ class AirflowSources:
                 raise
         return destination
 
-    @cached_property
-    def _client(self) -> Any:
-        return s3_client(self.aws_conn_id)
+    def _client(self, place: S3Location) -> Any:
+        if place.conn_id not in self._clients:
+            self._clients[place.conn_id] = s3_client(place.conn_id)
+        return self._clients[place.conn_id]
 
-    @cached_property
-    def _files(self) -> Any:
-        return s3_filesystem(self.aws_conn_id)
+    def _files(self, conn_id: str) -> Any:
+        """File system of a connection, pyarrow's below fsspec's names."""
+        from fsspec.implementations.arrow import ArrowFSWrapper
 
-    def _place(self, address: str) -> tuple[str, str]:
-        """Bucket and key."""
-        place = split_s3(address, self.aws_conn_id)
-        if place.conn_id != self.aws_conn_id:
-            raise SourceError(
-                f"{address} names connection {place.conn_id!r}, and {self.aws_conn_id!r} is used here: one query "
-                "reads S3 by one connection. Give that one, or copy the files to one place"
-            )
-        return place.bucket, place.key
+        if conn_id not in self._opened:
+            files = s3_filesystem(conn_id)
+            self._opened[conn_id] = ArrowFSWrapper(files, skip_instance_cache=True, use_listings_cache=False)
+        return self._opened[conn_id]
 
-    def _list(self, bucket: str, key: str) -> dict[str, str]:
+    def _place(self, address: str) -> S3Location:
+        """Bucket and key, and the connection that the address names, or that found it."""
+        return split_s3(address, self._found_by.get(address, self.aws_conn_id))
+
+    def _keep(self, found: Mapping[str, str], conn_id: str) -> None:
+        """Remember what was listed, and by which connection."""
+        for address, etag in found.items():
+            before = self._found_by.get(address, conn_id)
+            if before == conn_id:
+                self._listed[address], self._found_by[address] = etag, conn_id
+            elif self._listed[address] != etag:
+                raise SourceError(
+                    f"{address} is one object by connection {before!r} and another one by {conn_id!r}: nobody could "
+                    "tell later which was read. Cure: copy one of them to a bucket of another name"
+                )
+
+    def _list(self, place: S3Location) -> dict[str, str]:
         """Address → etag of the objects of a key, a pattern or a folder."""
+        bucket, key = place.bucket, place.key
         magic = _MAGIC.search(key)
         prefix = key[: magic.start()] if magic else key
         wanted = re.compile(_expression(key) if magic else f"{re.escape(key)}(/.*\\.parquet)?")
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        pages = self._client(place).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         found = {
             entry["Key"]: entry["ETag"].strip('"')
             for page in pages
@@ -172,13 +209,16 @@ class AirflowSources:
             found = {key: found[key]}
         return {f"s3://{bucket}/{name}": etag for name, etag in found.items()}
 
-    def _near(self, bucket: str, key: str) -> str:
+    def _near(self, place: S3Location) -> str:
         """What is there instead, for a message."""
+        bucket, key = place.bucket, place.key
         magic = _MAGIC.search(key)
         folder = (key[: magic.start()] if magic else key).rpartition("/")[0]
         prefix = f"{folder}/" if folder else ""
         with s3_errors(f"listing s3://{bucket}/{prefix}", SourceError):
-            page = self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=11)
+            page = self._client(place).list_objects_v2(
+                Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=11
+            )
         names = [entry["Key"] for entry in page.get("Contents", ())]
         names += [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
         shown = ", ".join(sorted(name.removeprefix(prefix) for name in names)[:10])
@@ -187,22 +227,22 @@ class AirflowSources:
     def _pin(self, file: str) -> dict[str, Any]:
         if not is_s3(file):
             return {key: value for key, value in self._local.pin([file])[0].items() if key != "file"}
-        bucket, key = self._place(file)
+        place = self._place(file)
         head = self._head(file)
         etag, size = head["ETag"].strip('"'), int(head["ContentLength"])
         with s3_errors(f"reading {file}", SourceError):
             pin: dict[str, Any] = {"bytes": size, "etag": etag}
             if head.get("VersionId", "null") != "null":
                 pin["version_id"] = head["VersionId"]
-            if key.endswith(".parquet"):
-                pin["footer_sha256"] = self._footer(bucket, key, etag, size)
+            if place.key.endswith(".parquet"):
+                pin["footer_sha256"] = self._footer(place, etag, size)
         return pin
 
     def _head(self, file: str) -> Mapping[str, Any]:
         """What the server says of an object, which must be the one that was listed."""
-        bucket, key = self._place(file)
+        place = self._place(file)
         with s3_errors(f"reading {file}", SourceError):
-            head: Mapping[str, Any] = self._client.head_object(Bucket=bucket, Key=key)
+            head: Mapping[str, Any] = self._client(place).head_object(Bucket=place.bucket, Key=place.key)
         etag = head["ETag"].strip('"')
         if self._listed.get(file, etag) != etag:
             raise SourceUnavailable(
@@ -211,12 +251,14 @@ class AirflowSources:
             )
         return head
 
-    def _footer(self, bucket: str, key: str, etag: str, size: int) -> str:
+    def _footer(self, place: S3Location, etag: str, size: int) -> str:
         """Digest of a Parquet file's footer."""
 
         def tail(length: int) -> bytes:
-            given = {"Bucket": bucket, "Key": key, "IfMatch": f'"{etag}"'}
-            answer = self._client.get_object(**given, Range=f"bytes={max(0, size - length)}-{size - 1}")
+            given = {"Bucket": place.bucket, "Key": place.key, "IfMatch": f'"{etag}"'}
+            answer = self._client(place).get_object(
+                **given, Range=f"bytes={max(0, size - length)}-{size - 1}"
+            )
             data: bytes = answer["Body"].read()
             return data
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_mlops.exceptions import AssumptionError
+from airflow_mlops.operators.assumption_reports import put_report
 from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.primitives.provisioning.lines import line_of_reference, line_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
+    from airflow_mlops.hooks.datasets.lines import History
     from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.primitives.monitoring.drift import ColumnDrift
     from airflow_mlops.primitives.provisioning.assumptions import DistributionTest, Finding
 
-__all__ = ["ValidateDatasetOperator", "check_version", "distribution_test", "earlier_rows", "put_report"]
+__all__ = ["ValidateDatasetOperator", "check_version", "distribution_test", "earlier_rows"]
 
 _VERSIONS = 5
 
@@ -73,9 +75,15 @@ class ValidateDatasetOperator(BaseOperator):
 
         with airflow_errors():
             datasets = DatasetStore(open_store(self.store), self.application)
-            dataset_id = datasets.find(self._wanted())
+            wanted, line = self._wanted()
+            dataset_id = datasets.find(wanted)
             findings = check_version(
-                datasets, dataset_id, self.assumptions, folder=self.folder, aws_conn_id=self.aws_conn_id
+                datasets,
+                dataset_id,
+                self.assumptions,
+                line=line,
+                folder=self.folder,
+                aws_conn_id=self.aws_conn_id,
             )
             result = {"dataset_id": dataset_id, **report(findings)}
             address = put_report(datasets, f"dataset-{dataset_id[:12]}", result)
@@ -91,9 +99,12 @@ class ValidateDatasetOperator(BaseOperator):
         figures = {key: result[key] for key in ("dataset_id", "passed", "checked", "failed", "warned")}
         return {**figures, "report": address}
 
-    def _wanted(self) -> str:
+    def _wanted(self) -> tuple[str, str | None]:
+        """The version's id or reference, and its line if that follows from what is wanted."""
         wanted = self.dataset
-        return str(wanted["dataset_id"] if isinstance(wanted, dict) else wanted)
+        if isinstance(wanted, dict):
+            return str(wanted["dataset_id"]), wanted.get("line")
+        return str(wanted), line_of_reference(str(wanted))
 
 
 def check_version(
@@ -101,6 +112,7 @@ def check_version(
     dataset_id: str,
     assumptions: Sequence[Mapping[str, Any]],
     *,
+    line: str | None = None,
     folder: str | None = None,
     aws_conn_id: str = "aws_default",
     memory: str = "2GB",
@@ -108,34 +120,40 @@ def check_version(
     """Hold rules against a published version.
 
     :param assumptions: rules, as a YAML file states them.
+    :param line: the line whose earlier versions it is compared with; by default the one on which it was
+        provisioned last.
     :param folder: relative paths of files that rules name are below it.
     :param memory: what DuckDB may hold in memory before it uses the disk.
     :raises SpecError: a rule says something that is no check, or that does not fit its column.
     :raises StoreError: there is no such version.
     """
+    from airflow_mlops.hooks.datasets.lines import History
+    from airflow_mlops.hooks.sources import AirflowSources
     from airflow_mlops.primitives.provisioning.assumptions import check_table, parse_assumptions
     from airflow_mlops.primitives.provisioning.session import connect, disk_errors
     from airflow_mlops.primitives.provisioning.versions.stored import open_version
     from airflow_mlops.primitives.sql import literal
 
     rules = parse_assumptions(assumptions)
-    manifest = datasets.manifest(dataset_id)
+    manifest, history = datasets.manifest(dataset_id), History(datasets, dataset_id)
+    line = line or history.line
     with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
         home = Path(scratch)
         with connect(home / "spill", memory) as connection, disk_errors("the rows to check"):
             if folder:
                 connection.execute(f"SET file_search_path={literal(folder)}")
-            if any(
-                str(_file_of(rule.value)).startswith("s3://") for rule in rules if rule.check == "found_in"
-            ):
-                from airflow_mlops.hooks.s3 import register_s3
-
-                register_s3(connection, aws_conn_id)
+            AirflowSources(aws_conn_id).register(connection)  # a rule may name a file on S3
             version = open_version(
                 connection, manifest, lambda split: datasets.paths(dataset_id, split, home)
             )
             context = version.context(
-                previous_rows=earlier_rows(datasets, dataset_id), distribution=distribution_test(datasets)
+                previous_rows=earlier_rows(datasets, history, line_reference(line, manifest.purpose)),
+                distribution=distribution_test(
+                    datasets,
+                    latest=line_reference(line),
+                    serving=line_reference(line, "prediction"),
+                    history=history,
+                ),
             )
             return check_table(
                 connection,
@@ -150,18 +168,28 @@ def check_version(
 
 
 def distribution_test(
-    datasets: DatasetStore, *, latest: str = "latest", serving: str = "latest-prediction"
+    datasets: DatasetStore,
+    *,
+    latest: str = "latest",
+    serving: str = "latest-prediction",
+    history: History | None = None,
 ) -> DistributionTest:
     """What the rule ``distribution`` compares by: the monitor's own test, column by column.
 
     :param latest: the reference that ``against: latest`` means.
     :param serving: the reference that ``against: serving`` means.
+    :param history: of the version that the rows are, if they are published: a reference that has come to
+        point to it means the one before.
     """
     named = {"latest": latest, "serving": serving}
 
     def compare(files: Sequence[Path], rule: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
         against = str(rule["against"])
-        dataset_id = datasets.resolve(named[against]) if against in named else datasets.find(against)
+        reference = named.get(against, against)
+        if history is not None and history.had(reference):
+            dataset_id = next(iter(history.before(reference)), None)
+        else:
+            dataset_id = datasets.resolve(reference) if against in named else datasets.find(against)
         if dataset_id is None:
             return {"against": None, "reference_rows": 0, "judged": False, "columns": []}
         manifest = datasets.manifest(dataset_id)
@@ -178,27 +206,9 @@ def distribution_test(
     return compare
 
 
-def earlier_rows(datasets: DatasetStore, dataset_id: str) -> tuple[int, ...]:
-    """Rows of the last versions for the same purpose that were made before this one, newest first."""
-    ids = [info.id for info in datasets.versions()]
-    purpose, found = datasets.manifest(dataset_id).purpose, []
-    for earlier in ids[ids.index(dataset_id) + 1 :] if dataset_id in ids else ():
-        manifest = datasets.manifest(earlier)
-        if manifest.purpose == purpose:
-            found.append(manifest.rows)
-        if len(found) == _VERSIONS:
-            break
-    return tuple(found)
-
-
-def put_report(datasets: DatasetStore, name: str, report: Mapping[str, Any]) -> str:
-    """Write a report beside the dataset versions, once whatever its content, and say where it is."""
-    from airflow_mlops.hooks.store.base import json_bytes
-
-    digest = hashlib.sha256(json_bytes(report)).hexdigest()[:16]
-    key = datasets.key("assumptions", f"{name}-{digest}.json")
-    datasets.store.put_json_if_absent(key, report)
-    return datasets.store.address(key)
+def earlier_rows(datasets: DatasetStore, history: History, reference: str) -> tuple[int, ...]:
+    """Rows of the last versions that a reference pointed to before this one, newest first."""
+    return tuple(datasets.manifest(name).rows for name in history.before(reference)[:_VERSIONS])
 
 
 def _compare(
@@ -248,7 +258,3 @@ def _drift(column: ColumnDrift) -> dict[str, Any]:
 
 def _plain(name: str, kind: str, *, drifted: bool = False) -> dict[str, Any]:
     return {"column": name, "kind": kind, "drifted": drifted, "p_value": None, "effects": {}, "note": None}
-
-
-def _file_of(value: Mapping[str, Any]) -> Any:
-    return value.get("parquet") or value.get("csv")

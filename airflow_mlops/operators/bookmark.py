@@ -61,15 +61,20 @@ def keep_result(context: Context, job: str, result: Any) -> None:
     store: Any = context.get("task_state_store")
     try:
         if store is not None:
-            store.set(RESULT, {"of": job, "result": result})
+            store.set(RESULT, {"of": job, "max_tries": context["ti"].max_tries, "result": result})
     except Exception as error:  # noqa: BLE001  the result is well; only a crash in the next second would cost it
         log.warning("The result cannot be kept for a retry: %s", error)
 
 
 def kept_result(context: Context, job: str) -> dict[str, Any] | None:
-    """What an earlier try kept under ``result``, of this very job; ``None`` when there is nothing."""
+    """What an earlier try kept under ``result``, of this very job; ``None`` when there is nothing.
+
+    Airflow keeps the store after success: what was there before somebody cleared the task is no result any more.
+    """
     store: Any = context.get("task_state_store")
     if store is None or context["ti"].try_number == 1:
         return None
     found = store.get(RESULT)
-    return dict(found) if found and found.get("of") == job else None
+    # Clear raises max_tries, and not every job's name tells: that of a tuning's best trial is always the same.
+    ours = found and (found.get("of"), found.get("max_tries")) == (job, context["ti"].max_tries)
+    return dict(found) if ours else None

@@ -21,7 +21,7 @@ def report_broken(output: Path, store: str, application: str, command: str) -> s
     """
     from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.hooks.store.base import open_store
-    from airflow_mlops.operators.assumptions import put_report
+    from airflow_mlops.operators.assumption_reports import put_report
     from airflow_mlops.primitives.training.outcome import assumption_lines, broken_assumptions
 
     path = output / "output/assumptions.json"

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 #: Bytes of a JSON file from a container that are read at most.
 JSON_LIMIT = 16 * 1024**2
+#: Entries of a ``metrics.json`` that are read at most, and of that of a training, which may log every step.
+ENTRIES_LIMIT, STEPS_LIMIT = 10_000, 100_000
+#: Metrics with a step, told apart by name, split and slice: MLflow is asked for what it has of each.
+SERIES_LIMIT = 1_000
 
 
 def dataset_inputs(
@@ -72,9 +76,10 @@ def read_text(path: Path, limit: int = 64 * 1024) -> str:
         return file.read(limit).decode(errors="replace")
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path, most: int = ENTRIES_LIMIT) -> list[dict[str, Any]]:
     """Read a container's ``metrics.json``, checking its shape and size.
 
+    :param most: entries that are read; with more of them the file is refused.
     :raises ContractError: naming the entry that breaks the contract.
     """
     from airflow_mlops.contract.results import metric_problems
@@ -93,6 +98,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         raise ContractError(f"output/{path.name} is not JSON: {error}.") from error
     if not isinstance(metrics, list):
         raise ContractError(f"output/{path.name} must be a list of metrics, got {type(metrics).__name__}.")
+    if len(metrics) > most:
+        raise ContractError(
+            f"output/{path.name} has {len(metrics)} entries; at most {most} are read. Cure: log fewer steps or slices."
+        )
     # A null says what an absent key says: not every language leaves it out.
     found = [_without_nulls(metric) for metric in metrics]
     for number, metric in enumerate(found):
@@ -101,6 +110,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 f"output/{path.name}[{number}] breaks the contract: {'; '.join(problems)[:500]}. It is "
                 f"{json.dumps(metric)[:200]}."
             )
+    series = {
+        (metric["name"], metric.get("split"), metric.get("slice")) for metric in found if "step" in metric
+    }
+    if len(series) > SERIES_LIMIT:
+        raise ContractError(
+            f"output/{path.name} has {len(series)} different metrics with a step; at most {SERIES_LIMIT} are read. "
+            "Cure: give them one name with many steps, or leave the step out."
+        )
     return found
 
 

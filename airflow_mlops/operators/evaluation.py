@@ -224,13 +224,16 @@ class TestModelOperator(TrainedModelOperator):
         return kind == "tests" and (output / "output/tests.xml").is_file()
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
-        """Read the JUnit report and keep it with the MLflow run."""
+        """Read the JUnit report, hold it against the exit code, and keep it with the MLflow run."""
         report = output / "output/tests.xml"
         if not report.is_file():
             raise ContractError(f"{self._code_name()} tested and wrote no output/tests.xml (JUnit).")
+        from airflow_mlops.contract.failures import CasesFailedError
         from airflow_mlops.primitives.evaluation.cases import read_test_summary
 
         summary = read_test_summary(report)
+        if state.exit_code == CasesFailedError.exit_code:
+            summary = summary.with_unnamed_failure()
         self._mlflow().log_file(self.training["run_id"], report, "evaluation")
         return summary.to_dict()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -84,20 +85,20 @@ class ExtractFeaturesOperator(BaseOperator):
                 self.log.info("An earlier try has staged the rows: %s/%s", staging.root, STEP)
                 return staging.result(STEP)
             try:
-                return self._extract(staging, Path(folder))
+                return self._extract(staging, Path(folder), context)
             except EmptyDatasetError as error:
                 staging.clean()
                 if self.when_empty == "skip":
                     raise AirflowSkipException(str(error)) from error
                 raise
 
-    def _extract(self, staging: Staging, scratch: Path) -> dict[str, Any]:
+    def _extract(self, staging: Staging, scratch: Path, context: Context) -> dict[str, Any]:
         from airflow_mlops.hooks.features.extraction import Source
 
         source, now = Source(self.source, self.memory), datetime.now(UTC)
         if gone := staging.clean_older(now):
             self.log.info("Removed what %d run(s) had staged and never published", gone)
-        window, started = self._window(source, staging, scratch, now)
+        window, started = self._window(source, staging, scratch, now, self._is_backfill(context))
         self.log.info("Reading %s %s", source.name, _in_words(window))
         if window.empty:
             raise EmptyDatasetError(
@@ -118,7 +119,7 @@ class ExtractFeaturesOperator(BaseOperator):
         return staging.keep(STEP, found.files, facts)
 
     def _window(
-        self, source: Source, staging: Staging, scratch: Path, now: datetime
+        self, source: Source, staging: Staging, scratch: Path, now: datetime, backfill: bool
     ) -> tuple[ReadWindow, str]:
         """What this run reads, as its first try has settled it."""
         from airflow_mlops.hooks.features.table import FeatureTable
@@ -131,8 +132,13 @@ class ExtractFeaturesOperator(BaseOperator):
             window = source.plan(previous, scratch, start=start, end=end, now=now)
             if window is None:
                 raise EmptyDatasetError(f"{source.name} has no row at all: nothing to publish")
-            settled = staging.settle(window.to_json(), now)
+            settled = staging.settle(replace(window, backfill=backfill).to_json(), now)
         return ReadWindow.from_json(settled["window"]), str(settled["started"])
+
+    def _is_backfill(self, context: Context) -> bool:
+        """Whether somebody asked for this window; the data interval of a schedule comes by itself."""
+        kind = getattr(context.get("dag_run"), "run_type", None)
+        return _given(self.start) is not None and kind != "scheduled"
 
 
 def run_name(context: Context, retries: int | None) -> str:

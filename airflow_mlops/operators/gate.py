@@ -48,6 +48,7 @@ class GateModelOperator(BaseOperator):
     :param store: URI of the artifact store.
     :param paradigm: what was learned, which decides what can be measured.
     :param threshold: the probability from which a prediction counts as 1.
+    :param seed: of the sample that stands for all rows of a clustering; that of ``EvaluateModelOperator``.
     :param mode: ``dry_run`` lets a candidate that fails through, with the tag ``dry_run_failed``.
     :param mlflow_conn_id: Airflow connection of type ``mlflow``.
     """
@@ -66,6 +67,7 @@ class GateModelOperator(BaseOperator):
         store: str | None = None,
         paradigm: str = "classification",
         threshold: float = 0.5,
+        seed: int = 0,
         mode: str = "enforce",
         mlflow_conn_id: str = "mlflow_default",
         **kwargs: Any,
@@ -80,6 +82,7 @@ class GateModelOperator(BaseOperator):
         self.store = store
         self.paradigm = paradigm
         self.threshold = threshold
+        self.seed = seed
         self.mode = mode
         self.mlflow_conn_id = mlflow_conn_id
 
@@ -151,7 +154,9 @@ class GateModelOperator(BaseOperator):
         from airflow_mlops.primitives.evaluation.predicted import read_predicted
 
         predictions = datasets.store.local(key, scratch)
-        return read_predicted(split, predictions, paradigm=self.paradigm, threshold=self.threshold)
+        return read_predicted(
+            split, predictions, paradigm=self.paradigm, threshold=self.threshold, seed=self.seed
+        )
 
     def _about(
         self,

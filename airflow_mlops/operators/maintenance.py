@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowException
 
 from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.operators.installation import installation
+from airflow_mlops.operators.older_jobs import older_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,8 +30,8 @@ class ReapJobsOperator(BaseOperator):
     Remove jobs, their GPU leases and their checkpoints, whose task instance is over or no longer exists.
 
     A job is removed only when it says that this Airflow started it for one of these stores, when it is older than
-    ``older_than``, and when its task instance has ended, or was deleted: never while that is queued, running,
-    deferred or waiting for a retry. Jobs of the process runner are found on the worker's own machine.
+    ``older_than``, and when its task instance has ended, was deleted, or has started another job since, as after a
+    Clear: never while that is queued, running, deferred or waiting for a retry. Jobs of the process runner are found on the worker's own machine.
 
     Returns ``{"removed": [names], "kept": number}``. A place that does not answer fails the task, after all others
     were looked at.
@@ -89,8 +90,8 @@ class ReapJobsOperator(BaseOperator):
             self.log.info("Runner %s cannot list its jobs: nothing is removed there", given["kind"])
             return [], 0
         found = runner.jobs()
-        ours = [job for job in found if self._ours(job)]
-        over = self._over(context, {job.name: job.labels for job in ours})
+        ours = {job.name: job.labels for job in found if self._ours(job)}
+        over = sorted({*self._over(context, ours), *(older_jobs(found) & ours.keys())})
         for name in over:
             self.log.info("Removing job %s: its task is over", name)
             runner.cleanup(name)

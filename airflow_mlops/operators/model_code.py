@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import tempfile
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import (
     AirflowException,
@@ -19,16 +17,20 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from airflow_mlops.exceptions import GpusTakenError, MLOpsError, RunnerError
+from airflow_mlops.exceptions import GpusTakenError, MLOpsError, RunnerError, StoreError, TrackingError
 from airflow_mlops.operators.bookmark import Bookmark, keep_result, kept_result
 from airflow_mlops.operators.broken_assumptions import report_broken
 from airflow_mlops.operators.container_files import (
     read_text,
 )
 from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.job_log import hidden_texts, print_rest, saved_position
 from airflow_mlops.operators.model_job import ModelJob
+from airflow_mlops.operators.older_jobs import end_older_jobs
+from airflow_mlops.operators.time_limits import job_deadline, time_left
+from airflow_mlops.runners.ending import discard
 from airflow_mlops.triggers.job import JobTrigger
-from airflow_mlops.triggers.output import KEY, LOG_LIMIT, JobOutput, watch
+from airflow_mlops.triggers.output import LOG_LIMIT, JobOutput, watch
 from airflow_mlops.triggers.reachability import airflow_answers
 
 if TYPE_CHECKING:
@@ -37,12 +39,12 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.primitives.training.outcome import Outcome
-    from airflow_mlops.runners.base import JobState, Runner
+    from airflow_mlops.runners.base import ContainerJob, JobState, Runner
 
 __all__ = ["ModelCodeOperator"]
 
-#: Seconds that reading the rest of a job's output may take.
-REST = 600.0
+#: Whoever refuses to give or to take what a job wrote: nothing is said against the job, and a retry asks again.
+REFUSED = (RunnerError, StoreError, TrackingError)
 
 
 class ModelCodeOperator(ModelJob):
@@ -109,6 +111,8 @@ class ModelCodeOperator(ModelJob):
 
     def execute(self, context: Context) -> Any:
         """Start or adopt the job, then wait for it."""
+        from airflow_mlops.hooks.secrets import mask_secrets
+
         name = self._job_name = self.job_name(context)
         if done := kept_result(context, name):
             self.log.info("Job %s was taken over by an earlier try", name)
@@ -116,7 +120,7 @@ class ModelCodeOperator(ModelJob):
                 self._runner().cleanup(name)
             return done["result"]
         with airflow_errors():
-            self._mask_secrets()
+            mask_secrets(self.secrets or {})
             try:
                 state, adopted = self._start(context, name)
             except GpusTakenError as busy:
@@ -129,6 +133,7 @@ class ModelCodeOperator(ModelJob):
     def _start(self, context: Context, name: str) -> tuple[JobState, bool]:
         runner = self._runner()
         if context["ti"].try_number > 1:
+            end_older_jobs(runner, self._owner(context, name), self.log)
             # The job of an earlier try needs no input again, and neither whoever has it.
             state = runner.inspect(name)
             if state.status in ("running", "exited"):
@@ -137,7 +142,16 @@ class ModelCodeOperator(ModelJob):
 
         check_gpus(runner, name, self._limits().get("gpus"), self._code().get("image"))
         with tempfile.TemporaryDirectory(prefix="mlops-") as scratch:
-            return runner.submit(self._job(context, name, Path(scratch))), False
+            return self._submit(runner, self._job(context, name, Path(scratch))), False
+
+    def _submit(self, runner: Runner, job: ContainerJob) -> JobState:
+        """Start the job, unless somebody ends the task meanwhile: ``on_kill`` returns to here, and nobody comes back."""
+        if not self._killed:
+            state = runner.submit(job)
+            if not self._killed:
+                return state
+            discard(runner, job.name)
+        raise AirflowFailException(f"Job {job.name} was not started: somebody ended the task.")
 
     def _wait_for_gpus(self, context: Context, busy: GpusTakenError) -> Any:
         """Defer until GPUs are free, or wait for them here, and begin again."""
@@ -154,7 +168,7 @@ class ModelCodeOperator(ModelJob):
             self.defer(
                 trigger=FreeGpuTrigger(runner=self._runner_kind, options=self._runner_options, **arguments),
                 method_name=self.begin_again.__name__,
-                timeout=self._patience(context),
+                timeout=time_left(self.execution_timeout, context["ti"]),
             )
         wait_until_free(self._runner(), **arguments)
         return execute_again(self, context)
@@ -167,35 +181,40 @@ class ModelCodeOperator(ModelJob):
             raise AirflowFailException(f"{self.command} of {self._code_name()}: {event['message']}")
         return execute_again(self, context)
 
-    def _mask_secrets(self) -> tuple[str, ...]:
-        from airflow_mlops.hooks.secrets import mask_secrets
-
-        return mask_secrets(self.secrets or {})
-
-    def _wait(self, context: Context, name: str, state: JobState, position: dict[str, Any] | None) -> Any:
+    def _wait(
+        self,
+        context: Context,
+        name: str,
+        state: JobState,
+        position: dict[str, Any] | None,
+        *,
+        here: bool = False,
+    ) -> Any:
         """Defer until the job has ended, or wait here and complete it."""
-        progress = self.progress(context, state)
-        if self.deferrable and state.status != "exited":
+        progress, deadline = self.progress(context, state), job_deadline(self.job_timeout, state)
+        patience = time_left(self.execution_timeout, context["ti"])
+        if self.deferrable and state.status != "exited" and not here:
             self.defer(
                 trigger=JobTrigger(
                     runner=self._runner_kind,
                     options=self._runner_options,
                     name=name,
                     secrets=self.secrets,
-                    deadline=self._deadline(state),
+                    deadline=deadline,
                     stall_timeout=self.stall_timeout,
                     log_limit=self.log_limit,
                     position=position,
                     progress=progress,
                 ),
                 method_name=self.complete.__name__,
-                timeout=self._patience(context),
+                timeout=patience,
                 # The name depends on the number of retries, which may be edited while the job runs.
                 kwargs={"job": name, "carried": {**self.carried(), "node": self._node}},
             )
-        hidden = self._mask_secrets()
-        output = JobOutput(self.log, name, limit=self.log_limit, position=position, hidden=hidden)
-        deadline, patience = self._deadline(state), self._patience(context)
+        with airflow_errors():
+            hidden = hidden_texts(self.secrets, name, self.log, retried=self._retried(context))
+        limit = 0 if hidden is None else self.log_limit
+        output = JobOutput(self.log, name, limit=limit, position=position, hidden=hidden or ())
         last = time.time() + patience.total_seconds() if patience else math.inf
         waiting = watch(
             self._runner(),
@@ -210,30 +229,25 @@ class ModelCodeOperator(ModelJob):
             with airflow_errors():
                 status, _ = asyncio.run(waiting)
             if status == "timeout" and last < (deadline or math.inf):
-                self._overdue()
+                # Airflow raises it too, in whatever runs at that moment; a task of the loop may swallow it.
+                raise AirflowTaskTimeout(f"execution_timeout of {self.execution_timeout} is over")  # noqa: TRY301
         except AirflowTaskTimeout:
             self._end_early(context)
             raise
         event = {"status": status, "position": output.position}
-        return self.complete(context, event, name, self.carried())
+        return self.complete(context, event, name, {**self.carried(), "node": self._node})
 
-    def _overdue(self) -> NoReturn:
-        # Airflow raises it too, in whatever runs at that moment; a task of the loop may swallow it.
-        raise AirflowTaskTimeout(f"execution_timeout of {self.execution_timeout} is over")
-
-    def _patience(self, context: Context) -> timedelta | None:
-        """What is left of ``execution_timeout``, which Airflow itself does not hold a deferred task to."""
-        if not self.execution_timeout:
-            return None
-        began = getattr(context["ti"], "start_date", None) or datetime.now(UTC)
-        return max(timedelta(seconds=1), began + self.execution_timeout - datetime.now(UTC))
-
-    def _deadline(self, state: JobState) -> float | None:
-        if not self.job_timeout:
-            return None
-        began = datetime.fromisoformat(state.started_at).timestamp() if state.started_at else time.time()
-        # The engine's clock may be ahead.
-        return min(began, time.time()) + self.job_timeout
+    def _wait_again(self, context: Context, state: JobState, event: dict[str, Any]) -> Any:
+        """Wait on for a job that is not over; on this worker, when the triggerer cannot."""
+        if here := event.get("status") == "error":
+            self.log.warning(
+                "The triggerer cannot watch job %s, so this worker does: %s",
+                self._job_name,
+                event.get("message"),
+            )
+        else:
+            self.log.warning("Job %s was said to be over and is %s", self._job_name, state.status)
+        return self._wait(context, self._job_name, state, event.get("position"), here=here)
 
     def complete(self, context: Context, event: dict[str, Any], job: str, carried: dict[str, Any]) -> Any:
         """Judge the finished job, take over what it wrote, and remove it.
@@ -242,34 +256,19 @@ class ModelCodeOperator(ModelJob):
         """
         name, given_up = job, ""
         self._job_name, self._node = name, carried.get("node") or ""
-        hidden: Sequence[str] = ()
-        with contextlib.suppress(RunnerError):  # a connection that is no more
-            hidden = self._mask_secrets()
         with airflow_errors(), tempfile.TemporaryDirectory(prefix="mlops-") as folder:
             runner, output = self._runner(), Path(folder)
+            hidden = hidden_texts(self.secrets, name, self.log, retried=self._retried(context))
             state = runner.inspect(name)
             Bookmark(context, name, state).keep(event.get("position"))
             if state.status in ("created", "running"):
                 if event.get("status") not in ("timeout", "stalled"):
-                    self.log.warning("Job %s was said to be over and is %s", name, state.status)
-                    return self._wait(context, name, state, event.get("position"))
+                    return self._wait_again(context, state, event)
                 given_up = str(event["status"])
                 runner.stop(name)
                 state = runner.inspect(name)
             self._print_rest(context, runner, state, event, hidden)
-            try:
-                if state.status == "exited":
-                    success = state.exit_code == 0 and not given_up
-                    runner.collect(name, self.collected if success else ("output",), output)
-                outcome = self._judge(state, given_up, output)
-                good = outcome.kind == "success" or self.accepts(outcome.kind, output)
-                result = self.take_over(context, output, state) if good else None
-                if good:
-                    keep_result(context, name, result)
-            except Exception as error:
-                if not self._comes_back(context, error):
-                    runner.cleanup(name)
-                raise
+            outcome, good, result = self._collected(context, runner, state, given_up, output)
             broken = (
                 report_broken(output, self.store, self.application, self.command)
                 if outcome.kind == "assumption"
@@ -285,21 +284,41 @@ class ModelCodeOperator(ModelJob):
                 raise failure(f"{self.command} of {self._code_name()}: {outcome.message}{broken}")
             return result
 
+    def _collected(
+        self, context: Context, runner: Runner, state: JobState, given_up: str, output: Path
+    ) -> tuple[Outcome, bool, Any]:
+        """How the job ended, whether its result counts, and the result; it stays for a retry where others failed."""
+        name = self._job_name
+        try:
+            if state.status == "exited":
+                success = state.exit_code == 0 and not given_up
+                runner.collect(name, self.collected if success else ("output",), output)
+            outcome = self._judge(state, given_up, output)
+            good = outcome.kind == "success" or self.accepts(outcome.kind, output)
+            result = self.take_over(context, output, state) if good else None
+            if good:
+                keep_result(context, name, result)
+        except Exception as error:
+            if isinstance(error, REFUSED):
+                error.retriable = True
+            if not self._comes_back(context, error):
+                runner.cleanup(name)
+            raise
+        return outcome, good, result
+
     def _print_rest(
-        self, context: Context, runner: Runner, state: JobState, event: dict[str, Any], hidden: Sequence[str]
+        self,
+        context: Context,
+        runner: Runner,
+        state: JobState,
+        event: dict[str, Any],
+        hidden: Sequence[str] | None,
     ) -> None:
         """Print what the triggerer may not have brought to the task's log."""
-        if not event.get("rest") or state.status != "exited":
-            return
-        name = self._job_name
-        # With the trigger's logger, a line that it has printed too is equal to this one, and Airflow shows it once.
-        log = JobTrigger(runner=self._runner_kind, options={}, name=name).log
-        rest = JobOutput(log, name, limit=self.log_limit, position=event.get("position"), hidden=hidden)
-        try:
-            runner.wait(name, rest, rest.cursor, time.time() + REST)
-        except MLOpsError as error:
-            self.log.warning("The end of the output of %s cannot be read: %s", name, error)
-        Bookmark(context, name, state).keep(rest.position)
+        if event.get("rest") and state.status == "exited" and hidden is not None:
+            name, position = self._job_name, event.get("position")
+            position = print_rest(runner, name, position, hidden, self.log_limit, self.log)
+            Bookmark(context, name, state).keep(position)
 
     def _judge(self, state: JobState, given_up: str, output: Path) -> Outcome:
         from airflow_mlops.hooks.secrets import without_secrets
@@ -321,11 +340,9 @@ class ModelCodeOperator(ModelJob):
         try:
             runner.stop(self._job_name)
             if self.deferrable:
-                position = None
-                with contextlib.suppress(Exception):  # then the log begins again, and is ended all the same
-                    position = context["ti"].xcom_pull(task_ids=self.task_id, key=KEY)
-                event = {"rest": True, "position": position}
-                self._print_rest(context, runner, runner.inspect(self._job_name), event, self._mask_secrets())
+                event = {"rest": True, "position": saved_position(context, self.task_id)}
+                hidden = hidden_texts(self.secrets, self._job_name, self.log)
+                self._print_rest(context, runner, runner.inspect(self._job_name), event, hidden)
             if self._retried(context):
                 with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
                     self._checkpoints(context).take_over(runner, Path(folder))
@@ -372,6 +389,4 @@ class ModelCodeOperator(ModelJob):
             )
             return
         self._killed = True
-        runner = self._runner()
-        runner.stop(self._job_name)
-        runner.cleanup(self._job_name)
+        discard(self._runner(), self._job_name)

@@ -109,18 +109,25 @@ class ModelJob(BaseOperator):
                 **self.config(context),
             },
             inputs={**self.inputs(context, scratch), **checkpoint},
-            labels={
-                **{key: str(value) for key, value in run.items() if key != "job"},
-                "map_index": str(ti.map_index),
-                "try": str(ti.try_number),
-                "store": self.store,
-                "airflow": installation(),
-            },
+            labels={**self._owner(context, name), "application": self.application, "try": str(ti.try_number)},
             resources=Resources(**self._limits()),
             network=self.network,
             secrets={} if self.bare else self.secrets or {},
             distribution=Distribution(**self.distribution()),
         )
+
+    def _owner(self, context: Context, name: str) -> dict[str, str]:
+        """Labels that say whose a job is; ``job`` is that of the task, also for the parts that it may have."""
+        ti = context["ti"]
+        return {
+            "airflow": installation(),
+            "store": self.store,
+            "dag_id": str(ti.dag_id),
+            "run_id": str(ti.run_id),
+            "task_id": str(ti.task_id),
+            "map_index": str(ti.map_index),
+            "job": name,
+        }
 
     def _limits(self) -> dict[str, Any]:
         return {**(self.limits or {}), **({"gpus": 0} if self.bare else {})}

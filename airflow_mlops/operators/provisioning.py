@@ -11,8 +11,9 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import AssumptionError, EmptyDatasetError
+from airflow_mlops.operators.assumption_reports import report_failure, report_warnings
 from airflow_mlops.operators.errors import airflow_errors
-from airflow_mlops.operators.versions import commit_record, frozen_test, result_of
+from airflow_mlops.operators.versions import commit_record, result_of
 from airflow_mlops.primitives.provisioning.lines import MAIN, line_reference
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_mlops.hooks.datasets.frozen import FrozenTest
     from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.primitives.provisioning.dataset import BuiltDataset, DatasetRequest
     from airflow_mlops.primitives.provisioning.versions.manifest import Purpose
@@ -53,7 +55,7 @@ class ProvisionDatasetOperator(BaseOperator):
     :param when_empty: what to do when there is no example: ``fail`` or ``skip``.
     :param line: line of development; ``main`` trains for production. Another line has references of its own
         (``<line>/latest``), sends no asset event, and is kept as an experiment.
-    :param code: what the dataset is for, such as ``{"image": …}``; it is only written down.
+    :param code: the code version that the dataset is for, such as ``{"image": …}``; it is only written down.
     """
 
     template_fields: Sequence[str] = (
@@ -65,6 +67,7 @@ class ProvisionDatasetOperator(BaseOperator):
         "window_start",
         "window_end",
         "line",
+        "code",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"examples": "json"}
     ui_color = "#d8e8dc"
@@ -116,20 +119,24 @@ class ProvisionDatasetOperator(BaseOperator):
 
     def _provision(self, context: Context) -> dict[str, Any]:
         # Here and not above: a DAG file that only names this operator needs none of it.
+        from airflow_mlops.hooks.datasets.frozen import frozen_test
         from airflow_mlops.hooks.datasets.joins import JoinStore
         from airflow_mlops.hooks.datasets.versions import DatasetStore
         from airflow_mlops.hooks.store.base import open_store
 
-        reference = line_reference(self.line, self.purpose)
+        reference, request = line_reference(self.line, self.purpose), self._request()
         datasets = DatasetStore(open_store(self.store), self.application)
         joins = JoinStore(datasets)
         with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
+            frozen = frozen_test(datasets, request.division, Path(folder) / "frozen")
             try:
-                built = self._build(datasets, joins, reference, Path(folder))
+                built = self._build(request, datasets, joins, frozen, Path(folder))
             except AssumptionError as error:
-                raise self._reported(error, datasets) from error
+                raise report_failure(error, datasets, self.purpose) from error
             manifest = built.manifest
-            created = datasets.publish(manifest, built.files, self._commit(context, built), reference)
+            said = {**frozen.record, **report_warnings(datasets, manifest, built.findings)}
+            commit = self._commit(context, built, **said)
+            created = datasets.publish(manifest, built.files, commit, reference)
             if built.join and built.complete:
                 joins.remember(built.join, manifest)
         if self.line != MAIN:
@@ -148,7 +155,9 @@ class ProvisionDatasetOperator(BaseOperator):
         )
         return result_of(manifest, created=created, store=self.store, line=self.line)
 
-    def _build(self, datasets: DatasetStore, joins: Any, reference: str, scratch: Path) -> BuiltDataset:
+    def _build(
+        self, request: DatasetRequest, datasets: DatasetStore, joins: Any, frozen: FrozenTest, scratch: Path
+    ) -> BuiltDataset:
         from airflow_mlops.hooks.datasets.lines import previous_rows
         from airflow_mlops.hooks.feast.hook import FeastHook
         from airflow_mlops.hooks.sources import AirflowSources
@@ -156,16 +165,15 @@ class ProvisionDatasetOperator(BaseOperator):
         from airflow_mlops.primitives.provisioning.dataset import make_dataset
         from airflow_mlops.primitives.provisioning.tail import Facts
 
-        request = self._request()
         facts = Facts(
             now=datetime.now(UTC),
-            previous_rows=previous_rows(datasets, reference),
+            previous_rows=previous_rows(datasets, line_reference(self.line, self.purpose)),
             distribution=distribution_test(
                 datasets,
                 latest=line_reference(self.line),
                 serving=line_reference(self.line, "prediction"),
             ),
-            frozen=frozen_test(datasets, request.division, scratch / "frozen"),
+            frozen=frozen.files,
         )
         return make_dataset(
             request,
@@ -196,7 +204,8 @@ class ProvisionDatasetOperator(BaseOperator):
     def _aws_conn_id(self) -> str:
         return str(self.examples.get("connection") or "aws_default")
 
-    def _commit(self, context: Context, built: BuiltDataset) -> dict[str, Any]:
+    def _commit(self, context: Context, built: BuiltDataset, **said: str) -> dict[str, Any]:
+        code = {name: value for name, value in (self.code or {}).items() if value}
         where = {
             "folder": self.examples.get("folder"),
             "feast_conn_id": self.feast_conn_id,
@@ -208,13 +217,6 @@ class ProvisionDatasetOperator(BaseOperator):
             rows=built.rows,
             where=where,
             findings=built.volatile,
-            **({"code": self.code} if self.code else {}),
+            **({"code": code} if code else {}),
+            **said,
         )
-
-    def _reported(self, error: AssumptionError, datasets: DatasetStore) -> AssumptionError:
-        """The error with the place of its full report, which it writes."""
-        from airflow_mlops.operators.assumptions import put_report
-
-        report = {"application": self.application, "message": str(error), "findings": error.failures}
-        address = put_report(datasets, self.purpose, report)
-        return AssumptionError(f"{error} Full report: {address}", error.failures)

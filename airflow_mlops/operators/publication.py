@@ -42,8 +42,8 @@ class PublishFeaturesOperator(BaseOperator):
     :param timestamp: column of the time from which a row holds.
     :param keys: columns that name what the row is about.
     :param created: column of the time at which the row came to be known. ``published_at`` has the publication
-        fill it: a first row counts as known at its own time, a correction from its publication on. Without
-        it a correction is refused.
+        fill it: a first row counts as known at its own time; a correction, and a row that came late, from
+        their reading on. Without it a correction is refused.
     :param partition: ``day``, ``month`` or ``year`` (UTC) of a folder.
     :param assumptions: rules about the staged rows, as a YAML file states them.
     :param late: how long behind the newest published row a row may come without a warning, such as ``2d``.
@@ -129,6 +129,7 @@ class PublishFeaturesOperator(BaseOperator):
         self, publication: Publication, staging: Staging, scratch: Path
     ) -> tuple[FeatureSnapshot, Batch]:
         from airflow_mlops.hooks.features.extract_files import duckdb_errors
+        from airflow_mlops.hooks.sources import AirflowSources
         from airflow_mlops.primitives.provisioning.examples import connect
 
         step = str(self.transformed["staged"]).rpartition("/")[2]
@@ -136,6 +137,7 @@ class PublishFeaturesOperator(BaseOperator):
             contextlib.closing(connect(scratch / "spill", self.memory)) as connection,
             duckdb_errors("publish"),
         ):
+            AirflowSources().register(connection)  # an assumption may name a file on S3
             return publication.publish(
                 connection,
                 staging.files(step, scratch / "staged"),

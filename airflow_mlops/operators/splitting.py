@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
+from airflow_mlops.exceptions import AssumptionError
+from airflow_mlops.operators.assumption_reports import report_failure, report_warnings
 from airflow_mlops.operators.errors import airflow_errors
-from airflow_mlops.operators.versions import commit_record, frozen_test, result_of
+from airflow_mlops.operators.versions import commit_record, result_of
 from airflow_mlops.primitives.provisioning.lines import line_reference
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_mlops.hooks.datasets.frozen import FrozenTest
     from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.primitives.provisioning.tail import Division, Tail
 
@@ -69,6 +72,7 @@ class SplitDatasetOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Divide the version and publish the outcome."""
+        from airflow_mlops.hooks.datasets.frozen import frozen_test
         from airflow_mlops.hooks.datasets.versions import DatasetStore
         from airflow_mlops.hooks.store.base import open_store
 
@@ -76,8 +80,12 @@ class SplitDatasetOperator(BaseOperator):
             reference = line_reference(self.line)
             datasets = DatasetStore(open_store(self.store), self.application)
             with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
-                parent = datasets.find(self._wanted())
-                done, rows = self._divide(datasets, parent, reference, Path(folder))
+                parent, division = datasets.find(self._wanted()), self._division()
+                frozen = frozen_test(datasets, division.rule, Path(folder) / "frozen")
+                try:
+                    done, rows = self._divide(datasets, parent, division, frozen, Path(folder))
+                except AssumptionError as error:
+                    raise report_failure(error, datasets, "split") from error
                 volatile = [found.to_json() for found in done.findings if found.volatile]
                 commit = commit_record(
                     context,
@@ -86,6 +94,8 @@ class SplitDatasetOperator(BaseOperator):
                     parents=[parent],
                     where=_where(datasets, parent),
                     findings=volatile,
+                    **frozen.record,
+                    **report_warnings(datasets, done.manifest, done.findings),
                 )
                 created = datasets.publish(done.manifest, done.files, commit, reference)
             self.log.info(
@@ -97,24 +107,35 @@ class SplitDatasetOperator(BaseOperator):
             )
             return result_of(done.manifest, created=created, store=self.store, line=self.line)
 
-    def _divide(self, datasets: DatasetStore, parent: str, reference: str, scratch: Path) -> tuple[Tail, int]:
-        from airflow_mlops.hooks.datasets.lines import previous_rows
+    def _divide(
+        self, datasets: DatasetStore, parent: str, division: Division, frozen: FrozenTest, scratch: Path
+    ) -> tuple[Tail, int]:
+        from airflow_mlops.hooks.datasets.lines import History, previous_rows
+        from airflow_mlops.hooks.sources import AirflowSources
         from airflow_mlops.operators.assumptions import distribution_test
         from airflow_mlops.primitives.provisioning.joined import StoredRows, rows_of
         from airflow_mlops.primitives.provisioning.session import connect, disk_errors
         from airflow_mlops.primitives.provisioning.tail import Facts, finish
 
-        manifest, division = datasets.manifest(parent), self._division()
+        manifest, reference = datasets.manifest(parent), line_reference(self.line)
         files = tuple(
             path for split in manifest.splits for path in datasets.paths(parent, split, scratch / "parent")
         )
         facts = Facts(
             now=datetime.now(UTC),
             previous_rows=previous_rows(datasets, reference),
-            distribution=distribution_test(datasets, latest=reference),
-            frozen=frozen_test(datasets, division.rule, scratch / "frozen"),
+            distribution=distribution_test(
+                datasets,
+                latest=reference,
+                serving=line_reference(self.line, "prediction"),
+                history=History(datasets, parent),
+            ),
+            frozen=frozen.files,
         )
+        where = _where(datasets, parent) or {}
         with connect(scratch / "spill", "2GB") as connection, disk_errors("the rows"):
+            # An assumption may name a file on S3.
+            AirflowSources(where.get("aws_conn_id") or "aws_default").register(connection)
             rows = rows_of(connection, StoredRows(manifest, files), division.rule)
             done = finish(
                 connection,

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_mlops.exceptions import ContractError, MLOpsError
-from airflow_mlops.operators.container_files import column_config, dataset_inputs, read_metrics
+from airflow_mlops.operators.bookmark import kept_result
+from airflow_mlops.operators.container_files import STEPS_LIMIT, column_config, dataset_inputs, read_metrics
+from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.lineage import (
     code_record,
     data_record,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from airflow_mlops.primitives.registration.record import TrainingRecord
     from airflow_mlops.runners.base import JobState
 
+#: The run of the tuning that found the parameters of a training, with its plots.
+TUNING_TAG = "airflow_mlops.tuning_run_id"
 #: The first brace of a line: where the description may begin.
 _OBJECT = re.compile(r"^[^\n{]*\{", re.MULTILINE)
 
@@ -198,8 +202,12 @@ class TrainModelOperator(ModelCodeOperator):
         return self.distributed or {}
 
     def job_name(self, context: Context) -> str:
-        """The job of a tuning's best trial, when its model is to be taken over; else one of its own."""
-        return str(self.description.get("job") or "") or super().job_name(context)
+        """The job of a tuning's best trial, when its model is to be taken over and still there; else one of its own."""
+        best = str(self.description.get("job") or "")
+        with airflow_errors():
+            if best and (kept_result(context, best) or self._runner().inspect(best).status != "gone"):
+                return best
+        return super().job_name(context)
 
     # The MLflow run ----------------------------------------------------------------------------
 
@@ -250,6 +258,7 @@ class TrainModelOperator(ModelCodeOperator):
         from airflow_mlops.hooks.mlflow_runs import MLflowRunsHook
 
         mlflow, manifest = MLflowRunsHook(self.mlflow_conn_id), self._manifest()
+        tuning = self.description.get("tuning") or {}
         lineage = lineage_of(record)
         tags = run_tags(
             context,
@@ -261,7 +270,7 @@ class TrainModelOperator(ModelCodeOperator):
             self.experiment,
             key=self._job_name,
             name=f"{self.application} {context['ti'].run_id}",
-            tags={**lineage.to_tags(), **tags},
+            tags={**lineage.to_tags(), **tags, TUNING_TAG: tuning.get("run_id")},
         )
         run = mlflow.run(run_id)
         self.run_url, self._opened = mlflow.run_url(run), (mlflow, run)
@@ -302,7 +311,7 @@ class TrainModelOperator(ModelCodeOperator):
                 f"{self._code_name()} trained and left no MLflow model directory in model/ (a file MLmodel and what it "
                 f"names), it wrote: {', '.join(wrote) or 'nothing'}. Cure: save the model there with MLflow."
             )
-        metrics = read_metrics(output / "output/metrics.json")
+        metrics = read_metrics(output / "output/metrics.json", STEPS_LIMIT)
         record = self._record(context, state, output)
         self._complete_model(output)
         mlflow = MLflowHook(self.mlflow_conn_id)

@@ -16,7 +16,11 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from airflow_mlops.exceptions import ContractError, MLOpsError
 from airflow_mlops.operators.container_files import column_config, dataset_inputs
 from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.links import MLflowRunLink
 from airflow_mlops.operators.model_code import ModelCodeOperator
+from airflow_mlops.operators.older_jobs import end_older_jobs
+from airflow_mlops.operators.tracking import end_run
+from airflow_mlops.operators.tuning_record import end_tuning, log_tuning, tuning_tags
 from airflow_mlops.triggers.reachability import airflow_answers
 from airflow_mlops.triggers.tuning import TuningTrigger
 
@@ -26,9 +30,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.hooks.mlflow_trials import TrialRun
+    from airflow_mlops.hooks.mlflow_runs import MLflowRunsHook, RunInfo
     from airflow_mlops.hooks.store.base import Store
-    from airflow_mlops.primitives.training.tuning import Plan, Trial, Tuning
+    from airflow_mlops.primitives.training.tuning import Plan, Tuning
     from airflow_mlops.runners.base import ContainerJob
 
 
@@ -63,6 +67,7 @@ class TuneModelOperator(ModelCodeOperator):
         "parameters",
         "overrides",
     )
+    operator_extra_links = (MLflowRunLink(),)
 
     def __init__(
         self,
@@ -86,7 +91,9 @@ class TuneModelOperator(ModelCodeOperator):
         self.experiment = experiment
         self.mlflow_conn_id = mlflow_conn_id
         self.distributed = distributed
+        self.run_url = ""
         self._kept_store: Store | None = None
+        self._opened: tuple[MLflowRunsHook, RunInfo] | None = None
 
     def inputs(self, context: Context, scratch: Path) -> dict[str, str]:  # noqa: ARG002
         """Train and validation split; the test split stays outside."""
@@ -109,6 +116,8 @@ class TuneModelOperator(ModelCodeOperator):
         """Write the tuning down, share its data, and let the loop run."""
         name = self._job_name = self.job_name(context)
         with airflow_errors():
+            if context["ti"].try_number > 1:
+                end_older_jobs(self._runner(), self._owner(context, name), self.log)
             running = self._prepare(context, name)
         if running and self.deferrable:
             self.defer(
@@ -144,7 +153,11 @@ class TuneModelOperator(ModelCodeOperator):
         with airflow_errors():
             tuning = self._document(job)
             if tuning.status == "running":
-                raise AirflowException(f"Tuning {job} was still running when its end was reported ({event}).")
+                self._end_early(context)
+                raise AirflowException(
+                    f"Tuning {job} cannot go on: {event.get('reason') or 'nobody said why'}. Cure: correct that, then "
+                    "clear the task."
+                )
             run_id = self._record(context, tuning)
             best = tuning.best()
             if tuning.status == "failed" or best is None:
@@ -177,6 +190,9 @@ class TuneModelOperator(ModelCodeOperator):
             return
         self._killed = True
         self._kill()
+        if self._opened:
+            mlflow, run = self._opened
+            end_run(mlflow, self.log, run, "KILLED", "The task was ended by hand.")
 
     def _kill(self) -> None:
         from airflow_mlops.runners.tuning.loop import TuningLoop
@@ -285,30 +301,32 @@ class TuneModelOperator(ModelCodeOperator):
     # What is kept of it ------------------------------------------------------------------------
 
     def _record(self, context: Context, tuning: Tuning) -> str:
-        """One run for the tuning with its plots, and one below it for each trial."""
-        from airflow_mlops.hooks.mlflow import MLflowHook
+        """One run for the tuning with its plots, and one below it for each trial; whatever goes wrong, it is closed."""
         from airflow_mlops.hooks.mlflow_trials import MLflowTrialsHook
 
-        ti, best = context["ti"], tuning.best()
-        runs = MLflowTrialsHook(self.mlflow_conn_id)
-        tags = {
-            "airflow_mlops.application": self.application,
-            "airflow_mlops.dataset_id": self.dataset["dataset_id"],
-            "airflow_mlops.dag_run": f"{ti.dag_id}/{ti.run_id}",
-            "airflow_mlops.tuning": tuning.reason,
-        }
-        run_id = runs.find_or_create_run(
-            self.experiment, key=tuning.name, name=f"{self.application} tuning {ti.run_id}", tags=tags
+        mlflow = MLflowTrialsHook(self.mlflow_conn_id)
+        tags = tuning_tags(
+            context,
+            tuning,
+            application=self.application,
+            dataset_id=self.dataset["dataset_id"],
+            code=self._code(),
+            description=self.description,
+            seed=tuning.plan.seed,
         )
-        runs.log_trials(run_id, [_trial_run(tuning, trial) for trial in tuning.trials])
-        if best:
-            entries = [{"name": name, "value": value} for name, value in best.figures.items()]
-            runs.log_metrics(run_id, entries)
-            runs.log_parameters(run_id, {**tuning.plan.fixed, **best.parameters})
-        with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
-            _write_report(tuning, Path(folder))
-            MLflowHook(self.mlflow_conn_id).log_directory(run_id, Path(folder), "tuning")
-        runs.finish_run(run_id, "FINISHED" if tuning.status == "done" else "FAILED")
+        run_id = mlflow.find_or_create_run(
+            self.experiment,
+            key=tuning.name,
+            name=f"{self.application} tuning {context['ti'].run_id}",
+            tags={**tags, "airflow_mlops.tuning": tuning.reason},
+        )
+        run = mlflow.run(run_id)
+        self.run_url, self._opened = mlflow.run_url(run), (mlflow, run)
+        try:
+            log_tuning(mlflow, run_id, tuning, tags)
+        except Exception as error:
+            end_tuning(mlflow, self.log, run, str(error), final=not self._comes_back(context, error))
+            raise
         return run_id
 
     def _document(self, name: str) -> Tuning:
@@ -334,32 +352,3 @@ class TuneModelOperator(ModelCodeOperator):
 
 def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _trial_run(tuning: Tuning, trial: Trial) -> TrialRun:
-    from airflow_mlops.hooks.mlflow_trials import TrialRun
-
-    status = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED"}.get(trial.state, "FAILED")
-    tags = {"airflow_mlops.trial": trial.state, "airflow_mlops.reason": trial.reason or None}
-    return TrialRun(
-        key=f"{tuning.name}/trial-{trial.number}",  # no job's name: a model's run is found by that
-        name=f"trial {trial.number}",
-        status=status,  # type: ignore[arg-type]
-        started_at=trial.started_at,
-        finished_at=trial.finished_at or trial.started_at,
-        parameters={**tuning.plan.fixed, **trial.parameters},
-        metrics=trial.figures,
-        steps=(tuning.plan.objectives[0], trial.steps),
-        tags=tags,
-    )
-
-
-def _write_report(tuning: Tuning, folder: Path) -> None:
-    from airflow_mlops.hooks.optuna import OptunaStudy
-    from airflow_mlops.primitives.training.tuning_report import history_svg, importance_svg, trial_rows
-
-    (folder / "history.svg").write_text(history_svg(tuning))
-    (folder / "trials.json").write_text(json.dumps(trial_rows(tuning), indent=1))
-    importance = OptunaStudy(tuning).importance()
-    if importance:
-        (folder / "importance.svg").write_text(importance_svg(importance))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.primitives.provisioning.lines import MAIN
@@ -13,11 +12,9 @@ from airflow_mlops.primitives.provisioning.lines import MAIN
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.primitives.provisioning.splits.rule import SplitRule
     from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
 
-__all__ = ["commit_record", "frozen_test", "result_of"]
+__all__ = ["commit_record", "result_of"]
 
 _LIBRARIES = ("airflow-mlops", "duckdb", "feast", "pyarrow")
 
@@ -42,26 +39,6 @@ def commit_record(context: Context, *, line: str, **facts: Any) -> dict[str, Any
         "retention": "production" if line == MAIN else "experiment",
         **facts,
     }
-
-
-def frozen_test(datasets: DatasetStore, rule: SplitRule | None, scratch: Path) -> tuple[Path, ...]:
-    """Files with the test examples of the version that a split freezes.
-
-    :raises SpecError: that version has no test.
-    :raises StoreError: there is no such version.
-    """
-    from airflow_mlops.exceptions import SpecError
-
-    if rule is None or not rule.freeze:
-        return ()
-    dataset_id = datasets.find(rule.freeze)
-    manifest = datasets.manifest(dataset_id)
-    if "test" not in manifest.splits:
-        raise SpecError(
-            f"split: freeze: dataset version {dataset_id} has no test; it has {', '.join(manifest.splits)}. "
-            "Freeze a version that has one"
-        )
-    return tuple(datasets.paths(dataset_id, "test", scratch))
 
 
 def result_of(manifest: Manifest, *, created: bool, store: str, line: str) -> dict[str, Any]:

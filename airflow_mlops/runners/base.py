@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 JobStatus = Literal["created", "running", "exited", "gone"]
 #: Why a job ended without its own doing: it lost its machine; could not be started; no machine took it in time; it
-#: used more than a limit other than memory. Empty when its exit code says all.
-Cause = Literal["", "preempted", "not_started", "not_scheduled", "over_limit"]
+#: used more than a limit other than memory, or more time. Empty when its exit code says all.
+Cause = Literal["", "preempted", "not_started", "not_scheduled", "over_limit", "over_time"]
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,18 @@ class Runner(Protocol):
 
     def cleanup(self, name: str) -> None:
         """Remove everything that the job left behind. No error when it is gone."""
+        ...
+
+
+@runtime_checkable
+class DiscardsJobs(Protocol):
+    """A runner of a place that may take longer to end a job than a task has that somebody ends."""
+
+    def discard(self, name: str, within: float) -> None:
+        """End the job and remove it, its checkpoint too. No error when it is gone.
+
+        :param within: seconds that its end is waited for; after that its place ends it by itself.
+        """
         ...
 
 

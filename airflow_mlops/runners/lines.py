@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 LINE_LIMIT = 8 * 1024
 #: Bytes that are read of a file at once.
 CHUNK = 1024**2
+#: What a line ends with that was longer.
+CUT = re.compile(r" … \[\d+ more bytes\]$")
+#: Stands where an engine has thrown away what nobody had read yet.
+MISSING = "[Output is missing here: the engine keeps only the newest part of what a job prints.]"
 #: Lines that ``Runner.logs`` gives at most.
 LOGS_LIMIT = 10_000
 #: Lines that are remembered to recognise them after a reconnect.
@@ -93,6 +97,10 @@ class Delivered:
         """Where the next connection begins, as the engine's ``since`` (inclusive); empty for the beginning."""
         return unix_time(self._floor) if self._floor else ""
 
+    def reaches(self, stamp: str) -> bool:
+        """Whether an output that begins with this stamp goes on where the lines handed over end."""
+        return not self._counts or stamp <= max(self._counts)
+
     def is_new(self, stamp: str, number: int) -> bool:
         """Whether the ``number``-th line of this stamp, from 0, has not been handed over yet."""
         return stamp >= self._floor and number >= self._counts.get(stamp, 0)
@@ -111,10 +119,15 @@ class FrameReader:
 
     A line longer than 16 KiB comes in several frames, each with the stamp in front and only the last with a
     newline.
+
+    :param delivered: what was handed over before.
+    :param whole: a line says so where the output does not go on where it ended: the engine sends what was handed over
+        last once more, as long as it has it.
     """
 
-    def __init__(self, delivered: Delivered) -> None:
+    def __init__(self, delivered: Delivered, *, whole: bool = False) -> None:
         self._delivered = delivered
+        self._whole = whole
         self._cutters: defaultdict[int, LineCutter] = defaultdict(LineCutter)
         self._stamps: dict[int, str] = {}
         self._counts: dict[str, int] = {}
@@ -128,7 +141,12 @@ class FrameReader:
         cutter = self._cutters[stream]
         if not cutter.pending:
             self._stamps[stream] = stamp.decode(errors="replace")
-        return self._new(self._stamps[stream], cutter.feed(payload))
+        return [*self._gap(self._stamps[stream]), *self._new(self._stamps[stream], cutter.feed(payload))]
+
+    def _gap(self, stamp: str) -> list[LogLine]:
+        """At the beginning, a line in front of the first one of its stamp."""
+        looked, self._whole = self._whole, False
+        return [LogLine(f"{stamp}#-1", MISSING)] if looked and not self._delivered.reaches(stamp) else []
 
     def flush(self) -> list[LogLine]:
         """Lines that the job never ended, at its end."""

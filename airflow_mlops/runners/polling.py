@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import EngineUnavailable, MLOpsError
@@ -12,7 +13,7 @@ from airflow_mlops.runners.base import JobState
 from airflow_mlops.runners.lines import hand_over
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from airflow_mlops.runners.base import LogLine, OnLog
 
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 FIRST, LONGEST = 1.0, 15.0
 #: Seconds after the end in which the last lines may still arrive.
 LAST_OUTPUT = 3.0
+#: Lines that are read and handed over at once: the memory of a burst, and what other tasks of the loop wait for.
+AT_ONCE = 1_000
 #: Seconds between two tries while the service does not answer.
 AWAY = 30.0
 
@@ -52,7 +55,7 @@ async def outlast(watch: Callable[[], Awaitable[JobState]], deadline: float | No
 
 async def poll(
     inspect: Callable[[], JobState],
-    read: Callable[[str], list[LogLine]],
+    read: Callable[[str], Iterable[LogLine]],
     on_log: OnLog,
     since: str,
     deadline: float | None,
@@ -62,26 +65,19 @@ async def poll(
     Both functions are called in a thread.
 
     :param inspect: the job's state.
-    :param read: the lines behind a cursor.
+    :param read: the lines behind a cursor, however many; they are taken some at a time.
     """
-    cursor, pause, state = since, FIRST, JobState("running")
-
-    async def print_new() -> bool:
-        nonlocal cursor
-        lines = await asyncio.to_thread(read, cursor)
-        for line in lines:
-            await hand_over(line, on_log)
-            cursor = line.at
-        return bool(lines)
-
+    pause, state, output = FIRST, JobState("running"), _Output(read, on_log, since)
     while True:
         try:
             state = await asyncio.to_thread(inspect)
-            heard = await print_new() if state.status in ("running", "exited") else False
+            # A job that runs may speak faster than it is read.
+            until = deadline if state.status == "running" else None
+            heard = await output.hand_over(until) if state.status in ("running", "exited") else False
             if state.status in ("exited", "gone"):
                 while state.status == "exited":
                     await asyncio.sleep(LAST_OUTPUT)
-                    if not await print_new():
+                    if not await output.hand_over():
                         break
                 return state
             # Who speaks is listened to; who waits in a queue may wait for hours.
@@ -95,3 +91,26 @@ async def poll(
         if left <= 0:
             return state
         await asyncio.sleep(min(pause, left))
+
+
+class _Output:
+    """What a job says, from a cursor on."""
+
+    def __init__(self, read: Callable[[str], Iterable[LogLine]], on_log: OnLog, since: str) -> None:
+        self._read = read
+        self._on_log = on_log
+        self._cursor = since
+
+    async def hand_over(self, until: float | None = None) -> bool:
+        """Hand over what is new; whether there was something.
+
+        :param until: Unix time after which the rest waits.
+        """
+        before, lines = self._cursor, iter(await asyncio.to_thread(self._read, self._cursor))
+        while some := await asyncio.to_thread(lambda: list(islice(lines, AT_ONCE))):
+            for line in some:
+                await hand_over(line, self._on_log)
+                self._cursor = line.at
+            if until is not None and time.time() >= until:
+                break
+        return self._cursor != before

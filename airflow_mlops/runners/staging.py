@@ -91,6 +91,12 @@ class Staging:
         self.limit_bytes = limit_bytes
         self.time_limit = time_limit
 
+    def below(self, folder: str) -> Staging:
+        """The same in a folder of it; whichever is used first opens the store for both."""
+        inner = Staging(f"{self.uri.rstrip('/')}/{folder}", self.limit_bytes, self.time_limit)
+        inner.__dict__["store"] = self.store.below(folder)
+        return inner
+
     def stage(self, job: ContainerJob, grace: float = 30) -> Staged:
         """Upload what the job needs.
 

@@ -70,10 +70,23 @@ def supervise(folder: Path, tell: int) -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+    for pid in elsewhere(job["environment"].get("MLOPS_ROOT", "")):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
     code = process.wait()
     write_json(
         folder / EXITED, {"exit_code": code if code >= 0 else 128 - code, "finished_at": now(), "error": ""}
     )
+
+
+def elsewhere(root: str) -> list[int]:
+    """Processes of the job in whatever session: its folder stands in their environment."""
+    mark, found = f"MLOPS_ROOT={root}".encode(), []
+    for environment in Path("/proc").glob("[0-9]*/environ") if root else ():
+        with contextlib.suppress(OSError):
+            if mark in environment.read_bytes().split(b"\0"):
+                found.append(int(environment.parent.name))
+    return found
 
 
 def identity(pid: int) -> str:

@@ -77,15 +77,18 @@ class FeaturesFreshSensor(BaseSensorOperator):
 
         from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
+        from airflow_mlops.triggers.settling import settling
+
         now = datetime.now(UTC)
         since = since or now.isoformat()
         if not self._look(context):
             left = timedelta(seconds=self.timeout) - (now - datetime.fromisoformat(since))
             if left <= timedelta(0):
                 self._time_out()
+            # The last look is at the end of the time, and not beyond it, unless Airflow would not survive that.
+            pause = max(min(timedelta(seconds=self.poke_interval), left), timedelta(seconds=settling()))
             self.defer(
-                # The last look is at the end of the time, and not beyond it.
-                trigger=TimeDeltaTrigger(min(timedelta(seconds=self.poke_interval), left)),
+                trigger=TimeDeltaTrigger(pause),
                 method_name="look_again",
                 kwargs={"since": since},
             )

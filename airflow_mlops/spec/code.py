@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from pydantic import Field, ValidationInfo, field_validator
 
 from airflow_mlops.spec.values import (
@@ -43,6 +45,17 @@ class Watch(Section):
         default=None, description="Airflow connection with the login of the git repository."
     )
 
+    @field_validator("git")
+    @classmethod
+    def _no_login(cls, value: str | None) -> str | None:
+        if value and holds_login(value):
+            raise complaint(
+                "holds a login, which events and logs would show",
+                expected="https://git.example.com/team/code.git",
+                cure="remove it from the address, and name a connection with it in git_connection",
+            )
+        return value
+
 
 class Code(Section):
     """The model code: an image, a command line, or both."""
@@ -72,6 +85,12 @@ class Code(Section):
         if not value.git and not (value.image and image):
             raise complaint("watches nothing", expected="code.image, or git", cure="add git, or remove watch")
         return value
+
+
+def holds_login(url: str) -> bool:
+    """Whether an address holds a password, or for HTTP a name: it may be a token. ``ssh://git@host`` holds none."""
+    parts = urlsplit(url)
+    return parts.password is not None or (parts.scheme in ("http", "https") and parts.username is not None)
 
 
 def _changes(image: str) -> bool:

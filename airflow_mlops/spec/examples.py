@@ -87,7 +87,8 @@ class Examples(Section):
     )
     connection: ConnectionId | None = Field(
         default=None,
-        description="Airflow connection of type aws for addresses that begin with s3://. Default: aws_default.",
+        description="Airflow connection of type aws for addresses that begin with s3:// and name no other. "
+        "Default: aws_default.",
     )
     tables: dict[TableName, Table] | None = Field(
         default=None,

@@ -140,7 +140,9 @@ class ServiceView(Section):
         description="Join key of the view and the examples' column that stands for it, as dest: origin.",
     )
     alias: FeastName | None = Field(
-        default=None, description="Another name, for a view that the service has twice."
+        default=None,
+        description="Another name, for a view that the service has twice. Features of one name then carry that of "
+        "their view: alias__feature.",
     )
 
     @field_validator("features")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from airflow_mlops.exceptions import SpecError
+
+_LOGIN = re.compile(r"://[^/\s]+@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +119,6 @@ def describe(value: Any) -> str:
 
 
 def _cut(text: str) -> str:
+    # A report is read by many: a login in an address is not among what it shows.
+    text = _LOGIN.sub("://…@", text)
     return text if len(text) <= 60 else text[:57] + "..."

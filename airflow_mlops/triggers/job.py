@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseXCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.runners import get_runner
+from airflow_mlops.runners.ending import discard_async
 from airflow_mlops.triggers.output import BEHIND, KEY, LOG_LIMIT, JobOutput, watch
 from airflow_mlops.triggers.ownership import moved_elsewhere
 from airflow_mlops.triggers.reachability import airflow_answers
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
 
     from airflow_mlops.runners.base import JobState, Runner
 
-LONGEST_PAUSE = 30.0
+#: Seconds between two tries of a wait that failed.
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+#: Errors in a row that time does not cure, after which a worker waits instead.
+HOPELESS = 10
+#: Seconds of a wait that went well before it failed.
+WELL = 60.0
 #: Seconds for which an API server that is away is waited for, and between two looks at it.
 LONGEST_OUTAGE, LOOK_AGAIN = 600.0, 5.0
 #: Seconds that a killed job has between SIGTERM and SIGKILL.
@@ -30,12 +37,14 @@ GRACE = 4
 
 class JobTrigger(BaseTrigger):
     """
-    Fire once, when the job has ended, was silent for too long, or the deadline has passed.
+    Fire once, when the job has ended, was silent for too long, or the deadline has passed; or when it cannot be watched
+    from here, as without the files or programs that the way to its engine needs.
 
-    The event is ``{"status": "exited" | "gone" | "stalled" | "timeout", "state": {…}, "position": {…}, "rest": true}``: ``state`` as
-    :meth:`JobState.to_dict() <airflow_mlops.runners.base.JobState.to_dict>`. Every line of the job's output goes to
-    the task's log as it comes. Where that log is, is an XCom of the task, so that another triggerer goes on there.
-    The job is stopped and removed only when somebody ends the task by hand, never when the triggerer ends.
+    The event is ``{"status": "exited" | "gone" | "stalled" | "timeout" | "error", "state": {…}, "position": {…}, "rest":
+    true}``: ``state`` as :meth:`JobState.to_dict() <airflow_mlops.runners.base.JobState.to_dict>`, for ``error`` with a
+    ``message``. Every line of the job's output goes to the task's log as it comes. Where that log is, is an XCom of
+    the task, so that another triggerer goes on there. The job is stopped and removed only when somebody ends the task
+    by hand, never when the triggerer ends.
 
     :param runner: kind of the runner.
     :param options: options of the runner.
@@ -90,13 +99,23 @@ class JobTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for the job, however often something fails on the way."""
-        began, pause = time.monotonic(), 1.0
+        """Wait for the job, however often something fails on the way that may pass."""
+        began, pause, hopeless = time.monotonic(), FIRST_PAUSE, 0
         known = await asyncio.to_thread(airflow_answers)
         while True:
+            tried = time.monotonic()
             try:
                 status, state = await self._watch()
             except Exception as error:  # noqa: BLE001  a failed trigger would fail a task whose job is well
+                if time.monotonic() - tried > WELL:
+                    pause, hopeless = FIRST_PAUSE, 0
+                passes = isinstance(error, MLOpsError) and error.retriable
+                hopeless = 0 if passes else hopeless + 1
+                if hopeless >= HOPELESS:
+                    await settled(self, began)
+                    await self._airflow_is_back(known)
+                    yield self._event("error", None, f"{type(error).__name__}: {error}")
+                    return
                 left = self.deadline - time.time() if self.deadline is not None else pause
                 if left <= 0:
                     yield self._event("timeout", None)
@@ -121,9 +140,10 @@ class JobTrigger(BaseTrigger):
             return
         self.log.info("Stopping job %s: the task was ended by hand", self.name)
         runner = await self._get_runner()
-        await runner.stop_async(self.name, GRACE)
-        await asyncio.to_thread(runner.cleanup, self.name)
-        await MetricSink.of(self.progress).end("KILLED", "The task was ended by hand.")
+        try:
+            await discard_async(runner, self.name, GRACE)
+        finally:
+            await MetricSink.of(self.progress).end("KILLED", "The task was ended by hand.")
 
     async def _airflow_is_back(self, known: bool) -> None:
         """Hold the event back while no worker could report: a task that wakes then fails, and uses up a try.
@@ -133,7 +153,8 @@ class JobTrigger(BaseTrigger):
         until = time.monotonic() + LONGEST_OUTAGE
         while known and time.monotonic() < until and not await asyncio.to_thread(airflow_answers):
             self.log.warning(
-                "Job %s is over; waiting for Airflow's API server, which does not answer", self.name
+                "Nobody can take over job %s: waiting for Airflow's API server, which does not answer",
+                self.name,
             )
             await asyncio.sleep(LOOK_AGAIN)
 
@@ -166,7 +187,7 @@ class JobTrigger(BaseTrigger):
             self._made = await asyncio.to_thread(get_runner, self.runner, **self.options)
         return self._made
 
-    def _event(self, status: str, state: JobState | None) -> TriggerEvent:
+    def _event(self, status: str, state: JobState | None, message: str = "") -> TriggerEvent:
         position = self._output.settled if self._output else self.position or {}
         content = {
             "status": status,
@@ -174,6 +195,7 @@ class JobTrigger(BaseTrigger):
             "position": position,
             # What comes behind the position may not be in the task's log yet: the worker prints it.
             "rest": True,
+            **({"message": message} if message else {}),
         }
         return TriggerEvent(content)  # type: ignore[no-untyped-call]
 

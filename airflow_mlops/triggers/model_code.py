@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import SharedStreamProducer
 
-from airflow_mlops.exceptions import MLOpsError, RegistryUnavailable
+from airflow_mlops.exceptions import RegistryUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
@@ -37,6 +38,16 @@ class Code(NamedTuple):
 
     name: str
     digest: str
+
+
+class Seen(NamedTuple):
+    """What was seen last.
+
+    :param changes: how often it has changed so far, so that no two changes are the same event.
+    """
+
+    digest: str
+    changes: int
 
 
 class _Session(Protocol):
@@ -74,6 +85,7 @@ class NewModelCodeTrigger(BaseEventTrigger):
         super().__init__()  # type: ignore[no-untyped-call]
         if bool(image) == bool(git):
             raise ValueError("NewModelCodeTrigger watches either an image or a git repository.")
+        _refuse_login(git)
         self.application = application
         self.image = image
         self.git = git
@@ -119,7 +131,7 @@ class NewModelCodeTrigger(BaseEventTrigger):
                 before = await self.seen()
                 if before is None:
                     await self.remember(code.digest)
-                elif before != code.digest:
+                elif before.digest != code.digest:
                     yield self._event(code.digest, before)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -154,15 +166,19 @@ class NewModelCodeTrigger(BaseEventTrigger):
 
     # Memory ------------------------------------------------------------------------------------
 
-    async def seen(self) -> str | None:
+    async def seen(self) -> Seen | None:
         """What was seen last; ``None`` at the first look."""
-        known = await self.asset_state_store.aget(self._key(SEEN)) if self.asset_state_store else None
-        return str(known) if known else None
+        known: Any = await self.asset_state_store.aget(self._key(SEEN)) if self.asset_state_store else None
+        if isinstance(known, Mapping):
+            return Seen(str(known["digest"]), int(known["changes"]))
+        return Seen(str(known), 0) if known else None  # a digest alone, as it was written before
 
     async def remember(self, digest: str) -> None:
         """Write down what was seen, once its event is committed."""
-        if self.asset_state_store:
-            await self.asset_state_store.aset(self._key(SEEN), digest)
+        before = await self.seen()
+        if self.asset_state_store and (before is None or before.digest != digest):
+            now: Any = Seen(digest, before.changes + 1 if before else 0)._asdict()
+            await self.asset_state_store.aset(self._key(SEEN), now)
 
     async def report(self, error: str, failures: int) -> None:
         """Write down how the watching goes."""
@@ -181,14 +197,15 @@ class NewModelCodeTrigger(BaseEventTrigger):
         """Keys are short; one application may watch an image and a repository."""
         return f"{about}_{'git' if self.git else 'image'}"
 
-    def _event(self, digest: str, before: str) -> TriggerEvent:
+    def _event(self, digest: str, before: Seen) -> TriggerEvent:
         content = {
             "reason": "new_code",
-            "id": f"{self.code}: {before} -> {digest}",
+            # Numbered: code may go back and forth between the same two, and each time it is new.
+            "id": f"{self.code}: {before.digest} -> {digest} ({before.changes + 1})",
             "code": self.code,
             "digest": digest,
-            "before": before,
-            "message": f"{self.code} is now {digest[:19]}, before {before[:19]}",
+            "before": before.digest,
+            "message": f"{self.code} is now {digest[:19]}, before {before.digest[:19]}",
         }
         return TriggerEvent(content)  # type: ignore[no-untyped-call]
 
@@ -218,7 +235,8 @@ class CodeProducer(SharedStreamProducer):
     """
     Asks one registry or repository for everything that the triggers of a stream watch.
 
-    It never raises: whatever fails is reported, and tried again later and later.
+    It never raises: whatever fails is reported, and tried again later and later. What cannot be reported, because the
+    state store does not answer, is in the triggerer's log.
 
     :param first: a trigger of the stream.
     """
@@ -238,7 +256,8 @@ class CodeProducer(SharedStreamProducer):
                             if code := await self._look(source, name):
                                 yield code, (code, self._looks[name].by)
                         await asyncio.sleep(self._pause())
-            except MLOpsError as error:
+            except Exception as error:  # noqa: BLE001 - one that is raised here would end the watching for all
+                self._first.log.warning("Watching %s failed: %s", self._first.code, error)
                 await self._report_all(str(error))
                 await asyncio.sleep(self._first.every)
 
@@ -251,8 +270,8 @@ class CodeProducer(SharedStreamProducer):
                 continue
             for watcher in list(self._watchers.get(name, ())):
                 # Whoever came later has yet to be told.
-                if id(watcher) in told:
-                    await watcher.remember(digest)
+                if id(watcher) in told and not await self._remembered(watcher, digest):
+                    self._looks[name].told = ""
 
     def get_advance_lane(self, broker_payload: Any) -> Hashable:
         """One name does not wait for another."""
@@ -288,9 +307,22 @@ class CodeProducer(SharedStreamProducer):
         )
         await self._report(name, str(error), look.failures)
 
+    async def _remembered(self, watcher: NewModelCodeTrigger, digest: str) -> bool:
+        try:
+            await watcher.remember(digest)
+        except Exception as error:  # noqa: BLE001 - told again, it is the same event
+            self._first.log.warning("What was seen of %s could not be written down: %s", watcher.code, error)
+            return False
+        return True
+
     async def _report(self, name: str, error: str, failures: int) -> None:
         for watcher in list(self._watchers.get(name, ())):
-            await watcher.report(error, failures)
+            try:
+                await watcher.report(error, failures)
+            except Exception as refused:  # noqa: BLE001 - nobody may see how it goes, but it goes on
+                self._first.log.warning(
+                    "How watching %s goes could not be written down: %s", watcher.code, refused
+                )
 
     async def _report_all(self, error: str) -> None:
         for name in list(self._watchers):
@@ -299,3 +331,14 @@ class CodeProducer(SharedStreamProducer):
     def _pause(self) -> float:
         """Short enough to notice a new trigger soon, whatever the rhythm."""
         return min(self._first.every, 5.0)
+
+
+def _refuse_login(git: str | None) -> None:
+    """What is watched is named in events, states and logs."""
+    from airflow_mlops.spec.code import holds_login
+
+    if git and holds_login(git):
+        raise ValueError(
+            "NewModelCodeTrigger: the address in git holds a login, which events and logs would show. Cure: write it "
+            "without, and name a connection with the login in conn_id."
+        )

@@ -9,6 +9,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_mlops.runners.lines import CUT, MISSING
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -76,6 +78,8 @@ class JobOutput:
         self._hidden = hidden
         self.cursor = str((position or {}).get("cursor") or "")
         self._printed = int((position or {}).get("printed") or 0)
+        #: The first line that an earlier reader got, where this one begins at the beginning again.
+        self._first = str((position or {}).get("first") or "")
         #: Monotonic moment of the last line, or of the beginning.
         self.heard = time.monotonic()
         self.progress: list[Callable[[LogLine], None]] = []
@@ -102,6 +106,8 @@ class JobOutput:
 
     def __call__(self, line: LogLine) -> None:
         """Print a line and remember it."""
+        if not self.cursor:
+            self._begin(line)
         if line.text.startswith(self._words.PREFIX):
             for receive in self.progress:
                 receive(line)
@@ -118,6 +124,12 @@ class JobOutput:
             and (not self._trail or self.heard - self._trail[-1][0] >= SAVE_EVERY)
         ):
             self._trail.append((self.heard, self.position))
+
+    def _begin(self, line: LogLine) -> None:
+        if self._first and self._first != line.at:
+            self.warn("Job %s: %s", self._job, MISSING)
+        if not self._settled["cursor"]:
+            self._settled = {**self._settled, "first": self._first or line.at}
 
     def _may_print(self) -> bool:
         if not self.behind:
@@ -143,9 +155,7 @@ class JobOutput:
         self._log.warning(message, *values)
 
     def _print(self, line: LogLine) -> None:
-        text = line.text
-        for secret in self._hidden:
-            text = text.replace(secret, "***")
+        text = self._masked(line.text)
         # The text is an argument: a per cent sign in it means nothing.
         self._lines.info("%s", printable(text), **_moment(line.at))
         self._printed += _size(line.text) + 1
@@ -156,6 +166,16 @@ class JobOutput:
                 self._job,
                 self._printed,
             )
+
+    def _masked(self, text: str) -> str:
+        if not self._hidden:
+            return text
+        cut = CUT.search(text)
+        kept, end = (text[: cut.start()], cut.group()) if cut else (text, "")
+        for secret in self._hidden:
+            kept = kept.replace(secret, "***")
+        # The end of what was kept may be the beginning of a secret.
+        return (kept[: -max(map(len, self._hidden))] if cut else kept) + end
 
 
 def _without_place(log: Any) -> Any:

@@ -9,15 +9,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
-#: Seconds. The scheduler hears from its executor that the worker of a deferred task has ended, on a busy machine some
-#: seconds late. Where the task is queued or runs again by then, Airflow 3.3 takes it for killed and fails it.
-SETTLING = 5.0
+#: Seconds in which the scheduler hears from its executor what the supervisor of a worker knows.
+MARGIN = 3.0
 
 
 async def settled(trigger: BaseTrigger, began: float) -> None:
     """Return when the trigger may fire.
 
+    A supervisor may notice the end of its worker, which has deferred the task, only at its next look, up to
+    ``[workers] min_heartbeat_interval`` seconds later. Where the task is queued again by then, Airflow 3.3 takes that
+    end for the end of the new worker, and fails the task.
+
     :param began: monotonic moment of its beginning.
     """
     if trigger.task_instance is not None:  # else run by hand
-        await asyncio.sleep(max(0.0, began + SETTLING - time.monotonic()))
+        await asyncio.sleep(max(0.0, began + settling() - time.monotonic()))
+
+
+def settling() -> float:
+    """Seconds in which no trigger fires."""
+    from airflow.sdk.configuration import conf
+
+    return float(conf.getint("workers", "min_heartbeat_interval", fallback=5)) + MARGIN

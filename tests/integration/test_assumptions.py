@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+from airflow_mlops.operators.splitting import SplitDatasetOperator
 
 EXAMPLES = {"parquet": "examples.parquet", "keys": ["id"], "timestamp": "asked", "targets": ["late"]}
 SPLIT = {"by": "time", "train": 0.7, "validation": 0.15, "test": 0.15, "gap": "0s"}
@@ -73,6 +74,67 @@ def test_steady_findings_are_in_the_version_and_others_in_the_record_of_the_run(
     assert set(findings) == {"found_in", "newest", "rows_vs_previous", "distribution"}
     assert findings["newest"]["passed"] is False
     assert "1 times the median 5000" in findings["rows_vs_previous"]["observed"]
+
+
+WARNED = {"column": "size", "between": [0, 98], "severity": "warn"}
+
+
+def stored_reports(home):
+    store = open_store(str(home / "store"))
+    return {store.address(key): store.read_json(key) for key in store.list("app/datasets/assumptions/")}
+
+
+def test_what_is_only_warned_of_keeps_its_rows_in_a_report(home, caplog):
+    made = provision(home, WARNED, {"unique": ["id"]})
+    datasets = DatasetStore(open_store(str(home / "store")), "app")
+    ((address, report),) = stored_reports(home).items()
+    assert datasets.commits(made["dataset_id"])[0]["report"] == address
+    assert f"Full report: {address}" in caplog.text
+    assert (report["dataset_id"], report["passed"], report["warned"]) == (made["dataset_id"], True, 1)
+    broken, unique = report["findings"]
+    assert len(broken["examples"]) == 5
+    assert all(row["size"] > 98 for row in broken["examples"])
+    assert unique["passed"]
+    assert all("examples" not in found for found in datasets.manifest(made["dataset_id"]).assumptions)
+
+
+def test_a_version_that_keeps_all_has_no_report(home):
+    made = provision(home, {"unique": ["id"]})
+    datasets = DatasetStore(open_store(str(home / "store")), "app")
+    assert "report" not in datasets.commits(made["dataset_id"])[0]
+    assert stored_reports(home) == {}
+
+
+def test_a_version_that_is_divided_again_has_its_report_too(home):
+    provision(home)
+    given = {"application": "app", "store": str(home / "store"), "dataset": "latest", "line": "beside"}
+    split = {"by": "hash", "train": 0.8, "test": 0.2}
+    made = SplitDatasetOperator(task_id="divide", split=split, assumptions=[WARNED], **given).execute({})
+    datasets = DatasetStore(open_store(str(home / "store")), "app")
+    address = datasets.commits(made["dataset_id"])[0]["report"]
+    assert len(stored_reports(home)[address]["findings"][0]["examples"]) == 5
+    rules = [{**WARNED, "severity": "fail"}]
+    again = SplitDatasetOperator(task_id="divide", split=split, assumptions=rules, **given)
+    with pytest.raises(AirflowFailException, match="Full report: ") as caught:
+        again.execute({})
+    assert stored_reports(home)[str(caught.value).rpartition("Full report: ")[2]]["findings"][0]["examples"]
+
+
+def test_a_version_that_is_divided_again_is_compared_with_the_one_before(home):
+    provision(home)
+    land(home, stretch=0.6)
+    provision(home)
+    again = SplitDatasetOperator(
+        task_id="divide",
+        application="app",
+        store=str(home / "store"),
+        dataset="latest",
+        line="main",
+        split={"by": "hash", "train": 0.8, "test": 0.2},
+        assumptions=[{"distribution": {"against": "latest"}}],
+    )
+    with pytest.raises(AirflowFailException, match="moved against"):
+        again.execute({})
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_a_better_candidate_passes_and_the_report_is_with_its_run(loop, first, b
         {"metric": "auc", "against": "champion", "better_by": 0.02},
         {"metric": "brier", "against": "champion", "no_worse_by": 0.0},
         {"metric": "f1", "against": "champion", "no_worse_by": 0.0},
-        {"metric": "gizmo", "against": "champion"},
+        {"metric": "gizmo", "against": "champion", "confidence": 0.5},
         {"metric": "auc", "per_slice": "origin", "at_least": 0.8},
         {"fairness": "demographic_parity", "column": "origin", "at_most": 0.2},
         {"latency": "p95", "at_most": 1},
@@ -254,6 +254,19 @@ def test_predictions_that_leave_rows_out_and_broken_test_reports_are_refused(loo
     task = TestModelOperator(task_id="test", code=broken, dataset=loop.dataset, training=trained, **loop.job)
     with pytest.raises(AirflowFailException, match=r"output/tests\.xml\) is no XML.*Cure"):
         task.execute(context("test", run_id="broken"))
+
+
+def test_a_program_that_says_that_its_tests_failed_does_not_pass(loop, better):
+    """Whatever its report says: one case that passed, or none at all."""
+    trained = {"run_id": better["evaluated"]["run_id"]}
+    report = '<testsuite><testcase name="a"/></testsuite>'
+    code = {"entrypoint": ["sh", "-c", f"echo '{report}' >\"$MLOPS_ROOT/output/tests.xml\"; exit 13"]}
+    task = TestModelOperator(task_id="test", code=code, dataset=loop.dataset, training=trained, **loop.job)
+    found = task.execute(context("test", run_id="thirteen"))
+    assert (found["total"], found["errors"]) == (2, 1)
+    decision = loop.gate([], better["evaluated"], tests=found)
+    assert not decision["passed"]
+    assert "1 failed: unnamed" in decision["message"]
 
 
 def test_predictions_go_with_their_dataset_version(loop, better):

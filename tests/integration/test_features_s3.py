@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from airflow_mlops.cli import main
 from airflow_mlops.factories import build_dags
 from airflow_mlops.hooks.feast.hook import FeastHook
+from airflow_mlops.operators.assumptions import ValidateDatasetOperator
+from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+from airflow_mlops.operators.splitting import SplitDatasetOperator
 from airflow_mlops.spec import load_features
 from tests.fixtures.feast_store import connect, inline
 from tests.fixtures.features import observed, task_context
@@ -38,6 +43,11 @@ class Run:
         return self.done[task_id]
 
 
+def known_stations(bucket: str, name: str = "stations") -> dict[str, Any]:
+    """An assumption that reads a file on S3, which nothing else looks for."""
+    return {"column": "station", "found_in": {"csv": f"s3://lake@{bucket}/{name}.csv", "column": "code"}}
+
+
 @pytest.fixture
 def land(s3_server, s3_bucket, tmp_path):
     def land(name: str, rows: str) -> None:
@@ -50,6 +60,10 @@ def land(s3_server, s3_bucket, tmp_path):
 @pytest.fixture
 def run(s3_server, s3_bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_LAKE", s3_server.connection_json)
+    # Whatever goes by another connection than the one that is named is refused.
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", s3_server.with_secret("wrong").connection_json)
+    known = b"code\nn\ns\n"
+    s3_server.client().put_object(Bucket=s3_bucket, Key="stations.csv", Body=known)
     connect(monkeypatch, **inline(tmp_path))
     numbers = iter(range(100))
 
@@ -59,6 +73,7 @@ def run(s3_server, s3_bucket, tmp_path, monkeypatch):
             "store": f"s3://lake@{s3_bucket}/mlops",
             "extract": {"files": f"s3://lake@{s3_bucket}/in/*.parquet", "watermark": "seen"},
             "transform": {"sql": sql},
+            "assumptions": [known_stations(s3_bucket)],
             "publish": {"timestamp": "seen", "partition": "day"},
             "views": [{"entities": {"station": "string"}, "ttl": "4h", "features": features}],
             "services": {"warm_v1": ["weather"]},
@@ -76,7 +91,24 @@ def joined(folder, column="fahrenheit"):
     return table[column].to_pylist()
 
 
-def test_from_a_bucket_to_a_training_set(run, land, tmp_path):
+def provision(bucket: str, folder: Path, stations: str = "stations") -> dict[str, Any]:
+    """A dataset of examples in a file here and features on S3, whose assumption reads S3 as well."""
+    asked = (
+        "(0, 'n', TIMESTAMPTZ '2026-01-01 01:30:00+00', 1), (1, 's', TIMESTAMPTZ '2026-01-02 05:00:00+00', 0)"
+    )
+    observed(folder / "asked.parquet", asked, "id, station, asked, rained")
+    examples = {"keys": ["id"], "timestamp": "asked", "targets": ["rained"]}
+    return ProvisionDatasetOperator(
+        task_id="provision",
+        application="app",
+        store=f"s3://lake@{bucket}/mlops",
+        examples={"folder": str(folder), "parquet": "asked.parquet", **examples},
+        features="warm_v1",
+        assumptions=[known_stations(bucket, stations)],
+    ).execute({})
+
+
+def test_from_a_bucket_to_a_training_set_and_back(run, land, tmp_path, s3_bucket, capsys):
     first = run({"fahrenheit": "float64"})
     with pytest.raises(
         AirflowSkipException, match="Nothing is published of weather yet: its views are applied"
@@ -120,3 +152,20 @@ def test_from_a_bucket_to_a_training_set(run, land, tmp_path):
     ):
         wrong("apply")
     assert joined(tmp_path) == [50.0, 68.0, 86.0]
+
+    # A dataset of them, and the same one again.
+    made = provision(s3_bucket, tmp_path)
+    with pytest.raises(AirflowFailException, match=r"none\.csv cannot be read"):
+        provision(s3_bucket, tmp_path, "none")
+    again = {"application": "app", "store": f"s3://lake@{s3_bucket}/mlops", "dataset": made}
+    rules = [known_stations(s3_bucket)]
+    assert ValidateDatasetOperator(task_id="validate", assumptions=rules, **again).execute({})["passed"]
+    halves = {"by": "time", "train": 0.5, "test": 0.5}
+    split = SplitDatasetOperator(task_id="split", split=halves, assumptions=rules, line="halves", **again)
+    assert split.execute({})["splits"] == {"train": 1, "test": 1}
+    capsys.readouterr()
+    words = ["--store", f"s3://lake@{s3_bucket}/mlops", "--application", "app", "--json"]
+    assert main(["dataset", "rebuild", made["dataset_id"], *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["problem"], found["notes"], found["rebuilt_id"]) == (None, [], made["dataset_id"])
+    assert [source["state"] for source in found["sources"]] == ["same"] * 3

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
 
 from airflow_mlops.cli.main import main
+from airflow_mlops.contract.announce import PASSWORD, TOKEN, USER
 from tests.fixtures.docker import serve_folder
 
 
@@ -36,6 +39,12 @@ def run(*command: str, cwd: Path, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def step(repository: Path, name: str) -> str:
+    """A step of GitHub's recipe."""
+    recipe = yaml.safe_load((repository / ".github/workflows/model.yml").read_text())
+    return next(one["run"] for one in recipe["jobs"]["model"]["steps"] if one.get("name") == name)
 
 
 def test_its_tests_pass(repository):
@@ -70,8 +79,13 @@ def test_its_recipes_name_the_same_steps(repository):
             "contract check",
             "docker push",
             "contract announce house_price",
+            '--build-arg BASE_DIGEST="',
         ):
             assert word in told
+    assert 'id="$GITHUB_RUN_ID-$GITHUB_RUN_ATTEMPT"' in steps
+    assert 'id="$CI_JOB_ID"' in scripts
+    hands_on = next(step for step in github["jobs"]["model"]["steps"] if step.get("name") == "Tell Airflow")
+    assert {TOKEN, USER, PASSWORD} == set(hands_on["env"])
     assert github["jobs"]["model"]["env"]["IMAGE"] == "registry.example.com/team/house-price"
     assert gitlab["variables"]["IMAGE"] == "registry.example.com/team/house-price"
 
@@ -79,17 +93,13 @@ def test_its_recipes_name_the_same_steps(repository):
 @pytest.mark.docker
 def test_its_image_keeps_the_contract(repository, docker_engine, packages_image, wheel):
     """The two commands of the recipe, with this very package in place of a released one."""
-    steps = yaml.safe_load((repository / ".github/workflows/model.yml").read_text())["jobs"]["model"]["steps"]
-    build, check = (
-        next(step["run"] for step in steps if step.get("name") == name)
-        for name in ("Build", "Hold the image to the contract")
-    )
+    build, check = step(repository, "Build"), step(repository, "Hold the image to the contract")
     with serve_folder(docker_engine, wheel.parent) as address:
-        arguments = (
-            f"--build-arg BASE_IMAGE={packages_image} --build-arg AIRFLOW_MLOPS={address}/{wheel.name}"
+        build = build.replace(
+            "docker build", f"docker build --build-arg AIRFLOW_MLOPS={address}/{wheel.name}"
         )
-        build = build.replace("docker build", f"docker build {arguments}")
         words = {"IMAGE": "airflow-mlops-test-house-price", "GITHUB_SHA": "abc123"}
+        words |= {"BASE": packages_image, "BASE_DIGEST": "sha256:ba5e"}
         run("sh", "-c", build, cwd=repository, **words)
     check = check.replace("python -m", f"{sys.executable} -m")
     assert "nothing breaks contract 1" in run("sh", "-c", check, cwd=repository, **words)
@@ -97,7 +107,29 @@ def test_its_image_keeps_the_contract(repository, docker_engine, packages_image,
         "image", "inspect", "--format", "{{json .Config.Labels}}", "airflow-mlops-test-house-price:abc123"
     )
     assert json.loads(labels)["org.opencontainers.image.revision"] == "abc123"
+    assert json.loads(labels)["org.opencontainers.image.base.digest"] == "sha256:ba5e"
+    lock = docker_engine(
+        "run", "--rm", "--entrypoint", "cat", "airflow-mlops-test-house-price:abc123", "requirements.lock"
+    )
+    assert re.search(r"^numpy==\d", lock, re.MULTILINE)
     docker_engine("rmi", "airflow-mlops-test-house-price:abc123")
+
+
+@pytest.mark.docker
+def test_the_base_is_pinned_by_its_digest(repository, docker_engine, registry, tmp_path):
+    with tarfile.open(tmp_path / "base.tar", "w") as archive:
+        archive.add(__file__, "base.txt")
+    docker_engine("import", str(tmp_path / "base.tar"), "airflow-mlops-test-base:1")
+    pushed = registry.push(docker_engine, "airflow-mlops-test-base:1", "base:1")
+    words = {"BASE_IMAGE": f"{registry.address}/base:1", "GITHUB_ENV": str(tmp_path / "environment")}
+    run(
+        "sh", "-c", step(repository, "Pin the base"), cwd=repository,
+        DOCKER_CONFIG=str(registry.folder / "docker"), **words,
+    )  # fmt: skip
+    found = dict(line.split("=", 1) for line in (tmp_path / "environment").read_text().splitlines())
+    assert found["BASE_DIGEST"] == pushed.partition("@")[2]
+    assert found["BASE"].endswith(f"@{found['BASE_DIGEST']}")
+    docker_engine("rmi", f"{registry.address}/base:1", "airflow-mlops-test-base:1")
 
 
 @pytest.mark.docker

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_mlops.exceptions import EngineUnavailable
 from airflow_mlops.runners import get_runner
-from airflow_mlops.triggers.job import JobTrigger
+from airflow_mlops.triggers.job import HOPELESS, JobTrigger
 from tests.fixtures.jobs import eventually, tiny_job
 from tests.fixtures.tiny_operator import lines_of
 
@@ -89,6 +89,38 @@ def test_errors_on_the_way_are_survived_without_losing_a_line(runner, options, m
     assert "Watching job job failed, trying again in 1 s: away for a moment" in lines
     said = [line for line in lines if not line.startswith("Watching")]
     assert said == ["tiny train begins", "line 1", "line 2", "line 3", "line 4"]
+
+
+def test_what_passes_is_waited_for_without_end(runner, options, monkeypatch):
+    runner.submit(tiny_job("job"))
+    trigger, failures = JobTrigger(runner="process", options=options, name="job"), []
+    lines, wait = lines_of(trigger, monkeypatch), type(runner).wait_async
+    monkeypatch.setattr("airflow_mlops.triggers.job.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("airflow_mlops.triggers.job.LONGEST_PAUSE", 0.001)
+
+    async def away(self, *arguments):
+        failures.append(1)
+        if len(failures) <= 3 * HOPELESS:
+            raise EngineUnavailable("away")
+        return await wait(self, *arguments)
+
+    monkeypatch.setattr(type(runner), "wait_async", away)
+    assert fire(trigger)["status"] == "exited"
+    assert len([line for line in lines if line.endswith("away")]) == 3 * HOPELESS
+
+
+def test_what_does_not_pass_is_told_to_a_worker(monkeypatch):
+    monkeypatch.setattr("airflow_mlops.triggers.job.LONGEST_PAUSE", 0.001)
+    monkeypatch.setattr("airflow_mlops.triggers.job.FIRST_PAUSE", 0.001)
+    trigger = JobTrigger(runner="process", options={"rot": "/tmp"}, name="job")
+    lines = lines_of(trigger, monkeypatch)
+
+    event = fire(trigger)
+
+    assert event["status"] == "error"
+    assert "RunnerError: Options of runner 'process' do not fit" in event["message"]
+    assert len(lines) == HOPELESS - 1
+    json.dumps(event)
 
 
 def test_a_wrong_option_ends_at_the_deadline(monkeypatch):

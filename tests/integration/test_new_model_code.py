@@ -11,7 +11,6 @@ import re
 import subprocess
 import threading
 import time
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -19,7 +18,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import pytest
-from airflow.triggers.shared_stream import SharedStreamManager
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -32,6 +30,7 @@ from airflow_mlops.hooks.git import GitHook
 from airflow_mlops.hooks.registry import ImageName, RegistryHook
 from airflow_mlops.triggers.model_code import NewModelCodeTrigger
 from tests.fixtures.registry import USER
+from tests.fixtures.triggerer import Memory, triggerer
 
 pytestmark = pytest.mark.docker
 
@@ -85,6 +84,20 @@ class TestRegistry:
         pushed()
         with pytest.raises(RegistryUnavailable, match=r"refuses to show .* \(HTTP 401.*Cure: a connection"):
             ask(f"{pushed.image}:1", conn_id)
+
+    def test_a_corrected_connection_counts_at_the_next_question(self, registry, monkeypatch):
+        name = ImageName.parse(f"{registry.address}/nothing:1")
+        monkeypatch.setenv("AIRFLOW_CONN_CHANGING", registry.connection("wrong"))
+
+        async def asking() -> None:
+            async with RegistryHook(name.registry, "changing").session() as session:
+                with pytest.raises(RegistryUnavailable, match="HTTP 401"):
+                    await session.digest(name)
+                monkeypatch.setenv("AIRFLOW_CONN_CHANGING", registry.connection())
+                with pytest.raises(ImageNotFoundError):  # logged in, and nothing is there
+                    await session.digest(name)
+
+        asyncio.run(asking())
 
     def test_an_absent_tag_says_so(self, pushed, login):
         pushed()
@@ -169,70 +182,6 @@ class TestRepository:
             asyncio.run(GitHook(str(tmp_path / "nothing")).digest("main"))
 
 
-class Memory:
-    """The state of an asset, as the triggerer's accessor has it."""
-
-    def __init__(self, **values) -> None:
-        self.values = values
-
-    async def aget(self, key, default=None):
-        return self.values.get(key, default)
-
-    async def aset(self, key, value) -> None:
-        self.values[key] = value
-
-
-class Triggerer:
-    """Runs triggers as Airflow's triggerer does: through its own manager of shared streams, in ack mode."""
-
-    def __init__(self, *, commits: bool = True) -> None:
-        self.commits = commits
-        self.manager = SharedStreamManager(
-            log=SimpleNamespace(
-                **dict.fromkeys(("info", "error", "warning", "exception", "debug"), lambda *_, **__: None)
-            )
-        )
-        self.events: list[tuple[str, dict]] = []
-        self.tasks: list[asyncio.Task] = []
-        self.number = 0
-
-    async def start(self, trigger: NewModelCodeTrigger, memory: Memory) -> None:
-        self.number += 1
-        trigger.asset_state_store = memory
-        trigger_id, key = self.number, trigger.shared_stream_key()
-        stream = self.manager.subscribe(trigger_id=trigger_id, trigger=trigger, key=key)
-
-        async def follow() -> None:
-            try:
-                async for event in trigger.filter_shared_stream(stream):
-                    seq = self.manager.bind_pending_event(trigger_id=trigger_id, key=key)
-                    self.events.append((trigger.application, event.payload))
-                    if self.commits:
-                        self.manager.confirm_persisted([seq])
-            finally:
-                await self.manager.unsubscribe(trigger_id, key)
-
-        self.tasks.append(asyncio.create_task(follow()))
-
-    async def until(self, what, seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < deadline, (self.events, self.tasks)
-            await asyncio.sleep(0.05)
-
-
-@asynccontextmanager
-async def triggerer(*, commits: bool = True):
-    running = Triggerer(commits=commits)
-    try:
-        yield running
-    finally:
-        for task in running.tasks:
-            task.cancel()
-        await asyncio.gather(*running.tasks, return_exceptions=True)
-        await running.manager.stop_all()
-
-
 class TestTrigger:
     def test_one_poll_for_all_applications_and_each_hears_its_own(self, pushed, login, registry):
         first, other = pushed(1), pushed(0, tag="2")
@@ -260,7 +209,7 @@ class TestTrigger:
         (payload,) = {json.dumps(payload) for _, payload in events}
         said = json.loads(payload)
         assert (said["reason"], said["before"], said["digest"]) == ("new_code", first, second)
-        assert memories[2].values["seen_image"] == other
+        assert memories[2].values["seen_image"] == {"digest": other, "changes": 0}
         assert memories[0].values["health_image"]["ok"] is True
 
     def test_what_came_while_nobody_looked_is_noticed(self, pushed, login):
@@ -290,7 +239,8 @@ class TestTrigger:
                 await running.until(lambda: running.events)
                 await running.start(NewModelCodeTrigger(application="second", **arguments), memories[1])
                 await running.until(lambda: len(running.events) == 2)
-                await running.until(lambda: all(memory.values["seen_image"] == digest for memory in memories))
+                seen = {"digest": digest, "changes": 1}
+                await running.until(lambda: all(memory.values["seen_image"] == seen for memory in memories))
                 return running.events
 
         assert [application for application, _ in asyncio.run(scenario())] == ["first", "second"]

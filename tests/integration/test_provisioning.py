@@ -21,6 +21,7 @@ from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import StoreConflictError
+from airflow_mlops.hooks.datasets.retention import Pruning
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.feast.hook import FeastHook, _import_feast
 from airflow_mlops.hooks.store.base import open_store
@@ -30,6 +31,7 @@ from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.splitting import SplitDatasetOperator
 from airflow_mlops.primitives.provisioning.examples import Examples
 from airflow_mlops.primitives.provisioning.versions.digest import logical_digest
+from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS, DAILY = 90, 10
@@ -424,6 +426,19 @@ class TestSplits:
         again = provision(home, split={**split, "freeze": "latest"})
         assert (again["dataset_id"], again["created"]) == (frozen["dataset_id"], False)
 
+    def test_the_version_whose_test_is_frozen_outlives_its_time(self, home):
+        split = {"by": "hash", "train": 0.7, "validation": 0.15, "test": 0.15}
+        first = provision(home, split=split)
+        given = {"split": {**split, "freeze": first["dataset_id"][:8]}, "features": None}
+        second = provision(home, **given)
+        assert commit_of(home, second)["frozen"] == first["dataset_id"]
+        later = Pruning(datasets_of(home), now=datetime.now(UTC) + timedelta(days=400))
+        nothing = RetentionRule(Keep(0, timedelta(0)), Keep(0, timedelta(0)))
+        assert later.prune(nothing, {}, dry_run=False).versions == ()
+        land(home, 3)
+        assert provision(home, **given)["splits"]["test"] == first["splits"]["test"]
+        assert later.prune(nothing, {}, dry_run=False).versions == (second["dataset_id"],)
+
     @pytest.mark.parametrize(
         ("split", "message"),
         [
@@ -545,6 +560,8 @@ class TestLines:
         }
         assert (commit["line"], commit["rows"], commit["code"]) == ("main", 600, {"image": "app:2"})
         assert commit["findings"] == []
+        without_image = provision(home, code={"image": ""}, line="calm")  # run_on: process
+        assert "code" not in datasets_of(home).commits(without_image["dataset_id"])[0]
 
 
 class TestFindingsOfTheRun:

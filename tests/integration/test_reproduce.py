@@ -279,6 +279,7 @@ def test_sources_that_were_restored_elsewhere_give_the_same_version(world, tmp_p
     assert code == 1
     assert "all pinned files are gone" in lost["problem"]
     assert {source["state"] for source in lost["sources"]} == {"gone"}
+    assert any(f"at {world.base}/examples/*.parquet" in note for note in lost["notes"])
     monkeypatch.delenv("AIRFLOW_CONN_FEAST_DEFAULT")  # the registry is not needed
     code, found = dataset(world, "rebuild", version, "--folder", backup)
     assert (code, found["identical"], found["rebuilt_id"]) == (0, True, version)
@@ -337,6 +338,23 @@ def test_a_bucket_with_versions_gives_overwritten_sources_back(s3_server, s3_buc
     assert "was overwritten; its version" in found["notes"][0]
 
 
+def test_what_only_its_footer_tells_is_said(s3_server, s3_bucket, tmp_path, dataset):
+    place, target = (
+        Bucket(s3_server.client(), s3_bucket),
+        {"Bucket": s3_bucket, "Key": "sources/examples/a.parquet"},
+    )
+    place.write("examples/a.parquet", examples(1))
+    version = provision(place, tmp_path, features=None)
+    whole = place.client.get_object(**target)["Body"].read()
+    upload = {**target, "UploadId": place.client.create_multipart_upload(**target)["UploadId"]}
+    part = place.client.upload_part(**upload, PartNumber=1, Body=whole)
+    parts = [{"PartNumber": 1, "ETag": part["ETag"]}]
+    place.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    code, found = dataset(place, "rebuild", version)
+    assert (code, found["rebuilt_id"], found["sources"][0]["by_footer"]) == (0, version, True)
+    assert "by its size and its Parquet footer alone" in found["notes"][0]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -378,6 +396,35 @@ def test_a_frozen_test_stays_frozen(tmp_path, dataset):
     # In a shorter window some frozen examples are missing, so that only the first version has all of them.
     third = provision(place, tmp_path, features=None, window="40d", **frozen)
     assert dataset(place, "rebuild", third)[1]["rebuilt_id"] == third
+
+
+def test_a_frozen_test_is_not_one_of_as_many_rows(tmp_path, dataset, monkeypatch):
+    place = Files(tmp_path)
+    place.write("examples/2024-01.parquet", examples(1))
+    split = {"by": "hash", "train": 0.6, "validation": 0.2, "test": 0.2}
+    first = provision(place, tmp_path, features=None, split=split)
+    rows = DatasetStore(open_store(place.store), "app").manifest(first).splits["test"]
+    others = f"SELECT *, CASE WHEN id < {rows} THEN 'c' WHEN id % 2 = 0 THEN 'a' ELSE 'b' END AS part"
+    values = {"train": "a", "validation": "b", "test": "c"}
+    decoy = provision(
+        place,
+        tmp_path,
+        features=None,
+        split={"by": "column", "column": "part", "values": values},
+        examples={"sql": f"{others} FROM read_parquet('{place.base}/examples/*.parquet')"},
+    )
+    assert DatasetStore(open_store(place.store), "app").manifest(decoy).splits["test"] == rows
+    place.write("examples/2024-02.parquet", examples(2))
+    frozen = {"split": {**split, "freeze": first}, "frozen": first}
+    short = provision(place, tmp_path, features=None, window="40d", **frozen)
+    # Ids are digests: whichever version is looked at first, the other one is tried next.
+    for order in ([decoy, first], [first, decoy]):
+        ids = [*order, short]
+        monkeypatch.setattr(
+            DatasetStore, "ids", lambda _, prefix="", ids=ids: [one for one in ids if one.startswith(prefix)]
+        )
+        code, found = dataset(place, "rebuild", short)
+        assert (code, found["problem"], found["rebuilt_id"]) == (0, None, short)
 
 
 def test_tables_are_read_at_the_version_that_was_pinned(tmp_path, dataset):

@@ -156,6 +156,7 @@ def test_every_other_end_is_classed(runner, cloud, docker_engine, tmp_path):
     cloud.client("batch").terminate_job(jobId=job_id, reason="somebody pressed a button")
     outcome = classify(ended(outside).to_dict())
     assert (outcome.kind, outcome.final) == ("stopped", False)
+    assert "somebody pressed a button" in outcome.message
 
     eventually(lambda: runner.inspect(stopped).status == "running")
     runner.stop(stopped)

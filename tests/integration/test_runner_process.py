@@ -161,6 +161,19 @@ def test_what_a_job_leaves_running_dies_with_it(runner, tmp_path):
     eventually(lambda: not alive(pid))
 
 
+def test_what_it_started_in_another_session_dies_with_it_too(runner, tmp_path):
+    """As the processes of a distributed training, whose launcher is killed before it can end them."""
+    script = 'setsid sleep 600 & echo $! >"$MLOPS_ROOT/output/orphan"; sleep 600'
+    runner.submit(replace(tiny_job(NAME), entrypoint=("sh", "-c", script)))
+    orphan = runner.root / NAME / "ml/output/orphan"
+    eventually(lambda: orphan.exists() and orphan.read_text().endswith("\n"))
+    pid = int(orphan.read_text())
+
+    assert alive(pid)
+    runner.cleanup(NAME)
+    eventually(lambda: not alive(pid))
+
+
 def test_stop_and_cleanup_of_nothing_are_no_error(runner):
     runner.stop("nothing")
     asyncio.run(runner.stop_async("nothing"))

@@ -6,6 +6,7 @@ channels out, run the command line with its environment, and keep what SageMaker
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -21,8 +22,9 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.exceptions import ContractError
-from airflow_mlops.runners import get_runner, polling
+from airflow_mlops.runners import ending, get_runner, polling
 from airflow_mlops.runners.base import Distribution
+from airflow_mlops.triggers.job import JobTrigger
 from tests.fixtures.docker import ROOT, TINY
 from tests.fixtures.jobs import Heard, tiny_job
 
@@ -231,3 +233,29 @@ def test_a_running_job_is_stopped_and_a_bad_one_keeps_its_reason(
         runner.collect(NAME, ("model",), tmp_path / "evil")
     shutil.rmtree(tmp_path / "out")
     runner.cleanup(NAME)
+
+
+def test_a_task_that_is_ended_does_not_wait_for_a_service_that_takes_minutes(
+    options, cloud, s3_server, s3_bucket, monkeypatch
+):
+    """On a worker, and in the triggerer by its trigger: the end is asked for, and nothing is left."""
+    described = {
+        "TrainingJobStatus": "InProgress",
+        "SecondaryStatus": "Training",
+        "TrainingStartTime": 1_790_000_000,
+    }
+    monkeypatch.setattr(ending, "ON_WORKER", 0.2)
+    monkeypatch.setattr(ending, "IN_TRIGGERER", 0.2)
+    trigger = JobTrigger(runner="sagemaker", options=options, name=NAME)
+    for end in (
+        lambda: asyncio.run(trigger.on_kill()),
+        lambda: ending.discard(get_runner("sagemaker", **options), NAME),
+    ):
+        cloud.answers, cloud.requests = {}, []
+        get_runner("sagemaker", **options).submit(replace(tiny_job(NAME), image="tiny:1"))
+        cloud.answers = {"DescribeTrainingJob": lambda _: described, "StopTrainingJob": lambda _: {}}
+        began = time.monotonic()
+        end()
+        assert time.monotonic() - began < 3
+        assert len(cloud.bodies("StopTrainingJob")) == 1
+        assert "Contents" not in s3_server.client().list_objects_v2(Bucket=s3_bucket)

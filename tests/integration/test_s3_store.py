@@ -10,7 +10,8 @@ import pytest
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable, StoreError, StoreUnavailable
 from airflow_mlops.hooks.datasets.versions import DatasetStore
-from airflow_mlops.hooks.s3 import register_s3, s3_errors, s3_filesystem, split_s3
+from airflow_mlops.hooks.s3 import s3_errors, s3_filesystem, split_s3
+from airflow_mlops.hooks.sources import AirflowSources
 from airflow_mlops.hooks.store import s3 as store_s3
 from airflow_mlops.hooks.store.base import in_parallel, open_store
 from tests.fixtures.store_cases import StoreCases, at_once
@@ -295,13 +296,13 @@ class TestSources:
         for number, path in enumerate(version.files.values()):
             s3_server.client().upload_file(str(path), s3_bucket, f"in/day={number}/a.parquet")
         for _ in range(2):
-            register_s3(connection)
+            AirflowSources().register(connection)
             query = f"SELECT day, count(*) FROM read_parquet('s3://{s3_bucket}/in/**/*.parquet') GROUP BY day ORDER BY day"
             assert connection.execute(query).fetchall() == [(0, 100), (1, 100)]
 
     def test_a_refusal_says_the_cure(self, connection, s3_server, s3_bucket, monkeypatch):
         monkeypatch.setenv("AIRFLOW_CONN_BAD", s3_server.with_secret("not-the-secret").connection_json)
-        register_s3(connection, "bad")
+        AirflowSources("bad").register(connection)
         with (
             pytest.raises(SourceError, match=r"answered 403.*check its login") as caught,
             s3_errors("reading", SourceError),

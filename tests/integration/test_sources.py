@@ -12,7 +12,8 @@ import pytest
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
 from airflow_mlops.hooks.sources import AirflowSources
-from airflow_mlops.primitives.provisioning.sources.base import check_same_columns, open_query
+from airflow_mlops.primitives.provisioning.sources.base import check_same_columns, open_query, pin_files
+from airflow_mlops.primitives.provisioning.sources.pinned import find_pinned
 
 
 def parquet_bytes(**columns) -> bytes:
@@ -123,6 +124,107 @@ def test_a_truncated_object_and_one_of_another_type_are_named(sources, s3_bucket
         check_same_columns(sources.find(f"s3://{s3_bucket}/t/*"), "examples", sources.schema)
 
 
-def test_one_query_reads_by_one_connection(sources, s3_bucket):
-    with pytest.raises(SourceError, match=r"names connection 'other', and 'aws_default' is used here"):
-        sources.find(f"s3://other@{s3_bucket}/a/*")
+class TestConnections:
+    """Addresses that name their connection, beside a default that opens nothing."""
+
+    @pytest.fixture
+    def sources(self, client, s3_server, monkeypatch):
+        for conn_id, server in (("lake", s3_server), ("shop", s3_server.as_reader())):
+            monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", server.connection_json)
+        wrong = s3_server.with_secret("wrong")
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", wrong.connection_json)
+        return AirflowSources()
+
+    def test_one_query_reads_by_several(self, sources, s3_bucket):
+        files = [
+            f"read_parquet('s3://{place}')" for place in (f"lake@{s3_bucket}/a/*", f"shop@{s3_bucket}/ab")
+        ]
+        with duckdb.connect() as connection:
+            sources.register(connection)
+            sql = f"SELECT n FROM {files[0]} UNION ALL SELECT n FROM {files[1]}".replace("/*", "/*.parquet")
+            query = open_query(connection, sql, None, sources, "x")
+            assert sorted(connection.execute(query.sql).fetchall()) == [(1,), (2,), (4,), (5,)]
+        found = [file for files in query.files.values() for file in files]
+        assert {file.partition("://")[2].partition("/")[0] for file in found} == {s3_bucket}
+        assert len(sources.pin(found)) == 4
+        assert {column for file in found for column in sources.columns(file)} == {"n"}
+        sources.check_unchanged()
+        with pytest.raises(SourceError, match=r"403.*Check login and password"):
+            sources.find(f"s3://{s3_bucket}/a/*")
+
+    def test_duckdb_itself_may_name_one(self, sources, s3_bucket, client):
+        client.put_object(Bucket=s3_bucket, Key="codes.csv", Body=b"code\nA\n")
+        with duckdb.connect() as connection:
+            sources.register(connection)
+            code = f"SELECT code FROM read_csv('s3://lake@{s3_bucket}/codes.csv', header=true)"
+            assert connection.execute(code).fetchall() == [("A",)]
+            rows = f"SELECT sum(n) FROM read_parquet('s3://shop@{s3_bucket}/a/**/*.parquet')"
+            assert connection.execute(rows).fetchall() == [(10,)]
+            with pytest.raises(duckdb.Error, match="ACCESS_DENIED"):
+                connection.execute(f"FROM read_parquet('s3://{s3_bucket}/a/1.parquet')")
+
+    def test_two_objects_of_one_address_are_refused(self, sources, s3_bucket, client):
+        first = sources.find(f"s3://lake@{s3_bucket}/a/1.parquet")
+        assert sources.find(f"s3://shop@{s3_bucket}/a/1.parquet") == first
+        client.put_object(Bucket=s3_bucket, Key="a/1.parquet", Body=parquet_bytes(n=[11]))
+        with pytest.raises(SourceError, match=r"one object by connection 'lake' and another one by 'shop'"):
+            sources.find(f"s3://shop@{s3_bucket}/a/1.parquet")
+
+
+class TestOverwritten:
+    """An object in which one value changed, and neither its size nor its footer."""
+
+    def body(self, value, **options):
+        target = io.BytesIO()
+        given = {"write_statistics": False, "use_dictionary": False, "compression": "none", **options}
+        pq.write_table(pa.table({"n": pa.array([value], pa.float64())}), target, **given)
+        return target.getvalue()
+
+    def looked_for(self, pin, address, folder):
+        sources = AirflowSources()
+
+        def recover(place, pin):
+            found = sources.download(place, pin, folder / "kept.parquet")
+            return None if found is None else str(found)
+
+        (found,) = find_pinned([{"of": "examples", **pin}], lambda *_: [address], sources, (), recover)
+        return found
+
+    @pytest.mark.parametrize(("versions", "state"), [(False, "changed"), (True, "same")])
+    def test_it_is_noticed_and_given_back(self, sources, s3_bucket, client, tmp_path, versions, state):
+        if versions:
+            client.put_bucket_versioning(Bucket=s3_bucket, VersioningConfiguration={"Status": "Enabled"})
+        address = f"s3://{s3_bucket}/v/1.parquet"
+        client.put_object(Bucket=s3_bucket, Key="v/1.parquet", Body=self.body(1.0))
+        (pin,) = sources.pin([address])
+        client.put_object(Bucket=s3_bucket, Key="v/1.parquet", Body=self.body(2.0))
+        (now,) = sources.pin([address])
+        assert {key for key in pin if pin[key] != now.get(key)} == (
+            {"etag", "version_id"} if versions else {"etag"}
+        )
+        found = self.looked_for(pin, address, tmp_path)
+        assert (found.state, found.by_footer) == (state, False)
+        kept = tmp_path / "kept.parquet"
+        assert (pq.read_table(kept)["n"].to_pylist() if kept.exists() else None) == (
+            [1.0] if versions else None
+        )
+
+    @pytest.mark.parametrize(("value", "state"), [(1.0, "same"), (2.0, "changed")])
+    def test_a_copy_of_a_file_is_known_by_its_content(self, s3_bucket, client, tmp_path, value, state):
+        (tmp_path / "1.parquet").write_bytes(self.body(1.0))
+        (pin,) = pin_files([str(tmp_path / "1.parquet")])
+        client.put_object(Bucket=s3_bucket, Key="copy/1.parquet", Body=self.body(value))
+        found = self.looked_for(pin, f"s3://{s3_bucket}/copy/1.parquet", tmp_path)
+        assert (found.state, found.by_footer) == (state, False)
+
+    def test_another_way_of_upload_leaves_the_footer(self, sources, s3_bucket, client, tmp_path):
+        address, target = f"s3://{s3_bucket}/v/1.parquet", {"Bucket": s3_bucket, "Key": "v/1.parquet"}
+        client.put_object(**target, Body=self.body(1.0))
+        (pin,) = sources.pin([address])
+        upload = {**target, "UploadId": client.create_multipart_upload(**target)["UploadId"]}
+        part = client.upload_part(**upload, PartNumber=1, Body=self.body(1.0))
+        parts = [{"PartNumber": 1, "ETag": part["ETag"]}]
+        client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+        found = self.looked_for(pin, address, tmp_path)
+        assert "-" in sources.pin([address])[0]["etag"]
+        assert (found.state, found.by_footer, found.to_json()["by_footer"]) == ("same", True, True)

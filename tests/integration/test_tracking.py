@@ -186,7 +186,7 @@ def test_a_job_that_fails_closes_its_run_and_a_retry_finishes_it(task, mlflow):
 
 def test_a_model_that_breaks_the_contract_closes_its_run(task, mlflow, monkeypatch):
     train = task({}, deferrable=False)
-    monkeypatch.setattr("airflow_mlops.operators.training.read_metrics", lambda path: 1 / 0)
+    monkeypatch.setattr("airflow_mlops.operators.training.read_metrics", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.execute(context(run_id="breaks"))
     run = mlflow.find_run("tracking", train.job_name(context(run_id="breaks")))

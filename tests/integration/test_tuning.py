@@ -324,6 +324,8 @@ class TestOperator:
         )
         trained = train.execute(context("train", run_id="reuse"))
         assert started == []
+        training = client.get_run(trained["run_id"])
+        assert training.data.tags["airflow_mlops.tuning_run_id"] == parent.info.run_id
         model = mlflow.download(trained["run_id"], "model", Path(application["store"]).parent / "model")
         assert float((model / "loss").read_text()) == losses[best]
 

@@ -120,6 +120,8 @@ def print_manifest(
     heading(f"Made {len(commits)} time(s)")
     for commit in commits:
         print(f"  {moment(commit['time'])}  {_who(commit)}")
+        if commit.get("report"):
+            print(f"    not all assumptions hold: {commit['report']}")
 
 
 def print_fetched(application: str, found: Mapping[str, Any]) -> None:

@@ -197,6 +197,8 @@ def airflow_server(
         # New files are found at once; parsing known ones again every few seconds would keep a core busy.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
         "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+        # A worker's slot is often free only at its supervisor's next look, five seconds later by default.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         **extra,
     }
     server = Server(

@@ -112,7 +112,7 @@ class Rerun:
 
         :param threshold: the probability from which a row counts as positive.
         """
-        from airflow_mlops.operators.container_files import dataset_inputs, read_metrics
+        from airflow_mlops.operators.container_files import STEPS_LIMIT, dataset_inputs, read_metrics
         from airflow_mlops.operators.lineage import environment_record
         from airflow_mlops.primitives.registration.files import file_digests
 
@@ -132,7 +132,7 @@ class Rerun:
             self._job("evaluate", given, self.record.config, ("output",), evaluated)
             evaluation = self._measured(evaluated / "output", threshold)
         return Outcome(
-            training=read_metrics(trained / "output/metrics.json"),
+            training=read_metrics(trained / "output/metrics.json", STEPS_LIMIT),
             evaluation=evaluation,
             files=file_digests(trained / "model"),
             environment=environment_record(trained / "output/environment"),

@@ -4,12 +4,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow_mlops.primitives.provisioning.lines import MAIN, line_of_reference
+
 if TYPE_CHECKING:
     from airflow_mlops.hooks.datasets.versions import DatasetStore
 
-__all__ = ["previous_rows"]
+__all__ = ["History", "previous_rows"]
 
 _COMMITS = 100
+
+
+class History:
+    """What came before a published version.
+
+    :param datasets: where it is.
+    :param dataset_id: its id.
+    """
+
+    def __init__(self, datasets: DatasetStore, dataset_id: str) -> None:
+        self.dataset_id = dataset_id
+        self._there = set(datasets.ids())
+        self._commits = datasets.commits()
+
+    @property
+    def line(self) -> str:
+        """The line on which it was provisioned last."""
+        refs = (str(record["ref"]) for record in self._commits if record["dataset_id"] == self.dataset_id)
+        return line_of_reference(next(refs, "")) or MAIN
+
+    def had(self, reference: str) -> bool:
+        """Whether the reference points to it, or did so once."""
+        return self.dataset_id in self._pointed(reference)
+
+    def before(self, reference: str) -> list[str]:
+        """Versions that the reference pointed to before it did to this one, newest first.
+
+        All but this one where it never did; those that were removed since are not among them.
+        """
+        pointed = self._pointed(reference)
+        last = pointed.index(self.dataset_id) + 1 if self.dataset_id in pointed else 0
+        earlier = dict.fromkeys(pointed[last:])
+        return [name for name in earlier if name != self.dataset_id and name in self._there]
+
+    def _pointed(self, reference: str) -> list[str]:
+        return [record["dataset_id"] for record in self._commits if record["ref"] == reference]
 
 
 def previous_rows(datasets: DatasetStore, reference: str, count: int = 5) -> tuple[int, ...]:

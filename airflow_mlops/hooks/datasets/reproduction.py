@@ -179,12 +179,21 @@ class _Looking:
     sources: AirflowSources
     kept: Path
     notes: list[str] = field(default_factory=list)
+    not_found: dict[str, str] = field(default_factory=dict)
     without_repository: str | None = None
 
     def said(self, found: Sequence[PinnedFile]) -> tuple[str, ...]:
-        """What people should know; that there is no repository only if a file was not found."""
-        missing = any(file.state != "same" for file in found) and self.without_repository
-        return (*self.notes, *([missing] if missing else []))
+        """What people should know; why files were not found only if some were not."""
+        doubtful = [
+            f"{file.place} is taken for the pinned file by its size and its Parquet footer alone, which may stay the "
+            "same while a value changes: there is no digest of its content to compare"
+            for file in found
+            if file.by_footer
+        ]
+        missing = {file.pin.get("pattern") for file in found if file.state != "same"}
+        reasons = [reason for pattern, reason in self.not_found.items() if pattern in missing]
+        reasons += [self.without_repository] if missing and self.without_repository else []
+        return (*self.notes, *doubtful, *reasons)
 
     def candidates(self, of: str, pattern: str) -> tuple[str, ...]:
         """Files of a pattern where it was."""
@@ -193,6 +202,7 @@ class _Looking:
         except MLOpsError as error:
             if error.retriable:
                 raise
+            self.not_found[pattern] = str(error)
             return ()
 
     def elsewhere(self) -> list[str]:
@@ -265,6 +275,7 @@ def _table_problem(pin: Mapping[str, Any], pinned: Any, manifest: Manifest, wher
 def _rebuild(
     datasets: DatasetStore, manifest: Manifest, pinned: Any, where: Where, scratch: Path, memory: str
 ) -> tuple[Manifest, Mapping[str, Path], list[str]]:
+    from airflow_mlops.hooks.datasets.frozen import frozen_files
     from airflow_mlops.primitives.provisioning.versions.rebuild import (
         PinnedJoin,
         divide_again,
@@ -274,7 +285,7 @@ def _rebuild(
     )
 
     notes: list[str] = []
-    frozen = _frozen(datasets, manifest, scratch / "frozen")
+    frozen = frozen_files(datasets, manifest, scratch / "frozen")
     parent = _parent(datasets, manifest)
     if parent is not None:
         # Its rows are those of another version, which may have left some out.
@@ -307,23 +318,6 @@ def _parent(datasets: DatasetStore, manifest: Manifest) -> Manifest | None:
     parents = {str(parent) for commit in commits for parent in commit["parents"]} & set(known)
     found = [datasets.manifest(parent) for parent in sorted(parents - {manifest.id})]
     return next((parent for parent in found if parent.sources == manifest.sources), None)
-
-
-def _frozen(datasets: DatasetStore, manifest: Manifest, scratch: Path) -> list[Path]:
-    """The test examples that the split froze: those of this version, or of one that holds more of them."""
-    frozen = manifest.split.get("frozen")
-    if not frozen:
-        return []
-    if not frozen.get("missing"):
-        return datasets.paths(manifest.id, "test", scratch)
-    for dataset_id in datasets.ids():
-        other = datasets.manifest(dataset_id)
-        if other.splits.get("test") == frozen["rows"]:
-            return datasets.paths(dataset_id, "test", scratch)
-    raise DataError(
-        f"the split froze {frozen['rows']} test examples of a version that is not there any more; fetch the "
-        "version instead of making it again"
-    )
 
 
 def _libraries(commits: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str | None, str | None]]:

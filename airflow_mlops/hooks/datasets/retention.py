@@ -85,7 +85,7 @@ class Pruning:
         if dry_run:
             return Pruned(tuple(verdicts), tuple(sorted(chunks.values())), dry_run=True)
         notes = self._sweep()
-        gone, removed = self._remove(going, chunks)
+        gone, removed = self._remove(going, chunks, {info.id for info in infos})
         done = tuple(v if v.keep or v.id in gone else _stays(v) for v in verdicts)
         return Pruned(done, tuple(removed), dry_run=False, notes=notes)
 
@@ -103,15 +103,26 @@ class Pruning:
                     f"dataset {dataset_id}: the reference {pointed[dataset_id]!r} points to it. "
                     "Provision a newer version first"
                 )
+        self._refuse_frozen(set(ids), known - set(ids))
         needed = {chunk.digest for name in ids for chunk in self.datasets.manifest(name).chunks}
         unneeded = self._unneeded(known - set(ids))
-        gone, removed = self._remove(set(ids), {d: key for d, key in unneeded.items() if d in needed})
+        gone, removed = self._remove(set(ids), {d: key for d, key in unneeded.items() if d in needed}, known)
         verdicts = [Verdict(name, keep=False, reasons=("asked for",)) for name in ids]
         return Pruned(
             tuple(v if v.id in gone else _stays(v) for v in verdicts), tuple(removed), dry_run=False
         )
 
     # Deciding ----------------------------------------------------------------------------------
+
+    def _refuse_frozen(self, ids: set[str], stay: set[str]) -> None:
+        """Stop when a version that stays keeps the test of one of these."""
+        for record in self.datasets.commits():
+            name = record.get("frozen")
+            if name in ids and record["dataset_id"] in stay:
+                raise StoreError(
+                    f"dataset {name}: version {record['dataset_id']} keeps its test (split: freeze), and so will the "
+                    "next one. Cure: freeze another version, or remove both"
+                )
 
     def _unneeded(self, stay: Collection[str]) -> dict[str, str]:
         """Digest and key of each chunk that is old enough and that no version of ``stay`` needs."""
@@ -148,8 +159,13 @@ class Pruning:
             return (f"Unfinished uploads stay: {error}",)
         return ()
 
-    def _remove(self, versions: set[str], chunks: dict[str, str]) -> tuple[set[str], list[str]]:
-        """Remove versions, their commits and chunks, except what a writer has come to need since."""
+    def _remove(
+        self, versions: set[str], chunks: dict[str, str], known: set[str]
+    ) -> tuple[set[str], list[str]]:
+        """Remove versions, their commits and chunks, except what a writer has come to need since.
+
+        :param known: all versions that there were when it was decided.
+        """
         if not versions and not chunks:
             return set(), []
         store, deadline = self.datasets.store, time.monotonic() + WORKING.total_seconds()
@@ -157,6 +173,7 @@ class Pruning:
             before = set(self.datasets.ids())
             pending, refs = self._pending(), set(self.datasets.refs().values())
             versions = versions - refs - {note["dataset_id"] for note in pending}
+            versions -= {note.get("frozen") for note in pending} | self._frozen(before - known)
             # Read again with the writers kept out: versions that came or came back since the decision.
             needed = self._needed(before - versions)
             needed |= {digest for note in pending for digest in note["chunks"]}
@@ -164,6 +181,7 @@ class Pruning:
             going += self._notes("commits", versions) + self._notes("joins", versions)
             for name in sorted(versions):
                 going += store.list(self.datasets.predictions_key(name))
+                going += store.list(self.datasets.key("assumptions", f"dataset-{name[:12]}-"))
             files = sorted(key for digest, key in chunks.items() if digest not in needed)
             # Manifests first: a version is gone before it could lack a chunk.
             for key in (*going, *files):
@@ -171,6 +189,11 @@ class Pruning:
                     raise StoreConflictError(f"removing took longer than {WORKING}: prune again for the rest")
                 store.delete(key)
         return versions, files
+
+    def _frozen(self, ids: Collection[str]) -> set[str]:
+        """Versions whose test these keep."""
+        records = self.datasets.commits() if ids else ()
+        return {record["frozen"] for record in records if record["dataset_id"] in ids and "frozen" in record}
 
     def _notes(self, kind: str, versions: set[str]) -> list[str]:
         """Keys of the notes about these versions."""
@@ -229,7 +252,9 @@ def _facts(info: VersionInfo, uses: Iterable[str]) -> VersionFacts:
         )
         for record in info.commits
     )
-    return VersionFacts(info.id, made or (Made(commit_time(info.time)),), info.refs, tuple(uses))
+    frozen = dict.fromkeys(str(record["frozen"]) for record in info.commits if record.get("frozen"))
+    made = made or (Made(commit_time(info.time)),)
+    return VersionFacts(info.id, made, info.refs, tuple(uses), tuple(frozen))
 
 
 def _stays(verdict: Verdict) -> Verdict:

@@ -89,13 +89,14 @@ class DatasetStore:
         :param manifest: the version.
         :param files: chunk digest → local Parquet file, for chunks that the store has not yet.
         :param commit: who made it, when and with what; must hold ``time`` (ISO 8601). ``retention`` and
-            ``line`` say how long it stays, see :mod:`~airflow_mlops.primitives.provisioning.versions.retention`.
+            ``line`` say how long it stays, see :mod:`~airflow_mlops.primitives.provisioning.versions.retention`;
+            ``frozen`` is the id of the version whose test it keeps, which stays as well.
         :param ref: the reference that will point to it.
         :return: ``False`` when the same version was there before.
         :raises StoreConflictError: a chunk is neither in ``files`` nor in the store (any more), or a prune
             is at work on the very chunks that are needed.
         """
-        with self._announced(manifest):
+        with self._announced(manifest, commit.get("frozen")):
             written = in_parallel(
                 lambda chunk: self._put_chunk(manifest, chunk, files),
                 list(dict.fromkeys(chunk.digest for chunk in manifest.chunks)),
@@ -151,28 +152,34 @@ class DatasetStore:
         return {}
 
     @contextlib.contextmanager
-    def _announced(self, manifest: Manifest) -> Iterator[None]:
-        """Tell a prune which chunks are about to be needed, and keep away from those it removes.
+    def _announced(self, manifest: Manifest, frozen: str | None = None) -> Iterator[None]:
+        """Tell a prune what is about to be needed, chunks and a frozen version, and keep away from what it removes.
 
         Announce, then look; the prune does it the other way round. So one of the two sees the other.
         """
         key = self.key("pending", f"{uuid.uuid4().hex}.json")
         chunks = sorted({chunk.digest for chunk in manifest.chunks})
         note = {"dataset_id": manifest.id, "chunks": chunks, "time": datetime.now(UTC).isoformat()}
-        self.store.put_json_if_absent(key, note)
+        self.store.put_json_if_absent(key, {**note, "frozen": frozen})
         try:
-            self._wait_for_prune(manifest.id, set(chunks))
+            self._wait_for_prune(manifest.id, frozen, set(chunks))
+            if frozen and not self.store.exists(self.manifest_key(frozen)):
+                raise StoreConflictError(
+                    f"dataset {manifest.id}: version {frozen}, whose test it keeps, was removed while this version "
+                    "was being made. Cure: freeze another version, or provision that one again"
+                )
             yield
         finally:
             # What stays behind keeps a few chunks alive for a day.
             with contextlib.suppress(StoreError):
                 self.store.delete(key)
 
-    def _wait_for_prune(self, dataset_id: str, chunks: set[str]) -> None:
+    def _wait_for_prune(self, dataset_id: str, frozen: str | None, chunks: set[str]) -> None:
+        versions = {dataset_id, frozen}
         deadline = time.monotonic() + PRUNE_WAIT
         while plan := self.store.read_json(self.key("prune.json")):
             over = datetime.fromisoformat(plan["until"]) < datetime.now(UTC)
-            if over or (dataset_id not in plan["versions"] and chunks.isdisjoint(plan["chunks"])):
+            if over or (versions.isdisjoint(plan["versions"]) and chunks.isdisjoint(plan["chunks"])):
                 return
             if time.monotonic() > deadline:
                 raise StoreConflictError(

@@ -131,7 +131,7 @@ def _described(view: FeatureView, refs: Sequence[str], full_names: bool) -> View
         created=columns.get(created, created) or None,
         ttl=view.ttl or ViewPlan.ttl,
         features=tuple(
-            FeatureColumn(columns.get(name, name), f"{label}__{name}" if full_names else name)
+            FeatureColumn(columns.get(name, name), f"{used}__{name}" if full_names else name)
             for name in dict.fromkeys(asked)
         ),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_mlops.exceptions import FeatureStoreError
+from airflow_mlops.hooks.feast.join import spark_session
 from airflow_mlops.hooks.feast.session import feast_errors, import_feast
 from airflow_mlops.hooks.feast.sources import backend, batch_source
 from airflow_mlops.primitives.provisioning.join.conformance import Case, CaseResult, View, judge
@@ -225,6 +226,8 @@ def run_conformance(config: RepoConfig, loader: Loader, cases: Sequence[Case] = 
     with tempfile.TemporaryDirectory(prefix="airflow-mlops-registry-") as registry, closing(loader):
         with feast_errors(f"conformance suite on offline store {kind}"):
             store = _store(config, Path(registry))
+            if kind == "spark":
+                spark_session(store.config.offline_store)  # in UTC, as the hook has it
             _apply(store, kind, loader, cases)
         return [_ask(store, loader, number, case) for number, case in enumerate(cases)]
 

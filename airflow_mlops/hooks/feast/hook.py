@@ -124,7 +124,8 @@ class FeastHook(BaseHook):
         """Join the features of a service to examples, as they were known at each example's time.
 
         With our own offline store (:mod:`airflow_mlops.hooks.feast.asof`) the rows are streamed; with
-        any other one that is configured, Feast's own join is used.
+        any other one that is configured, Feast's own join is used. Where two features of the service have one
+        name, as when it has a view twice, each is called ``view__feature`` (with an alias, ``alias__feature``).
 
         :param feature_service: name of the service.
         :param entity_sql: DuckDB query of the examples: join keys, ``event_timestamp``, and anything else
@@ -152,7 +153,9 @@ class FeastHook(BaseHook):
         if on_demand:  # their code decides too, and nobody says when it changed
             return None
         with feast_errors(f"feature service {feature_service!r}", self.settings):
-            return plan_join(self.store(), views, _references(service), between)
+            return plan_join(
+                self.store(), views, _references(service), between, full_names=_full_names(service)
+            )
 
     def newest(self, view: str, until: datetime) -> datetime | None:
         """Event time of a view's newest row that is not after ``until``; ``None`` when there is no such row.
@@ -205,7 +208,9 @@ class FeastHook(BaseHook):
         from airflow_mlops.primitives.provisioning.dataset import TrainingSet
         from airflow_mlops.primitives.provisioning.join.point_in_time import SEMANTICS
 
-        job: Any = self.store().get_historical_features(entity_df=entity_sql, features=service)
+        job: Any = self.store().get_historical_features(
+            entity_df=entity_sql, features=service, full_feature_names=_full_names(service)
+        )
         try:
             rows = job.to_parquet(destination, ordered=False)  # examples carry their number
         finally:
@@ -226,7 +231,7 @@ class FeastHook(BaseHook):
         from airflow_mlops.hooks.feast.join import join_by_feast
         from airflow_mlops.primitives.provisioning.dataset import TrainingSet
 
-        rows = join_by_feast(self.store(), service, entity_sql, destination)
+        rows = join_by_feast(self.store(), service, entity_sql, destination, full_names=_full_names(service))
         views, _ = self._views(service)
         return TrainingSet(
             path=destination,
@@ -250,11 +255,24 @@ class FeastHook(BaseHook):
 
 def _references(service: FeatureService) -> dict[str, str]:
     """``view:feature`` of each feature, by the name of its column."""
-    return {
-        feature.name: f"{projection.name_to_use()}:{feature.name}"  # type: ignore[no-untyped-call]
+    full = _full_names(service)
+    return {f"{view}__{name}" if full else name: f"{view}:{name}" for view, name in _features_of(service)}
+
+
+def _full_names(service: FeatureService) -> bool:
+    """Whether two features of a service have one name, and so all of them carry that of their view."""
+    # DuckDB tells no names apart by upper and lower case.
+    names = [name.lower() for _, name in _features_of(service)]
+    return len(set(names)) < len(names)
+
+
+def _features_of(service: FeatureService) -> list[tuple[str, str]]:
+    """View, by its alias if it has one, and name of each feature."""
+    return [
+        (projection.name_to_use(), feature.name)  # type: ignore[no-untyped-call]
         for projection in service.feature_view_projections
         for feature in projection.features
-    }
+    ]
 
 
 def _seconds(view: FeatureView) -> float:

@@ -27,7 +27,14 @@ log = logging.getLogger(__name__)
 _NUMBER = "mlops_example"
 
 
-def join_by_feast(store: FeatureStore, service: FeatureService, entity_sql: str, destination: Path) -> int:
+def join_by_feast(
+    store: FeatureStore,
+    service: FeatureService,
+    entity_sql: str,
+    destination: Path,
+    *,
+    full_names: bool = False,
+) -> int:
     """Join by the offline store that is configured, and write what comes back.
 
     Where an example matches several feature rows with equal times, the store may return it several times: one of
@@ -35,6 +42,7 @@ def join_by_feast(store: FeatureStore, service: FeatureService, entity_sql: str,
 
     :param entity_sql: DuckDB query of the examples.
     :param destination: Parquet file to write.
+    :param full_names: whether features are named ``view__feature``.
     :return: number of rows, as many as there are examples.
     :raises FeatureStoreError: the store lost examples.
     """
@@ -54,7 +62,10 @@ def join_by_feast(store: FeatureStore, service: FeatureService, entity_sql: str,
     numbered = examples.append_column(_NUMBER, pa.array(range(expected), pa.int64()))
     with _entities(store, kind, numbered) as entities:
         job: Any = store.get_historical_features(
-            entity_df=entities, features=service, filter_by_created_timestamp=created
+            entity_df=entities,
+            features=service,
+            full_feature_names=full_names,
+            filter_by_created_timestamp=created,
         )
         if kind == "spark" and not store.config.offline_store.staging_location:
             # Feast's way leads through pandas, where a whole number that is missing makes all of them fractions.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore, FeatureView
 
+    from airflow_mlops.hooks.sources import AirflowSources
     from airflow_mlops.primitives.provisioning.join.point_in_time import ViewPlan
     from airflow_mlops.primitives.provisioning.request import JoinPlan
 
@@ -22,11 +23,14 @@ def plan_join(
     views: Sequence[FeatureView],
     references: Mapping[str, str],
     between: tuple[datetime, datetime],
+    *,
+    full_names: bool = False,
 ) -> JoinPlan:
     """The join of feature views by our offline store.
 
     :param references: ``view:feature`` by the name of the feature's column.
     :param between: first and last moment at which examples may be; other files are left out.
+    :param full_names: whether features are named ``view__feature``.
     """
     from airflow_mlops.hooks.feast.asof_files import ViewFiles
     from airflow_mlops.hooks.feast.asof_plan import plan_views
@@ -35,7 +39,7 @@ def plan_join(
 
     settings: Any = store.config.offline_store
     files = ViewFiles(settings.aws_conn_id, Path(store.repo_path) if store.repo_path else None)
-    plans = plan_views(views, list(references.values()), files, between=between)
+    plans = plan_views(views, list(references.values()), files, full_names=full_names, between=between)
     return JoinPlan(
         references=dict(references),
         views=tuple(plan.to_json() for plan in plans),
@@ -59,16 +63,23 @@ def view_pins(
     :param plans: the same views with the files that were read.
     :raises SourceUnavailable: a file does not answer: try again.
     """
-    from airflow_mlops.hooks.sources import AirflowSources
     from airflow_mlops.primitives.provisioning.sources.base import pins_of
 
-    settings: Any = store.config.offline_store
-    sources = AirflowSources(settings.aws_conn_id or "aws_default")
     patterns = {
         view.projection.name_alias or view.name: str(getattr(view.batch_source, "path", "")) for view in views
     }
-    return [
-        pin
-        for plan in plans
-        for pin in pins_of(f"view:{plan.name}", patterns.get(plan.name, ""), plan.paths, sources)
-    ]
+    pins = []
+    for plan in plans:
+        pattern = patterns.get(plan.name, "")
+        pins += pins_of(f"view:{plan.name}", pattern, plan.paths, _sources(store, pattern))
+    return pins
+
+
+def _sources(store: FeatureStore, pattern: str) -> AirflowSources:
+    """What pins the files of a pattern: the connection that read them, which the pattern may name."""
+    from airflow_mlops.hooks.s3 import split_s3
+    from airflow_mlops.hooks.sources import AirflowSources, is_s3
+
+    settings: Any = store.config.offline_store
+    conn_id = settings.aws_conn_id or "aws_default"
+    return AirflowSources(split_s3(pattern, conn_id).conn_id if is_s3(pattern) else conn_id)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import time
-from datetime import UTC, datetime
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError
 from airflow_mlops.primitives.provisioning.features.snapshot import Batch, FeatureSnapshot
-from airflow_mlops.primitives.provisioning.features.watermark import advanced
+from airflow_mlops.primitives.provisioning.features.watermark import advanced, time_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureTable", "Publication"]
 
+log = logging.getLogger(__name__)
+
 _ATTEMPTS = 20
+
+#: A file that no snapshot names is removed when it is older than this: whoever wrote it was killed.
+ABANDONED = timedelta(days=1)
+#: One that is older than this is not taken over: the other half is for those who are just publishing.
+_TAKEN_OVER = ABANDONED / 2
 
 
 class FeatureTable:
@@ -145,7 +155,9 @@ class Publication:
             except StoreConflictError:
                 time.sleep(random.uniform(0, 0.05 * (attempt + 1)))  # noqa: S311 - spreads several writers
             else:
-                self._take_back(put, after)
+                with contextlib.suppress(StoreError):  # the rows are published: tidying up can wait
+                    self._take_back(put, after)
+                    self._sweep(after)
                 return after, record
         raise StoreConflictError(
             f"{self.table.store.address(self.table.key('snapshot.json'))}: others published {_ATTEMPTS} times "
@@ -173,13 +185,19 @@ class Publication:
         from airflow_mlops.primitives.provisioning.features.publication import find_new
 
         published = self._published(before, batch, scratch)
-        fresh = find_new(connection, self.rule, batch, published, self.moment, scratch / "fresh.parquet")
+        fresh = find_new(
+            connection,
+            self.rule,
+            batch,
+            published,
+            self.moment,
+            scratch / "fresh.parquet",
+            late_before=self._late_before(before),
+        )
         parts: list[Part] = []
         for part, path in write_parts(connection, self.rule, fresh, scratch / "parts") if fresh.rows else ():
-            if self.table.store.put_if_absent(self.table.key("data", part.file), path):
-                put.add(part.file)
+            parts.append(self._put(part, path, put))
             path.unlink()
-            parts.append(part)
         record = Batch(
             staged=self.staged,
             rows=batch.rows,
@@ -191,6 +209,30 @@ class Publication:
         )
         watermark = advanced(before.watermark, self.window, self.reached)
         return before.with_batch({**before.columns, **fresh.columns}, parts, watermark, record), record
+
+    def _late_before(self, before: FeatureSnapshot) -> datetime | None:
+        """Time before which a first row came late, as far as the publication dates rows; ``None`` for never.
+
+        Nobody can say so of the first load, of a backfill, and where everything is read each time.
+        """
+        if not self.rule.filled or self.window.backfill or self.window.after is None:
+            return None
+        if self.window.column == self.rule.timestamp and (reached := time_read(before.watermark)):
+            return reached
+        newest = max((part.last for part in before.parts), default=None)
+        return None if newest is None else datetime.fromisoformat(newest)
+
+    def _put(self, part: Part, path: Path, put: set[str]) -> Part:
+        """Put a file, or take over the one that a killed run left; not when that may be removed at any moment."""
+        store, key = self.table.store, self.table.key("data", part.file)
+        if store.put_if_absent(key, path):
+            put.add(part.file)
+        elif part.file not in put:
+            written = store.modified(key).get(key)
+            if written is None or datetime.now(UTC) - written > _TAKEN_OVER:
+                name = f"{part.file.removesuffix('.parquet')}-{uuid.uuid4().hex[:8]}.parquet"
+                return self._put(replace(part, file=name), path, put)
+        return part
 
     def _published(self, snapshot: FeatureSnapshot, batch: Rows, scratch: Path) -> Published:
         from airflow_mlops.primitives.provisioning.features.publication import Published
@@ -208,6 +250,25 @@ class Publication:
         whoever knows this snapshot leaves these rows out, and whoever does not is refused.
         """
         kept = {part.file for part in snapshot.parts}
-        with contextlib.suppress(StoreError):
-            for file in put - kept:
-                self.table.store.delete(self.table.key("data", file))
+        for file in put - kept:
+            self.table.store.delete(self.table.key("data", file))
+
+    def _sweep(self, snapshot: FeatureSnapshot) -> None:
+        """Remove files that killed runs left, for those who read the folder and no snapshot.
+
+        Files are published within :data:`_TAKEN_OVER` of their age. So one that was older than
+        :data:`ABANDONED` before the snapshot was read, and is not in it, is in none that is still to come.
+        """
+        store, limit = self.table.store, datetime.now(UTC) - ABANDONED
+        ours = self.table.key("data", f"{self.rule.folder_column}=")
+        if set(store.list(ours)) <= self._named(snapshot):
+            return
+        old = {key for key, at in store.modified(ours).items() if at < limit and key.endswith(".parquet")}
+        left = old - self._named(self.table.snapshot() or snapshot)
+        for key in sorted(left):
+            store.delete(key)
+        if left:
+            log.info("Removed %d file(s) below %s that killed runs had left", len(left), store.address(ours))
+
+    def _named(self, snapshot: FeatureSnapshot) -> set[str]:
+        return {self.table.key("data", part.file) for part in snapshot.parts}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from xml.parsers import expat
@@ -19,6 +19,8 @@ DEPTH_LIMIT = 32
 #: Failed cases that are named, and characters of each message. The counts are always complete.
 NAMED_LIMIT = 20
 MESSAGE_LIMIT = 300
+#: Message of the case that no report names.
+UNNAMED = "the model code said that its tests failed (exit code 13), and its report names no failed case"
 
 _WORST_LAST = ("passed", "skipped", "failure", "error")
 
@@ -45,6 +47,13 @@ class TestSummary:
     def passed(self) -> int:
         """Cases that ran and held."""
         return self.total - self.failures - self.errors - self.skipped
+
+    def with_unnamed_failure(self) -> TestSummary:
+        """The summary of a program that said that cases failed: where the report names none, one case broke."""
+        if self.failures + self.errors:
+            return self
+        unnamed = {"name": "unnamed", "message": UNNAMED}
+        return replace(self, total=self.total + 1, errors=1, failed=(unnamed,))
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON values."""
@@ -75,7 +84,8 @@ def read_test_summary(report: Path | bytes) -> TestSummary:
     parser.EntityDeclHandler = reader.refuse
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as error:
+    # An encoding that Python does not know is a LookupError, one of several bytes a character a ValueError.
+    except (expat.ExpatError, LookupError, ValueError) as error:
         raise ContractError(
             f"The test report (output/tests.xml) is no XML: {error}. Expected JUnit XML with <testsuite> and "
             "<testcase> elements. Cure: let the test runner write it, and only it."

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 #: Slices that are named in a reason.
 NAMED = 3
+#: Why a comparison cannot be sure, and what makes it so.
+UNSURE = (
+    "its error is not known, so nothing is sure; let the model code write predictions, or a stderr with the metric, or "
+    "write confidence: 0.5 to let the figures themselves decide"
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,10 @@ def _against_champion(rule: Rule, evidence: Evidence, cut: str | None, rows: Mas
         unknown = "whether more or less is better is not known; let the model code write its direction"
         reason = old.problem if old.estimate is None else unknown
         return Check(text, passed=False, observed=f"{new.text} against {old.text}", reason=reason)
-    return _weigh(rule, text, (new, old), sign, _gain(rule, evidence, (new, old), sign, cut, rows))
+    found = _gain(rule, evidence, (new, old), sign, cut, rows)
+    if found is None:
+        return Check(text, passed=False, observed=f"{new.text} against {old.text}", reason=UNSURE)
+    return _weigh(rule, text, (new, old), sign, found)
 
 
 def _weigh(
@@ -153,18 +161,23 @@ def _gain(
     sign: int,
     cut: str | None,
     rows: Mask | None,
-) -> tuple[float, float, str]:
-    """The gain, the gain that is sure, and how that was worked out; empty where only the figures decide."""
+) -> tuple[float, float, str] | None:
+    """The gain, the gain that is sure, and how that was worked out: empty where the figures themselves decide.
+
+    ``None`` where it must be sure and nobody knows how sure it is.
+    """
     confidence = rule.confidence or 0.5
     if confidence > 0.5 and (paired := evidence.difference(rule.name, rule.split, cut, rows)) is not None:
         how = f" at {_percent(confidence)} confidence ({paired.method}, {paired.n} rows)"
         return paired.gain, paired.at_least(confidence), how
     new, old = (figure.estimate for figure in figures)
     if new is None or old is None:
-        return math.nan, math.nan, ""
+        return None
     gain = sign * (new.value - old.value)
-    if confidence <= 0.5 or new.stderr is None or old.stderr is None:
+    if confidence <= 0.5:
         return gain, gain, ""
+    if new.stderr is None or old.stderr is None:
+        return None
     # Without the rows nobody knows how alike the two are: as if they were measured apart.
     half = quantile(confidence, min(new.n, old.n) or 1_000) * math.hypot(new.stderr, old.stderr)
     return gain, gain - half, f" at {_percent(confidence)} confidence (not paired)"

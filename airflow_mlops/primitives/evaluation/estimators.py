@@ -11,6 +11,7 @@ from airflow_mlops.primitives.evaluation import clusters, ranking
 from airflow_mlops.primitives.evaluation.intervals import (
     Difference,
     Estimate,
+    Marks,
     by_bootstrap,
     gain_by_bootstrap,
     of_few,
@@ -117,6 +118,31 @@ def of_sums(
         return gain_by_bootstrap(
             sign * float((value(sums[:, :middle]) - value(sums[:, middle:]))[0]), replicates, len(new)
         )
+
+    return Measure(direction, estimate, gain)
+
+
+def of_marks(
+    direction: Direction, terms: Callable[[PredictedRows], Marks], value: Callable[[Floats], Floats]
+) -> Measure:
+    """The same of counts by class, of which there may be a thousand.
+
+    :param terms: the marks of each row.
+    :param value: counts, one row a sample → metric of each sample.
+    """
+
+    def figure(counts: Floats) -> float:
+        return float(value(counts[None])[0])
+
+    def estimate(rows: PredictedRows) -> Estimate:
+        stated = terms(rows)
+        return by_bootstrap(figure(stated.sums()), value(stated.resampled()), len(rows))
+
+    def gain(new: PredictedRows, old: PredictedRows, sign: int) -> Difference:
+        # Drawn by the same seed: the same rows in each sample of both.
+        left, right = terms(new), terms(old)
+        replicates = sign * (value(left.resampled()) - value(right.resampled()))
+        return gain_by_bootstrap(sign * (figure(left.sums()) - figure(right.sums())), replicates, len(new))
 
     return Measure(direction, estimate, gain)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
+    Codes = npt.NDArray[np.int64]
     Weighted = Callable[[Floats], float]
 
 #: Confidence of every interval that is shown.
@@ -83,6 +84,48 @@ class Difference:
         return self.gain - quantile(confidence, self.n) * self.stderr
 
 
+@dataclass(frozen=True)
+class Marks:
+    """Terms that are 1 in at most one column of a group and 0 elsewhere: kept by that column's number, -1 for none.
+
+    :param groups: one entry a row.
+    :param widths: columns of each group.
+    """
+
+    groups: tuple[Codes, ...]
+    widths: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.groups[0])
+
+    def sums(self) -> Floats:
+        """Sums of all columns."""
+        import numpy as np
+
+        return np.hstack([part[0] for part in self._counted(np.zeros(len(self), np.int64), 1)])
+
+    def resampled(self, replicates: int = REPLICATES) -> Floats:
+        """What :func:`resampled_sums` gives of the columns, without ever holding a row of zeros."""
+        import numpy as np
+
+        generator = np.random.default_rng(SEED)
+        order, starts = _blocks(generator, len(self))
+        block = np.empty(len(self), np.int64)
+        block[order] = np.searchsorted(starts, np.arange(len(self)), side="right") - 1
+        drawn = np.stack([*_weights(generator, len(starts), replicates)])
+        return np.hstack([drawn @ part for part in self._counted(block, len(starts))])
+
+    def _counted(self, block: Codes, blocks: int) -> Iterator[Floats]:
+        """Sums of each group's columns, one row a block."""
+        import numpy as np
+
+        for codes, width in zip(self.groups, self.widths, strict=True):
+            cell = (block * width + codes)[codes >= 0]
+            counts = np.bincount(cell, minlength=blocks * width)
+            yield counts.reshape(blocks, width).astype(np.float64)
+
+
 def quantile(confidence: float, n: int) -> float:
     """Of Student's t with ``n - 1`` degrees of freedom, one-sided."""
     from scipy.stats import t
@@ -136,8 +179,8 @@ def resampled_sums(rows: Floats, replicates: int = REPLICATES) -> Floats:
 
     generator = np.random.default_rng(SEED)
     if len(rows) > BLOCKS:
-        starts = np.linspace(0, len(rows), BLOCKS, endpoint=False).astype(np.int64)
-        rows = np.add.reduceat(rows[generator.permutation(len(rows))], starts, axis=0)
+        order, starts = _blocks(generator, len(rows))
+        rows = np.add.reduceat(rows[order], starts, axis=0)
     return np.stack([weights @ rows for weights in _weights(generator, len(rows), replicates)])
 
 
@@ -194,6 +237,16 @@ def _exact(hits: int, n: int, confidence: float) -> tuple[float, float]:
     low = 0.0 if hits == 0 else float(beta.ppf(1 - confidence, hits, n - hits + 1))
     high = 1.0 if hits == n else float(beta.ppf(confidence, hits + 1, n - hits))
     return low, high
+
+
+def _blocks(generator: np.random.Generator, n: int) -> tuple[Codes, Codes]:
+    """An order of the rows, and where in it the blocks begin that are drawn; few rows are blocks of one."""
+    import numpy as np
+
+    if n <= BLOCKS:
+        return np.arange(n), np.arange(n)
+    starts = np.linspace(0, n, BLOCKS, endpoint=False).astype(np.int64)
+    return generator.permutation(n), starts
 
 
 def _weights(generator: np.random.Generator, n: int, replicates: int) -> Iterator[Floats]:

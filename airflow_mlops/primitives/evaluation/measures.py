@@ -24,10 +24,12 @@ from airflow_mlops.primitives.evaluation.estimators import (
     at_k,
     mean_measure,
     of_lists,
+    of_marks,
     of_sums,
     ratio,
     root_of_mean,
 )
+from airflow_mlops.primitives.evaluation.intervals import Marks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -198,13 +200,12 @@ def _balanced(sums: Floats) -> Floats:
     return (_recall(sums) + ratio(sums[:, 3], sums[:, 3] + sums[:, 1])) / 2
 
 
-def _class_counts(rows: PredictedRows) -> Floats:
+def _class_counts(rows: PredictedRows) -> Marks:
     """Of each class: right, true, predicted."""
     import numpy as np
 
-    predicted = np.eye(len(rows.names))[rows.prediction.astype(np.int64)]
-    true = np.eye(len(rows.names))[rows.truth.astype(np.int64)]
-    return np.hstack([predicted * true, true, predicted])
+    predicted, true = rows.prediction.astype(np.int64), rows.truth.astype(np.int64)
+    return Marks((np.where(predicted == true, true, -1), true, predicted), (len(rows.names),) * 3)
 
 
 def _mean_over_classes(sums: Floats, *, f1: bool) -> Floats:
@@ -267,8 +268,8 @@ _MEASURES: Mapping[Kind, Mapping[str, Measure]] = {
     "classes": {
         "accuracy": mean_measure("maximize", _hits, share=True),
         "error": mean_measure("minimize", _misses, share=True),
-        "balanced_accuracy": of_sums("maximize", _class_counts, partial(_mean_over_classes, f1=False)),
-        "f1_macro": of_sums("maximize", _class_counts, partial(_mean_over_classes, f1=True)),
+        "balanced_accuracy": of_marks("maximize", _class_counts, partial(_mean_over_classes, f1=False)),
+        "f1_macro": of_marks("maximize", _class_counts, partial(_mean_over_classes, f1=True)),
     },
     "numbers": {
         "mae": mean_measure("minimize", _absolute),

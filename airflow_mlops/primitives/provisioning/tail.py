@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_mlops.primitives.provisioning.splits.rule import SplitRule
     from airflow_mlops.primitives.provisioning.versions.manifest import Manifest, Role
 
-__all__ = ["Division", "Facts", "JoinedRows", "Tail", "finish"]
+__all__ = ["Division", "Facts", "JoinedRows", "Tail", "finish", "open_frozen"]
 
 log = logging.getLogger(__name__)
 
@@ -192,14 +192,14 @@ def _divide(
         timestamp=timestamp,
         types=types,
         keys=keys,
-        frozen=_frozen(connection, frozen, keys, timestamp) if rule.freeze else None,
+        frozen=open_frozen(connection, frozen, keys, timestamp) if rule.freeze else None,
     )
 
 
-def _frozen(
+def open_frozen(
     connection: DuckDBPyConnection, files: tuple[Path, ...], keys: tuple[str, ...], timestamp: str
 ) -> Frozen:
-    """The frozen test examples as a table ``_frozen``: their keys and ``__time``."""
+    """Make frozen test examples a table ``_frozen`` of their keys and ``__time``; its digest tells them apart."""
     names = ", ".join(identifier(name) for name in keys)
     source = parquet(tuple(str(path) for path in files))
     connection.execute(

@@ -52,6 +52,7 @@ CAUSES: Mapping[str, tuple[OutcomeKind, bool, str]] = {
     "not_started": ("not_started", True, "it could not be started"),
     "not_scheduled": ("not_started", False, "it was not started in time"),
     "over_limit": ("failed", False, "it was stopped for using more than its limit"),
+    "over_time": ("timeout", False, "it ran longer than its limit and was stopped"),
 }
 #: Ends before its time, after which another try of the same job goes on from the checkpoint that it left.
 RESUMABLE = ("try_again", "stopped", "out_of_memory", "preempted", "stalled", "timeout")
@@ -150,6 +151,8 @@ def classify(state: Mapping[str, Any], failure_text: str = "") -> Outcome:
 def _classify_exit(code: int, out_of_memory: bool, error: str, text: str) -> Outcome:
     kind, final, message = EXIT_CODES.get(code, ("failed", False, ""))
     if message and not (kind == "stopped" and out_of_memory):
+        if kind == "stopped" and error:  # who stopped it, in the words of whoever ran it
+            message = f"{message}: {error.rstrip('.')}"
         return Outcome(kind, final, _sentence(message, text))
     if out_of_memory or code == KILLED:
         what = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import ContractError, ParameterError
@@ -32,6 +33,7 @@ def validate_parameters(schema: Mapping[str, Any], given: Mapping[str, Any]) -> 
     validator = _validator(rules)
     filled = _with_defaults(rules, given)
     problems = [problem for error in _errors(validator, filled) for problem in _problems(error)]
+    problems += _not_finite(filled)
     if not problems:
         return filled
     shown = "\n".join(f"  - {problem}" for problem in problems[:PROBLEMS_LIMIT])
@@ -105,6 +107,18 @@ def _problems(error: ValidationError) -> Iterable[str]:
             yield f"{where}.{name} is missing" if where else f"{name} is missing"
     else:
         yield f"{where or 'the parameters'}: expected {_expected(error)}, got {_got(value)}"
+
+
+def _not_finite(value: Any, where: str = "") -> Iterator[str]:
+    """NaN lies in every range, and neither it nor infinity is a number in JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}: expected a finite number, got {value}"
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _not_finite(part, f"{where}.{name}" if where else str(name))
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            yield from _not_finite(part, f"{where}.{number}")
 
 
 def _known_names(schema: Any) -> tuple[list[str], list[str]]:

@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from typing import Any, Literal
 
 from airflow_mlops.exceptions import ContractError, ParameterError
@@ -55,11 +56,31 @@ class Dimension:
         """
         if self.kind == "choices":
             return list(self.choices)
+        return [self._at(number) for number in range(self.count)]
+
+    @property
+    def count(self) -> int:
+        """How many values there are.
+
+        :raises ParameterError: there are endlessly many.
+        """
+        if self.kind == "choices":
+            return len(self.choices)
         if self.step is None:
             raise ParameterError("a float without step has endlessly many values")
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        found = [self.low + number * self.step for number in range(count)]
-        return [int(value) for value in found] if self.kind == "int" else found
+        return int((_exact(self.high) - _exact(self.low)) // _exact(self.step)) + 1
+
+    def nearest(self, value: Any) -> Any:
+        """A value that the dimension contains, or the nearest one that its steps allow."""
+        if self.kind == "choices" or self.step is None:
+            return value
+        number = round((_exact(value) - _exact(self.low)) / _exact(self.step))
+        return self._at(min(number, self.count - 1))
+
+    def _at(self, number: int) -> Any:
+        # In decimals, as people write them: 0 + 3 * 0.1 would be more than a high of 0.3.
+        value = _exact(self.low) + number * _exact(self.step or 0)
+        return int(value) if self.kind == "int" else float(value)
 
     def contains(self, value: Any) -> bool:
         """Whether the dimension's bounds or choices allow the value; steps do not count."""
@@ -115,30 +136,34 @@ def grid(space: Mapping[str, Dimension], seed: int) -> list[dict[str, Any]]:
 
     :raises ParameterError: a dimension has endlessly many values, or there are too many combinations.
     """
-    values = {}
+    counts = []
     for name, dimension in space.items():
         try:
-            values[name] = dimension.values()
+            counts.append(dimension.count)
         except ParameterError as error:
             raise ParameterError(
                 f"sampler: grid cannot search {name}: {error}. Cure: give it choices or a step under "
                 "training.tuning.search_space, or write sampler: random."
             ) from error
-    points = math.prod(len(found) for found in values.values())
+    points = math.prod(counts)
     if points > GRID_LIMIT:
         raise ParameterError(
             f"sampler: grid would have {points} points; at most {GRID_LIMIT}. Cure: larger steps, fewer choices, or "
             "another sampler."
         )
+    values = {name: dimension.values() for name, dimension in space.items()}
     found = [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
     random.Random(seed).shuffle(found)  # noqa: S311 (an order, no secret)
     return found
 
 
 def default_point(space: Mapping[str, Dimension], parameters: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The model code's defaults as a point of the space; ``None`` when the space leaves one of them out."""
+    """The model code's defaults as a point of the space, each at its nearest step.
+
+    ``None`` when the bounds or choices leave one of them out.
+    """
     if all(name in parameters and dimension.contains(parameters[name]) for name, dimension in space.items()):
-        return {name: parameters[name] for name in space}
+        return {name: dimension.nearest(parameters[name]) for name, dimension in space.items()}
     return None
 
 
@@ -284,6 +309,10 @@ def _problem(name: str, properties: Mapping[str, Any], fixed: Sequence[str]) -> 
 
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _exact(number: float) -> Decimal:
+    return Decimal(str(number))
 
 
 def _same(value: Any, choice: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -17,9 +18,11 @@ Status = Literal["running", "done", "failed"]
 
 #: Times that the same parameters are tried again after their job was lost without a word about them.
 RETRIES = 2
-#: Steps of one trial that are kept, and figures.
+#: Steps of one trial that are kept while it runs, and figures.
 STEPS_LIMIT = 1_000
 FIGURES_LIMIT = 100
+#: Steps of an ended trial that are kept: a curve needs no more.
+CURVE_LIMIT = 200
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class Trial:
     reason: str = ""
     retry_of: int | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The trial as it is now, as JSON values; what happens to it later does not change them."""
+        own = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: copy(value) if isinstance(value, dict | list) else value for name, value in own.items()}
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Trial:
         """A trial of the document."""
@@ -113,6 +121,7 @@ class Tuning:
     :param created_at: Unix time; the budget of time counts from here.
     :param inputs: path below ``/opt/ml`` → key in the store, where the runner cannot share inputs itself.
     :param owner: the process that goes on with it.
+    :param image: what the first trial's job said of its image: ``image_digest`` and ``image_labels``.
     """
 
     name: str
@@ -124,17 +133,17 @@ class Tuning:
     owner: str = ""
     status: Status = "running"
     reason: str = ""
+    image: dict[str, Any] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
+
+    def head(self) -> dict[str, Any]:
+        """The document without its trials, as JSON values."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "trials"}
+        return {"version": 1, **own, "plan": self.plan.to_dict()}
 
     def to_dict(self) -> dict[str, Any]:
         """The document as JSON values."""
-        own = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {
-            "version": 1,
-            **own,
-            "plan": self.plan.to_dict(),
-            "trials": [asdict(trial) for trial in self.trials],
-        }
+        return {**self.head(), "trials": [trial.to_dict() for trial in self.trials]}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Tuning:
@@ -258,6 +267,18 @@ class Tuning:
         trial.state, trial.reason = state, reason[:2_000]
         trial.order = 1 + max((one.order for one in self.trials if one.order is not None), default=-1)
         trial.finished_at = at
+        # The median of a step is asked of all trials that have it; nobody else looks back at single steps.
+        if self.plan.pruner != "median":
+            trial.steps = thinned(trial.steps)
+
+
+def thinned(steps: Mapping[int, float], limit: int = CURVE_LIMIT) -> dict[int, float]:
+    """At most so many steps, in order and evenly spaced: the first and the last one are among them."""
+    ordered = sorted(steps)
+    last = max(1, limit - 1)
+    places = {number * (len(ordered) - 1) // last for number in range(limit)}
+    kept = ordered if len(ordered) <= limit else [ordered[place] for place in sorted(places)]
+    return {step: steps[step] for step in kept}
 
 
 def objective_values(objectives: Sequence[str], figures: Mapping[str, float]) -> list[float]:

@@ -72,7 +72,7 @@ def trial_rows(tuning: Tuning) -> list[dict[str, object]]:
             "parameters": trial.parameters,
             "values": trial.values,
             "best": best is not None and trial.number == best.number,
-            "steps": len(trial.steps),
+            "last_step": max(trial.steps, default=None),
             "seconds": None if trial.finished_at is None else round(trial.finished_at - trial.started_at, 1),
             "reason": trial.reason,
         }

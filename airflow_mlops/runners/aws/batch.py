@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_mlops.hooks.aws_batch import BatchHook
     from airflow_mlops.runners.aws.claims import Claim
-    from airflow_mlops.runners.base import ContainerJob
+    from airflow_mlops.runners.base import Cause, ContainerJob
 
 #: Seconds between SIGTERM and SIGKILL on ECS.
 GRACE = 30.0
@@ -28,6 +28,8 @@ KILLED, STOPPED = 137, 143
 _NAME = 128
 #: How Batch begins its words about an end that is the command's own.
 _OWN_END = "Essential container in task exited"
+#: Its words about one that took too long.
+_OVER_TIME = "attempt duration exceeded timeout"
 _NOT_STARTED = ("CannotPull", "CannotCreate", "CannotStart", "ResourceInitializationError", "ImagePull")
 
 
@@ -182,16 +184,23 @@ def _failed(job: dict[str, Any], state: JobState) -> JobState:
     state = replace(state, exit_code=code, error=" ".join(filter(None, (words, why))))
     if "OutOfMemory" in why:
         return replace(state, exit_code=KILLED if code is None else code, out_of_memory=True)
-    if any(sign in state.error for sign in _NOT_STARTED):
-        return replace(state, cause="not_started")
-    if "Host EC2" in words:
-        return replace(state, cause="preempted")
+    if cause := _cause(state.error):
+        cure = ". Cure: raise training.timeout" if cause == "over_time" else ""
+        return replace(state, cause=cause, error=state.error.rstrip(".") + cure)
     from_outside = job.get("isTerminated") or job.get("isCancelled") or not words.startswith(_OWN_END)
     if words and from_outside and code in (None, KILLED, STOPPED):
         return replace(state, exit_code=STOPPED)
     if code is None:
         return replace(state, status="gone", error=state.error or "AWS Batch says no exit code")
     return replace(state, error=why)
+
+
+def _cause(words: str) -> Cause:
+    if any(sign in words for sign in _NOT_STARTED):
+        return "not_started"
+    if "Host EC2" in words:
+        return "preempted"
+    return "over_time" if _OVER_TIME in words else ""
 
 
 def _moment(milliseconds: int | None) -> str | None:

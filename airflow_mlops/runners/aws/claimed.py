@@ -21,6 +21,8 @@ from airflow_mlops.runners.polling import poll
 from airflow_mlops.runners.staging import Staging
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_mlops.hooks.cloudwatch import CloudWatchHook
     from airflow_mlops.runners.base import ContainerJob, FoundJob, LogLine, OnLog
 
@@ -151,8 +153,12 @@ class ClaimedRunner(ABC):
 
     def logs(self, name: str, since: str = "") -> list[LogLine]:
         """Lines after the cursor; of several machines, those of the first."""
-        stream = self._stream(name)
-        return list(deque(new_lines(self.cloudwatch, stream, since), maxlen=LOGS_LIMIT)) if stream else []
+        return list(deque(self._lines(name, since), maxlen=LOGS_LIMIT))
+
+    def _lines(self, name: str, since: str) -> Iterator[LogLine]:
+        """The same, one after the other and without a limit."""
+        if stream := self._stream(name):
+            yield from new_lines(self.cloudwatch, stream, since)
 
     def _stream(self, name: str) -> str:
         claim = self.claim(name)
@@ -172,18 +178,26 @@ class ClaimedRunner(ABC):
     ) -> JobState:
         """Look until the job is over, or the deadline; AWS that does not answer is waited for."""
         return await poll(
-            lambda: self.inspect(name), lambda cursor: self.logs(name, cursor), on_log, since, deadline
+            lambda: self.inspect(name), lambda cursor: self._lines(name, cursor), on_log, since, deadline
         )
 
     # Ending ------------------------------------------------------------------------------------
 
     def stop(self, name: str, grace: int = 4) -> None:  # noqa: ARG002
         """End the job and wait for it; the time between SIGTERM and SIGKILL is the service's own."""
+        if claim := self._ask_for_end(name, "Stopped by airflow-mlops"):
+            self._wait_for_end(claim, self.longest_stop)
+
+    def _ask_for_end(self, name: str, reason: str) -> Claim | None:
+        """The claim of a job that had not ended."""
         claim = self.claim(name)
         if claim is None or not claim.service_id or self.state(claim).status in ("exited", "gone"):
-            return
-        self.end(claim.service_id, "Stopped by airflow-mlops")
-        limit, pause = time.monotonic() + self.longest_stop, 0.5
+            return None
+        self.end(claim.service_id, reason)
+        return claim
+
+    def _wait_for_end(self, claim: Claim, within: float) -> None:
+        limit, pause = time.monotonic() + within, 0.5
         while self.state(claim).status in ("created", "running") and time.monotonic() < limit:
             time.sleep(pause)
             pause = min(1.5 * pause, 5.0)
@@ -196,15 +210,21 @@ class ClaimedRunner(ABC):
         """Jobs whose data is in the staging."""
         return self.claims.jobs()
 
-    def cleanup(self, name: str) -> None:
-        """End the job if it has not, and remove its data; the service keeps its record of it."""
-        claim = self.claim(name)
-        if claim and claim.service_id and self.state(claim).status in ("created", "running"):
-            self.end(claim.service_id, "Removed by airflow-mlops")
+    def discard(self, name: str, within: float) -> None:
+        """End the job and remove its data. The service may give it longer than ``within``, and nobody waits for that."""
+        claim = self._ask_for_end(name, "Removed by airflow-mlops")
+        if claim and within > 0:
+            # It was asked for: what fails now delays nothing but this.
+            with contextlib.suppress(EngineUnavailable):
+                self._wait_for_end(claim, within)
         # First of all: without it, nobody takes this job for one to be adopted.
         self.claims.remove(name)
         self._known.pop(name, None)
         self.staging.cleanup(name)
+
+    def cleanup(self, name: str) -> None:
+        """End the job if it has not, and remove its data; the service keeps its record of it."""
+        self.discard(name, 0)
 
     @cached_property
     def cloudwatch(self) -> CloudWatchHook:

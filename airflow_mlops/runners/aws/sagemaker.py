@@ -188,7 +188,10 @@ def job_state(job: dict[str, Any] | None, image: str = "") -> JobState:
 
 def _stopped(job: dict[str, Any], reason: str, state: JobState) -> JobState:
     second = str(job.get("SecondaryStatus") or "")
-    state = replace(state, exit_code=STOPPED, error=reason or second)
+    words = reason or ("" if second == "Stopped" else second)
+    state = replace(state, exit_code=STOPPED, error=words)
+    if second == "MaxRuntimeExceeded":
+        return replace(state, cause="over_time", error=f"{words.rstrip('.')}. Cure: raise training.timeout")
     return replace(state, cause="preempted") if second in ("MaxWaitTimeExceeded", "Interrupted") else state
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import EngineUnavailable, GpuMissingError, GpusTakenError, RunnerError
 from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
 from airflow_mlops.runners.docker.config import LABEL
-from airflow_mlops.runners.docker.runner import DockerRunner
+from airflow_mlops.runners.docker.runner import ROOT, DockerRunner
+from airflow_mlops.runners.docker.stage import is_staged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from airflow_mlops.runners.base import OnLog
 
 log = logging.getLogger(__name__)
+
+
+class _NotStagedError(RunnerError):
+    """A node has not the data that a job shares with others."""
 
 
 class DockerNodesRunner:
@@ -54,16 +59,31 @@ class DockerNodesRunner:
         errors: list[RunnerError] = list(away.values())
         for node in self._by_room(away):
             try:
+                self._check_staged(node, job)
                 return self._on(node, job)
-            except (GpusTakenError, GpuMissingError, EngineUnavailable) as error:
+            except (GpusTakenError, GpuMissingError, _NotStagedError, EngineUnavailable) as error:
                 log.info("Not on %s: %s", node, error)
                 errors.append(error)
         raise _worth_waiting_for(errors)
 
     def stage(self, job: ContainerJob) -> None:
-        """Keep the job's inputs on every node: a job that names it as ``shared`` may run on any."""
-        for runner in self.nodes.values():
-            runner.stage(job)
+        """Keep the job's inputs on every node that answers: a job that names it as ``shared`` runs on one of them."""
+        away: list[RunnerError] = []
+        for node, runner in self.nodes.items():
+            try:
+                runner.stage(job)
+            except EngineUnavailable as error:
+                log.warning("Node %s is left out: %s", node, error)
+                away.append(error)
+        if len(away) == len(self.nodes):
+            raise _worth_waiting_for(away)
+
+    def _check_staged(self, node: str, job: ContainerJob) -> None:
+        if job.shared and not is_staged(self.nodes[node].hook, job.shared, ROOT):
+            raise _NotStagedError(
+                f"Job {job.name} shares data of {job.shared}, which is not on {node}: it did not answer when the data was "
+                "brought, or somebody removed it."
+            )
 
     def gpus_free(self, name: str, gpus: Any, image: str) -> bool:
         """Whether any node could give the job its GPUs at this moment."""
@@ -201,7 +221,7 @@ def _live_jobs(runner: DockerRunner) -> int:
 
 def _worth_waiting_for(errors: Sequence[RunnerError]) -> RunnerError:
     """The error of the node on which the job can run soonest."""
-    for kind in (GpusTakenError, EngineUnavailable, GpuMissingError):
+    for kind in (GpusTakenError, EngineUnavailable, GpuMissingError, _NotStagedError):
         same = [error for error in errors if isinstance(error, kind)]
         if same:
             return kind("\n".join(dict.fromkeys(map(str, same))))

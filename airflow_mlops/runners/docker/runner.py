@@ -44,7 +44,8 @@ class DockerRunner:
     """
     Runs jobs as containers: limited, without capabilities or new privileges, as user 1000, by default without network.
 
-    :param docker_conn_id: connection of type ``docker``; where there is none, ``DOCKER_HOST`` or the local engine.
+    :param docker_conn_id: connection of type ``docker``; empty for ``DOCKER_HOST`` or the local engine, and so is
+        ``docker_default`` where it does not exist.
     :param limit_bytes: bytes that :meth:`collect` takes over at most, for each path.
     :param adopt_after: seconds after which a container that was created but never started is taken for one whose
         creator died; a younger one is waited for.
@@ -62,11 +63,23 @@ class DockerRunner:
         self.limit_bytes = limit_bytes
         self.adopt_after = adopt_after
         self.leases = GpuLeases(self.hook, adopt_after)
+        #: Jobs on their way to the engine, and whether somebody removed them meanwhile.
+        self._removed: dict[str, bool] = {}
 
     # Starting ----------------------------------------------------------------------------------
 
     def submit(self, job: ContainerJob) -> JobState:
-        """Create and start the job's container, or adopt the one of its name."""
+        """Create and start the job's container, or adopt the one of its name.
+
+        A ``cleanup`` in the middle of it, as of a signal handler, ends it: no container is started after that.
+        """
+        self._removed[job.name] = False
+        try:
+            return self._submit(job)
+        finally:
+            self._removed.pop(job.name, None)
+
+    def _submit(self, job: ContainerJob) -> JobState:
         adopted = self.hook.inspect(checked_name(job.name))
         if adopted is None:
             image = self.hook.model_code_image(job.image)
@@ -83,8 +96,13 @@ class DockerRunner:
                 raise RunnerError(f"Container name {job.name} is taken, but no container has it.")
         return self._adopt(job, adopted)
 
+    def _check_wanted(self, name: str) -> None:
+        if self._removed.get(name):
+            raise RunnerError(f"Job {name} was removed while it was started, and is not started.")
+
     def _create(self, job: ContainerJob, config: dict[str, Any]) -> bool:
         try:
+            self._check_wanted(job.name)
             return bool(self.hook.create(job.name, config))
         except EngineUnavailable:
             raise  # the container may be there, and the leases are the next try's
@@ -115,12 +133,14 @@ class DockerRunner:
 
     def _fill_and_start(self, job: ContainerJob) -> JobState:
         try:
+            self._check_wanted(job.name)
             files = [*input_tree(job), *secret_files(job)]
             # What is shared is mounted, and cannot be written.
             folders = [folder for folder in folders_of(files) if not (job.shared and folder == SHARED)]
             self.hook.put(job.name, pack(files, folders, ROOT, USER))
             if job.resources.gpus:
                 self.leases.check(job.name)
+            self._check_wanted(job.name)
             self.hook.start(job.name)
         except EngineUnavailable:
             raise  # the next try finds the container and goes on
@@ -210,7 +230,7 @@ class DockerRunner:
     async def _read(
         self, engine: EngineSession, name: str, on_log: OnLog, delivered: Delivered, *, follow: bool
     ) -> None:
-        reader = FrameReader(delivered)
+        reader = FrameReader(delivered, whole=True)
         async for stream, frame in engine.frames(name, delivered.begin, follow=follow):
             for line in reader.feed(stream, frame):
                 await hand_over(line, on_log)
@@ -259,6 +279,8 @@ class DockerRunner:
 
     def cleanup(self, name: str) -> None:
         """Remove the container and its volumes, then give its GPUs back."""
+        if name in self._removed:
+            self._removed[name] = True
         self.hook.remove(name)
         self.leases.release(name)
 

@@ -34,12 +34,19 @@ def stage(hook: DockerEngineHook, job: ContainerJob, root: str) -> None:
     }
     if not hook.create(job.name, config) and hook.inspect(job.name) is None:
         raise RunnerError(f"Container {job.name} was removed while its inputs were to be copied.")
-    found = hook.get(job.name, f"/{root}/{COMPLETE}")
-    if found is not None:
-        for _ in found:  # the connection is free again only when it was read
-            pass
+    if is_staged(hook, job.name, root):
         return
     files = shared_files(job)
     folders = sorted({*folders_of(files), SHARED})
     hook.put(job.name, pack(files, folders, root, USER))
     hook.put(job.name, pack([InputFile(COMPLETE, b"")], [], root, USER))
+
+
+def is_staged(hook: DockerEngineHook, name: str, root: str) -> bool:
+    """Whether all inputs that are shared under a name are on the engine."""
+    found = hook.get(name, f"/{root}/{COMPLETE}")
+    if found is None:
+        return False
+    for _ in found:  # the connection is free again only when it was read
+        pass
+    return True

@@ -66,8 +66,12 @@ async def release(
     await cluster.patch("jobs", metadata["name"], {"spec": {"suspend": False}})
 
 
-async def end(cluster: ClusterSession, name: str, grace: int) -> None:
-    """Stop the pods and make no more; the Job stays to say so."""
+async def end(cluster: ClusterSession, name: str, grace: int, within: float) -> None:
+    """Stop the pods and make no more; the Job stays to say so.
+
+    :param grace: seconds between SIGTERM and SIGKILL.
+    :param within: seconds that the end is waited for at most.
+    """
     seen = await look(cluster, name)
     if seen.job is None or owner_of(seen.job) != name or not _is_open(seen):
         return
@@ -75,8 +79,8 @@ async def end(cluster: ClusterSession, name: str, grace: int) -> None:
     stopped = {"metadata": {"annotations": {STOPPED: now}}, "spec": {"suspend": True}}
     await cluster.patch("jobs", object_name(name), stopped)
     for pod in seen.pods:
-        await cluster.delete("pods", pod["metadata"]["name"], gracePeriodSeconds=grace + UPLOAD)
-    until = time.monotonic() + grace + UPLOAD + 1
+        await cluster.delete("pods", pod["metadata"]["name"], gracePeriodSeconds=grace)
+    until = time.monotonic() + within
     while time.monotonic() < until:
         if not _is_open(await look(cluster, name)):
             return

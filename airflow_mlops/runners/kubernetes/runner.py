@@ -9,6 +9,7 @@ import time
 from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -235,13 +236,18 @@ class KubernetesRunner:
     # Ending ------------------------------------------------------------------------------------
 
     def stop(self, name: str, grace: int = GRACE) -> None:
-        """SIGTERM, then SIGKILL after ``grace`` seconds."""
-        self.hook.run(lambda cluster: end(cluster, name, grace))
+        """SIGTERM, then SIGKILL after ``grace`` seconds and those that a checkpoint takes on its way."""
+        self.hook.run(lambda cluster: end(cluster, name, grace + UPLOAD, grace + UPLOAD + 1))
 
     async def stop_async(self, name: str, grace: int = GRACE) -> None:
         """As :meth:`stop`, for the triggerer."""
         async with self.hook.session() as cluster:
-            await end(cluster, name, grace)
+            await end(cluster, name, grace + UPLOAD, grace + UPLOAD + 1)
+
+    def discard(self, name: str, within: float) -> None:
+        """End the job and remove it: nobody wants its checkpoint, so there is no time to send one."""
+        self.hook.run(lambda cluster: end(cluster, name, GRACE, min(within, GRACE + 1)))
+        self.cleanup(name)
 
     def collect(self, name: str, paths: tuple[str, ...], destination: Path) -> None:
         """Copy what the job handed over into ``destination``."""
@@ -256,14 +262,15 @@ class KubernetesRunner:
         """Remove the Job, and with it all that it owns, and what is staged of its data."""
         self.hook.run(lambda cluster: remove(cluster, name))
         if self.staging:
-            self._all_staging().cleanup(name)
+            self._all_staging.cleanup(name)
 
+    @cached_property
     def _all_staging(self) -> Staging:
         return Staging(self.staging, self.limit_bytes, self.time_limit)
 
     def _staging(self, name: str) -> Staging:
         """Room for each attempt below the job's: a machine that was lost may still send what nobody waits for."""
-        return Staging(f"{self.staging.rstrip('/')}/jobs/{name}", self.limit_bytes, self.time_limit)
+        return self._all_staging.below(f"jobs/{name}")
 
 
 def _attempt(name: str, metadata: dict[str, Any]) -> str:

@@ -146,8 +146,8 @@ def _why_ended(pod: Object, reason: str) -> tuple[Cause, str]:
     disrupted = _condition(pod, "DisruptionTarget")
     if reason == "DeadlineExceeded":
         return (
-            "over_limit",
-            f"it ran longer than the pod's activeDeadlineSeconds ({words}). Cure: raise training.timeout",
+            "over_time",
+            f"the pod's activeDeadlineSeconds is over ({words}). Cure: raise training.timeout",
         )
     if disrupted:
         return "preempted", f"{disrupted.get('reason', 'DisruptionTarget')}: {_words(disrupted) or words}"
@@ -167,7 +167,7 @@ def _ended_without_pod(job: Object) -> JobState:
     finished = failed.get("lastTransitionTime")
     if failed.get("reason") == "DeadlineExceeded":
         error = f"{_words(failed)}. Cure: raise training.timeout"
-        return JobState("exited", finished_at=finished, error=error, cause="over_limit")
+        return JobState("exited", finished_at=finished, error=error, cause="over_time")
     error = f"its pod was deleted from outside ({failed.get('reason')}: {_words(failed)})"
     return JobState("exited", finished_at=finished, error=error, cause="preempted")
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError
 from airflow_mlops.hooks.store.base import json_bytes, open_store
 from airflow_mlops.primitives.training.tuning import Tuning
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from airflow_mlops.hooks.store.base import Store
@@ -40,6 +42,7 @@ class TuningDocument:
         self._store = open_store(store) if isinstance(store, str) else store
         self._me = uuid.uuid4().hex
         self._etag: str | None = None
+        self._ended: dict[int, str] = {}
         self._writing = asyncio.Lock()
         self.written_at = time.monotonic()
 
@@ -51,7 +54,7 @@ class TuningDocument:
         data, self._etag = self._store.read_versioned(self.key)
         if data is None:
             raise StoreError(f"The tuning's document {self._store.address(self.key)} is not there.")
-        self.tuning = Tuning.from_dict(json.loads(data))
+        self.tuning, self._ended = Tuning.from_dict(json.loads(data)), {}
         return self.tuning
 
     async def save(self) -> None:
@@ -60,9 +63,33 @@ class TuningDocument:
         :raises StoreConflictError: another process has claimed it.
         """
         async with self._writing:
-            data = json_bytes(self.tuning.to_dict())
-            self._etag = await asyncio.to_thread(self._store.compare_and_set, self.key, data, self._etag)
+            writing = asyncio.ensure_future(asyncio.to_thread(self._writer()))
+            try:
+                self._etag = await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                # The thread goes on: who writes next needs to know what it has written.
+                with contextlib.suppress(StoreError):
+                    self._etag = await writing
+                raise
             self.written_at = time.monotonic()
+
+    def _writer(self) -> Callable[[], str]:
+        """Writes what is true now; the loop, which all other tasks wait for, need not wait for the JSON of it."""
+        head, ended, etag = self.tuning.head(), self._ended, self._etag
+        trials: list[str | dict[str, Any]] = [
+            ended.get(trial.number) or trial.to_dict() for trial in self.tuning.trials
+        ]
+
+        def write() -> str:
+            lines = []
+            for trial in trials:
+                line = trial if isinstance(trial, str) else json.dumps(trial, ensure_ascii=False)
+                if isinstance(trial, dict) and trial["state"] != "running":
+                    ended[trial["number"]] = line  # it does not change any more
+                lines.append(line)
+            return self._store.compare_and_set(self.key, _document(head, lines), etag)
+
+        return write
 
     async def claim(self) -> Tuning:
         """Read the document and make it this process's own, unless the tuning is over."""
@@ -100,3 +127,9 @@ class TuningDocument:
     def delete(self, key: str) -> bool:
         """Remove an object of the store beside the document."""
         return self._store.delete(key)
+
+
+def _document(head: dict[str, Any], trials: list[str]) -> bytes:
+    """The document as readable JSON, a trial a line."""
+    begin = json_bytes(head).rstrip().removesuffix(b"}").rstrip()
+    return begin + b',\n  "trials": [\n' + ",\n".join(trials).encode() + b"\n  ]\n}\n"

@@ -23,6 +23,7 @@ from airflow_mlops.primitives.training.tuning import (
 )
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.base import ContainerJob
+from airflow_mlops.runners.ending import discard_async
 from airflow_mlops.runners.tuning.document import HEARTBEAT, TuningDocument
 from airflow_mlops.runners.tuning.trials import Ended, FinalError, results, trial_job
 
@@ -100,7 +101,8 @@ class TuningLoop:
                 await self._document.save()
         await asyncio.gather(*self._submitting, return_exceptions=True)
         jobs = sorted({trial.job for trial in tuning.running})
-        await asyncio.gather(*(self._stop(job, LAST_GRACE) for job in jobs), return_exceptions=True)
+        ends = (discard_async(self._runner, job, LAST_GRACE, LAST_GRACE) for job in jobs)
+        await asyncio.gather(*ends, return_exceptions=True)
         await self._sweep(keep=set())
 
     @property
@@ -264,6 +266,7 @@ class TuningLoop:
         deadline = min(begun, now) + limit * len(trials) if limit else None
         hear = partial(self._hear, trials[0]) if len(trials) == 1 else _ignore
         state = await self._runner.wait_async(job, hear, "", deadline)
+        self._tuning.image = self._tuning.image or _image(state)
         if self._tuning.plan.parallel > 1:
             # The next one need not wait until this one's result is there; of several it knows little less.
             self._over.add(job)
@@ -345,6 +348,11 @@ class TuningLoop:
 
 def _ignore(_: LogLine) -> None:
     return None
+
+
+def _image(state: JobState) -> dict[str, Any]:
+    known = {"image_digest": state.image_digest, "image_labels": dict(state.image_labels)}
+    return known if any(known.values()) else {}
 
 
 async def _each(names: Iterable[str], call: Callable[[str], Any]) -> None:

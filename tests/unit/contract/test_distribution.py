@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from airflow_mlops.contract.distribution import Topology, is_worker, launch, rank, read_topology, world_size
 from airflow_mlops.contract.failures import ParameterError
 from airflow_mlops.contract.paths import Paths
+from tests.fixtures.jobs import eventually
 
 
 @pytest.fixture
@@ -88,3 +94,54 @@ def test_only_a_launched_process_has_a_rank():
     launched = {"RANK": "1", "WORLD_SIZE": "2", "MLOPS_RANKS": "/tmp/ranks"}
     assert is_worker(launched)
     assert (rank(launched), world_size(launched)) == (1, 2)
+
+
+#: As torchrun: its process has a session of its own, and gets SIGTERM from it. The launcher waits for it, or dies.
+LAUNCHER = """
+import os, signal, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "{deaf}", sys.argv[-1]], start_new_session=True)
+def stop(number, frame):
+    os.killpg(child.pid, number)
+signal.signal(signal.SIGTERM, stop)
+while not os.path.exists(sys.argv[-1]):
+    time.sleep(0.01)
+if os.environ.get("DIES"):
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(child.wait())
+""".replace(
+    "{deaf}",
+    "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "open(sys.argv[1] + '.new', 'w').write(str(os.getpid())); os.rename(sys.argv[1] + '.new', sys.argv[1]); "
+    "time.sleep(600)",
+)
+PROGRAM = """
+import sys
+from airflow_mlops.contract import distribution
+distribution._STOP_SECONDS = 0.5
+sys.exit(distribution.launch(distribution.Topology(1, 2), [sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize(("dies", "code"), [("", 143), ("yes", 1)], ids=["stopped", "its launcher died"])
+def test_a_process_that_does_not_listen_dies_with_the_training(tmp_path, dies, code):
+    torch = tmp_path / "torch/distributed"
+    torch.mkdir(parents=True)
+    for package in (torch, torch.parent):
+        (package / "__init__.py").touch()
+    (torch / "run.py").write_text(LAUNCHER)
+    root, told = str(Path(__file__).parents[3]), tmp_path / "pid"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{root}", "DIES": dies}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, str(told)], env=environment) as launched:
+        eventually(told.exists)
+        pid = int(told.read_text())
+        if not dies:
+            launched.send_signal(signal.SIGTERM)
+        assert launched.wait(20) == code
+    eventually(lambda: not alive(pid))
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

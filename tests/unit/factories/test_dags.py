@@ -80,7 +80,7 @@ class TestTheFour:
     def test_both_provisions_ask_the_same_question(self, build):
         dags = build()
         once, again = (dags[name].get_task("provision") for name in ("provisioning", "training"))
-        of_the_form = {"features", "line"}
+        of_the_form = {"features", "line", "code"}
         for name in {*once.template_fields, "split", "assumptions", "purpose"} - of_the_form:
             assert getattr(once, name) == getattr(again, name), name
 
@@ -91,20 +91,30 @@ class TestTheFour:
             ({"line": "calm"}, "tiny_v1", "calm"),
             ({"features": "tiny_V2"}, "tiny_V2", "tiny_v2"),
             ({"features": "tiny_v2", "line": "calm"}, "tiny_v2", "calm"),
+            ({"features": "main"}, "main", "line-main"),
+            ({"code": "reg:5000/Tiny:2"}, "tiny_v1", "reg-5000-tiny-2"),
+            ({"code": "sha256:" + "0a" * 32}, "tiny_v1", "0a0a0a0a0a0a"),
+            ({"code": "tiny:2", "features": "tiny_v2"}, "tiny_v2", "tiny_v2-tiny-2"),
+            ({"code": "tiny:2", "line": "calm"}, "tiny_v1", "calm"),
         ],
     )
-    def test_another_feature_service_never_gets_into_production(self, build, given, features, line):
+    def test_other_features_or_code_never_get_into_production(self, build, given, features, line):
         dag = build(provisioning={**YAML["provisioning"], "features": "tiny_v1"})["provisioning"]
         task = dag.get_task("provision")
         values = {name: param.value for name, param in dag.params.items()} | given
         context = {"params": values}
         assert task.render_template(task.features, context) == features
         assert task.render_template(task.line, context) == line
+        assert task.render_template(task.code, context) == {"image": given.get("code", "tiny:1")}
 
     @pytest.mark.parametrize("line", ["main", "latest", "New Weather", "../x"])
     def test_the_form_refuses_what_is_no_line_of_its_own(self, build, line):
         with pytest.raises(ParamValidationError):
             build()["provisioning"].params.get_param("line").resolve(line)
+
+    def test_the_form_refuses_what_is_no_code(self, build):
+        with pytest.raises(ParamValidationError):
+            build()["provisioning"].params.get_param("code").resolve("{{ conn.secret }}")
 
     def test_hashing_a_dag_by_its_name_keeps_different_dags_apart(self, build):
         assert len(set(build().values())) == 4
@@ -164,9 +174,10 @@ class TestTraining:
         assert dag.get_task("gate").tests is None
 
     def test_the_gate_measures_as_the_evaluation_does(self, build):
-        dag = build(evaluation={"mode": "dry_run", "threshold": 0.3})["training"]
+        dag = build(evaluation={"mode": "dry_run", "threshold": 0.3}, training={"seed": 9})["training"]
         gate, evaluate = dag.get_task("gate"), dag.get_task("evaluate")
         assert (gate.mode, gate.threshold, evaluate.threshold) == ("dry_run", 0.3, 0.3)
+        assert gate.seed == evaluate.seed == 9
         assert (gate.paradigm, gate.store) == (evaluate.paradigm, evaluate.store) == ("classification", "/s")
 
     def test_no_champion_does_not_stop_the_gate_but_a_failure_does(self, build):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -303,6 +304,45 @@ class TestPruning:
         assert datasets.store.list("app/datasets/predictions/") == [
             f"app/datasets/predictions/{old[2].id}/job.parquet"
         ]
+
+    def test_its_reports_go_with_a_version(self, datasets, old):
+        for version in (old[0], old[2]):
+            key = datasets.key("assumptions", f"dataset-{version.id[:12]}-0123.json")
+            datasets.store.put_json_if_absent(key, {})
+        self.prune(datasets)
+        (kept,) = datasets.store.list("app/datasets/assumptions/")
+        assert old[2].id[:12] in kept
+
+    def test_a_frozen_test_holds_its_version_as_long_as_one_that_stays_keeps_it(self, datasets, old):
+        old[1].publish(datasets, "latest", frozen=old[0].id)
+        old[2].publish(datasets, "latest", frozen=old[1].id)
+        found = self.prune(datasets)
+        assert found.versions == (old[0].id,), "not in chains, or nothing would ever go"
+        reasons = {verdict.id: verdict.reasons for verdict in found.verdicts}
+        assert reasons[old[1].id] == (f"its test is frozen by version {old[2].id[:12]}",)
+        with pytest.raises(StoreError, match=f"version {old[2].id} keeps its test"):
+            datasets.delete([old[1].id])
+
+    @pytest.mark.parametrize("finished", [False, True])
+    def test_one_that_is_being_frozen_stays(self, datasets, old, tmp_path, monkeypatch, finished):
+        """Whether its writer is at work, or is done since it was decided what goes."""
+        coming, pruning = Version(tmp_path / "files", [1, 9]), Pruning(datasets)
+        pruning.now += timedelta(hours=20)
+        known = set(datasets.ids())
+        with contextlib.ExitStack() as stack:
+            if finished:
+                coming.publish(datasets, "latest", frozen=old[0].id)
+            else:
+                stack.enter_context(datasets._announced(coming.manifest, old[0].id))
+            gone, _ = pruning._remove({old[0].id, old[1].id}, {}, known)
+        assert gone == {old[1].id}
+
+    def test_one_that_was_removed_meanwhile_cannot_be_frozen(self, datasets, old, tmp_path):
+        datasets.delete([old[0].id])
+        coming = Version(tmp_path / "files", [1, 9])
+        with pytest.raises(StoreConflictError, match="whose test it keeps, was removed"):
+            coming.publish(datasets, frozen=old[0].id)
+        assert coming.id not in datasets.ids()
 
     def test_a_chunk_without_a_version_waits_a_day(self, datasets, old):
         datasets.store.put_if_absent(datasets.chunk_key("ff00"), b"of a publish in flight")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -16,27 +17,38 @@ from airflow_mlops.primitives.training.gpus import Gpu
 class Engine:
     """An engine that says what a test wants; counts how often it is asked."""
 
-    def __init__(self, info=None, output="", refuses=None, gpus=()):
+    def __init__(self, info=None, output="", refuses=None, gpus=(), hangs=False):
         self.address = SimpleNamespace(url=f"tcp://{id(self)}", gpus=gpus)
-        self.asked, self.containers = 0, {}
-        self._info, self._output, self._refuses = info or {}, output, refuses
+        self.asked, self.there = 0, {}
+        self._info, self._output, self._refuses, self._hangs = info or {}, output, refuses, hangs
+        self.left, self.stuck = {}, ()
 
     def info(self):
         self.asked += 1
         return self._info
 
     def create(self, name, config):
-        self.containers[name] = config
+        self.there[name] = config
 
     def start(self, name):
         if self._refuses:
             raise self._refuses
 
+    def inspect(self, name):
+        return {"State": {"Running": self._hangs}}
+
     def output(self, name):
         return self._output
 
+    def containers(self, labels):
+        assert labels == [docker_gpus.PROBE_LABEL]
+        return list(self.left.values())
+
     def remove(self, name):
-        self.removed = self.containers.pop(name)
+        if name in self.stuck:
+            raise RunnerError("could not kill it")
+        self.left.pop(name, None)
+        self.removed = self.there.pop(name, None)
 
 
 def test_the_connection_knows_best(monkeypatch):
@@ -72,7 +84,7 @@ def test_else_a_container_looks_and_the_answer_is_remembered(monkeypatch):
 
     assert gpus_of_engine(engine, "image") == gpus_of_engine(engine, "image") == (Gpu("GPU-7", "NVIDIA L4"),)
     assert engine.asked == 1
-    assert engine.containers == {}
+    assert engine.there == {}
     assert (engine.removed["Entrypoint"], engine.removed["HostConfig"]["NetworkMode"]) == (
         ["nvidia-smi"],
         "none",
@@ -93,7 +105,29 @@ def test_else_a_container_looks_and_the_answer_is_remembered(monkeypatch):
 def test_no_gpu_is_said_and_nothing_stays(engine, error, words):
     with pytest.raises(error, match=words):
         gpus_of_engine(engine, "image")
-    assert engine.containers == {}
+    assert engine.there == {}
+
+
+def test_a_driver_that_hangs_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(docker_gpus, "LOOK", 0.1)
+    engine = Engine(hangs=True)
+
+    with pytest.raises(
+        GpuMissingError, match=r"nvidia-smi -L has not ended in 0 s\. Cure: restart the driver"
+    ) as error:
+        gpus_of_engine(engine, "image")
+    assert not error.value.retriable
+    assert engine.there == {}
+
+
+def test_what_a_killed_look_left_is_removed_by_a_later_one():
+    engine = Engine(output="GPU 0: NVIDIA L4 (UUID: GPU-7)\n")
+    ages = {"old": 700, "stuck": 900, "young": 5}
+    engine.left = {name: {"Id": name, "Created": time.time() - age} for name, age in ages.items()}
+    engine.stuck = ("stuck",)
+
+    assert gpus_of_engine(engine, "image") == (Gpu("GPU-7", "NVIDIA L4"),)
+    assert set(engine.left) == {"stuck", "young"}
 
 
 def test_a_container_gets_exactly_its_gpus():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import time
 
 import pytest
+import yaml
 
 from airflow_mlops.hooks.optuna import OptunaStudy
-from airflow_mlops.primitives.training.search_space import Dimension
+from airflow_mlops.primitives.training.search_space import Dimension, default_point, grid, search_space
 from airflow_mlops.primitives.training.tuning import Plan, Trial, Tuning
+from tests.fixtures.markdown import ROOT, blocks
 
 SPACE = {
     "x": Dimension("float", -1.0, 1.0),
@@ -93,6 +96,20 @@ def test_cmaes_goes_on_where_the_trials_before_a_restart_were_good():
         assert sum(late) / len(late) < loss(tuning.trials[0].parameters)
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        {**NUMBERS, "kind": SPACE["kind"], "warm": Dimension("choices", choices=(False, True))},
+        {**NUMBERS, "n": SPACE["n"], "only": Dimension("int", 3, 3, step=1)},
+        {"x": Dimension("choices", choices=(0.1, 0.2, 0.5)), "warm": SPACE["kind"]},
+    ],
+    ids=["with choices", "with one of a single value", "choices alone"],
+)
+def test_cmaes_goes_on_in_a_space_that_is_not_all_numbers(space):
+    for restarts in ((3,), (12, 16)):
+        assert len(search(20, restarts, space=space, sampler="cmaes").finished) == 20
+
+
 def test_values_keep_their_types_and_bounds():
     for trial in search(30, sampler="random").trials:
         assert type(trial.parameters["n"]) is int
@@ -115,3 +132,22 @@ def test_trials_that_are_on_their_way_are_not_asked_for_again():
     assert len({trial.parameters["x"] for trial in tuning.trials}) == 12
     with pytest.raises(ValueError, match="Trial 20 is not the next one"):
         OptunaStudy(tuning).ask(20)
+
+
+def test_the_example_of_the_how_to_is_searched_from_its_defaults():
+    asked, described, *_ = blocks(ROOT / "docs/howto/tuning.md")
+    schema = ast.literal_eval(described.text.removeprefix("parameters = "))
+    training = yaml.safe_load(asked.text)["training"]
+    narrowed, fixed = training["tuning"]["search_space"], training["parameters"]
+    space = search_space({"properties": schema}, narrowed, tuple(fixed))
+    first = default_point(space, {name: rule["default"] for name, rule in schema.items()})
+    assert first == {"learning_rate": 0.1, "max_leaf_nodes": 32, "loss": "log"}
+    done = search(3, (1, 2), space={**space, "x": NUMBERS["x"]}, first={**first, "x": 0.0})
+    assert done.trials[0].parameters == {**first, "x": 0.0}
+
+
+def test_every_point_of_a_grid_of_decimals_is_one_that_optuna_knows():
+    space = {"x": Dimension("float", 0.0, 0.3, step=0.1), "y": Dimension("float", 0.1, 0.95, step=0.3)}
+    points = grid(space, 0)
+    done = search(len(points), (5,), space=space, sampler="grid")
+    assert sorted(map(str, points)) == sorted(str(trial.parameters) for trial in done.trials)

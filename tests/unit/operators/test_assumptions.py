@@ -10,9 +10,11 @@ import duckdb
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_mlops.hooks.datasets.lines import History
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.assumptions import ValidateDatasetOperator, distribution_test, earlier_rows
+from airflow_mlops.primitives.provisioning.lines import line_reference
 from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
 from airflow_mlops.primitives.sql import identifier
 
@@ -30,7 +32,7 @@ def datasets(tmp_path):
     return DatasetStore(open_store(str(tmp_path / "store")), "app")
 
 
-def publish(datasets, folder, *, day, shift=0.0, rows=3000, purpose="training"):
+def publish(datasets, folder, *, day, shift=0.0, rows=3000, purpose="training", line="main", hour=13):
     """A version of two splits; ``shift`` moves the distribution of ``size``."""
     files, chunks = {}, []
     kept = tuple(column for column in COLUMNS if purpose == "training" or column.role != "target")
@@ -53,8 +55,8 @@ def publish(datasets, folder, *, day, shift=0.0, rows=3000, purpose="training"):
         chunks=tuple(chunks),
         window=("2024-01-01T00:00:00+00:00", f"2024-01-{day:02}T12:00:00+00:00"),
     )
-    ref = "latest" if purpose == "training" else "latest-prediction"
-    datasets.publish(manifest, files, {"time": f"2024-01-{day:02}T13:00:00+00:00"}, ref)
+    commit = {"time": f"2024-01-{day:02}T{hour}:00:00+00:00"}
+    datasets.publish(manifest, files, commit, line_reference(line, purpose))
     return manifest.id
 
 
@@ -184,9 +186,52 @@ def test_a_column_that_changed_its_type_has_moved(datasets, tmp_path):
     assert all(one["drifted"] for one in report["columns"] if one["column"] != "gone")
 
 
-def test_earlier_versions_of_the_same_purpose_count(datasets, tmp_path):
-    publish(datasets, tmp_path, day=1, rows=300)
-    publish(datasets, tmp_path, day=2, rows=600)
-    publish(datasets, tmp_path, day=3, rows=30, purpose="prediction")
-    last = publish(datasets, tmp_path, day=4, rows=900)
-    assert earlier_rows(datasets, last) == (600, 300)
+class TestLatest:
+    """``against: latest`` is the version before the one that is checked, on its line and for its purpose."""
+
+    LATEST = {"distribution": {"against": "latest", "columns": ["size"]}}  # noqa: RUF012
+
+    def observed(self, result):
+        return report_of(result)["findings"][0]["observed"]
+
+    def test_it_is_never_the_version_itself(self, datasets, operator, tmp_path):
+        first = publish(datasets, tmp_path, day=2)
+        assert self.observed(operator(self.LATEST).execute({})) == "there is no earlier version yet"
+        moved = publish(datasets, tmp_path, day=3, shift=3.0)
+        for wanted in ("latest", moved[:12], {"dataset_id": moved, "line": "main"}):
+            with pytest.raises(AirflowFailException, match=f"1 of 1 columns moved against {first[:12]}"):
+                operator(self.LATEST, dataset=wanted).execute({})
+        assert self.observed(operator(self.LATEST, dataset=first).execute({})).startswith("there is no")
+
+    def test_each_line_has_its_own(self, datasets, operator, tmp_path):
+        publish(datasets, tmp_path, day=2)
+        beside = publish(datasets, tmp_path, day=3, shift=3.0, line="calm")
+        for wanted in ("calm/latest", beside):
+            assert self.observed(operator(self.LATEST, dataset=wanted).execute({})).startswith("there is no")
+        publish(datasets, tmp_path, day=4, line="calm")
+        with pytest.raises(AirflowFailException, match=f"moved against {beside[:12]}"):
+            operator(self.LATEST, dataset="calm/latest").execute({})
+
+    def test_a_version_of_two_lines_is_compared_on_the_one_that_is_named(self, datasets, operator, tmp_path):
+        first = publish(datasets, tmp_path, day=2)
+        both = publish(datasets, tmp_path, day=3, shift=3.0)
+        assert publish(datasets, tmp_path, day=3, shift=3.0, line="calm", hour=14) == both
+        with pytest.raises(AirflowFailException, match=f"moved against {first[:12]}"):
+            operator(self.LATEST, dataset="latest").execute({})
+        assert self.observed(operator(self.LATEST, dataset=both).execute({})).startswith("there is no")
+
+    def test_neither_is_a_batch_to_predict_compared_with_itself(self, datasets, operator, tmp_path):
+        first = publish(datasets, tmp_path, day=2, purpose="prediction")
+        publish(datasets, tmp_path, day=3, shift=3.0, purpose="prediction")
+        rule = {"distribution": {"against": "serving", "columns": ["size"]}}
+        with pytest.raises(AirflowFailException, match=f"moved against {first[:12]}"):
+            operator(rule, dataset="latest-prediction").execute({})
+
+    def test_earlier_versions_for_the_same_purpose_are_counted(self, datasets, tmp_path):
+        publish(datasets, tmp_path, day=1, rows=300)
+        publish(datasets, tmp_path, day=2, rows=600)
+        publish(datasets, tmp_path, day=3, rows=30, purpose="prediction")
+        publish(datasets, tmp_path, day=3, rows=60, line="calm")
+        last = publish(datasets, tmp_path, day=4, rows=900)
+        publish(datasets, tmp_path, day=5, rows=1200)
+        assert earlier_rows(datasets, History(datasets, last), "latest") == (600, 300)

@@ -7,7 +7,14 @@ import json
 import pytest
 
 from airflow_mlops.exceptions import ContractError
-from airflow_mlops.operators.container_files import JSON_LIMIT, read_metrics, read_text
+from airflow_mlops.operators.container_files import (
+    ENTRIES_LIMIT,
+    JSON_LIMIT,
+    SERIES_LIMIT,
+    STEPS_LIMIT,
+    read_metrics,
+    read_text,
+)
 
 
 @pytest.fixture
@@ -47,6 +54,21 @@ def test_absent_and_giant_metrics_are_refused(path):
     with path.open("wb") as file:
         file.truncate(JSON_LIMIT + 1)
     with pytest.raises(ContractError, match=f"at most {JSON_LIMIT} are read"):
+        read_metrics(path)
+
+
+def test_too_many_metrics_are_refused(path):
+    path.write_text(
+        json.dumps([{"name": "loss", "value": 1, "step": step} for step in range(ENTRIES_LIMIT + 1)])
+    )
+    with pytest.raises(ContractError, match=r"10001 entries; at most 10000 are read. Cure"):
+        read_metrics(path)
+    assert len(read_metrics(path, STEPS_LIMIT)) == ENTRIES_LIMIT + 1
+    names = [{"name": f"loss_{number}", "value": 1} for number in range(SERIES_LIMIT + 1)]
+    path.write_text(json.dumps(names))
+    assert len(read_metrics(path)) == SERIES_LIMIT + 1
+    path.write_text(json.dumps([{**entry, "step": 1} for entry in names]))
+    with pytest.raises(ContractError, match=r"1001 different metrics with a step; at most 1000"):
         read_metrics(path)
 
 

@@ -98,6 +98,18 @@ def test_what_is_over_or_deleted_goes_and_nothing_else(place):
     assert reap(place) == {"removed": [], "kept": 8}
 
 
+def test_what_was_started_before_a_clear_goes_though_the_task_waits_again(place):
+    before = {"job": "before", "try": "1"}
+    place.start("before", "run2", "train", do="sleep", **before)
+    place.start("before-trial", "run2", "train", **before)
+    # Part of the new job though an earlier try has made it.
+    place.start("after-data", "run2", "train", job="after", **{"try": "2"})
+    place.start("after", "run2", "train", do="sleep", age=5, job="after", **{"try": "3"})
+    place.start("other-task", "run1", "evaluate", job="other", **{"try": "1"})
+    assert reap(place) == {"removed": ["before", "before-trial"], "kept": 3}
+    assert left(place) == ["after", "after-data", "other-task"]
+
+
 def test_a_place_that_does_not_answer_does_not_keep_the_others_from_being_tidied_up(place):
     place.start("over", "run1", "train")
     away = {"kind": "docker", "docker_conn_id": "far_away"}

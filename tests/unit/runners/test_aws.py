@@ -26,6 +26,7 @@ MOMENT = 1_790_000_000_123
     ("job", "kind", "final"),
     [
         ({"status": "SUCCEEDED"}, "success", True),
+        ({"container": {"exitCode": 137}, "statusReason": "Job attempt duration exceeded timeout"}, "timeout", False),
         ({"container": {"exitCode": 11}, "statusReason": "Essential container in task exited"}, "data", True),
         ({"container": {"exitCode": 137, "reason": "OutOfMemoryError: Container killed due to memory usage"},
           "statusReason": "Essential container in task exited"}, "out_of_memory", False),
@@ -42,8 +43,9 @@ def test_every_end_on_batch_is_classed(job, kind, final):
     outcome = classify(state.to_dict())
     assert (outcome.kind, outcome.final) == (kind, final)
     for words in (job.get("container", {}).get("reason"), job.get("statusReason")):
-        if kind in ("preempted", "not_started"):
+        if kind in ("preempted", "not_started", "stopped", "timeout"):
             assert not words or words.rstrip(".") in outcome.message
+    assert kind != "timeout" or (outcome.resumable and "Cure: raise training.timeout" in outcome.message)
 
 
 def test_a_job_on_batch_is_created_until_it_runs():
@@ -66,13 +68,16 @@ def test_a_job_on_batch_is_created_until_it_runs():
         ({"FailureReason": "ClientError: Cannot pull the image"}, "not_started", True),
         ({"FailureReason": "CapacityError: Unable to provision requested ML compute capacity"}, "not_started", False),
         ({"FailureReason": "InternalServerError: We encountered an internal error"}, "preempted", False),
-        ({"TrainingJobStatus": "Stopped", "SecondaryStatus": "MaxRuntimeExceeded"}, "stopped", False),
+        ({"TrainingJobStatus": "Stopped", "SecondaryStatus": "MaxRuntimeExceeded"}, "timeout", False),
+        ({"TrainingJobStatus": "Stopped", "SecondaryStatus": "Stopped"}, "stopped", False),
         ({"TrainingJobStatus": "Stopped", "SecondaryStatus": "Interrupted"}, "preempted", False),
     ],
 )  # fmt: skip
 def test_every_end_on_sagemaker_is_classed(job, kind, final):
     outcome = classify(sagemaker.job_state({"TrainingJobStatus": "Failed", **job}).to_dict())
     assert (outcome.kind, outcome.final) == (kind, final)
+    if kind == "timeout":
+        assert "MaxRuntimeExceeded. Cure: raise training.timeout" in outcome.message
 
 
 def test_names_fit_the_services_and_keep_what_tells_them_apart():

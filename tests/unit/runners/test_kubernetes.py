@@ -264,7 +264,7 @@ class TestState:
                 "over_limit",
                 "training.kubernetes.disk",
             ),
-            (pod(ended(143), phase="Failed", reason="DeadlineExceeded"), "over_limit", "training.timeout"),
+            (pod(ended(143), phase="Failed", reason="DeadlineExceeded"), "over_time", "training.timeout"),
             (pod(None, phase="Failed"), "preempted", "does not say how it ended"),
             (pod(ended(128, reason="StartError", message="no such file"), phase="Failed"), "not_started", "ENTRYPOINT"),
         ],
@@ -289,7 +289,7 @@ class TestState:
         assert (deleted.status, deleted.cause) == ("exited", "preempted")
         assert "deleted from outside" in deleted.error
         late = state_of(conditions=[{**FAILED, "reason": "DeadlineExceeded"}])
-        assert late.cause == "over_limit"
+        assert late.cause == "over_time"
         cleared = state_of(conditions=[{"type": "Complete", "status": "True", "lastTransitionTime": "t"}])
         assert (cleared.status, cleared.exit_code, cleared.cause) == ("exited", 0, "")
         stopped = state_of(annotations={"ai.airflow-mlops/stopped": "t"}, suspend=True)

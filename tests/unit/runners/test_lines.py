@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_mlops.runners.base import LogLine
-from airflow_mlops.runners.lines import LINE_LIMIT, Delivered, FileReader, FrameReader, LineCutter, unix_time
+from airflow_mlops.runners.lines import (
+    LINE_LIMIT,
+    MISSING,
+    Delivered,
+    FileReader,
+    FrameReader,
+    LineCutter,
+    unix_time,
+)
 
 
 def stamp(number):
@@ -77,6 +85,21 @@ def test_a_stamp_that_goes_back_is_neither_lost_nor_doubled():
     assert read(delivered, sent, upto=2) == ["a", "c"]
     assert delivered.begin <= unix_time(stamp(20))
     assert read(delivered, sent) == ["b", "d"]
+
+
+def test_output_that_was_thrown_away_leaves_a_line_where_it_was():
+    sent = frames((10, "a"), (20, "b"), (30, "c"), (40, "d"))
+    first = FrameReader(Delivered(), whole=True)
+    a, b = [line for stream, frame in sent[:2] for line in first.feed(stream, frame)]
+
+    def again(since, begin):
+        reader = FrameReader(Delivered(since), whole=True)
+        return [line for stream, frame in sent[begin:] for line in reader.feed(stream, frame)]
+
+    assert [line.text for line in again(b.at, 1)] == ["c", "d"]
+    gap, c, d = again(a.at, 2)
+    assert (gap.text, c.text, d.text) == (MISSING, "c", "d")
+    assert [line.text for line in again(gap.at, 2)] == ["c", "d"], "its cursor is in front of the next line"
 
 
 @given(

@@ -171,6 +171,18 @@ def test_a_wrong_value_is_one_problem_at_its_line(problems, old, new, key, words
         assert problem.place.line == line_of(text, new.strip().splitlines()[0])
 
 
+@pytest.mark.parametrize("login", ["robot:hunter2@", "hunter2@"])
+def test_a_login_in_the_address_of_a_repository_is_refused_and_not_shown(problems, login):
+    watch = f"\n  watch: {{image: false, git: 'https://{login}git.example.com/churn.git'}}"
+    [problem] = problems(change("image: flight-delay:1.0.0", f"image: flight-delay:1.0.0{watch}"))
+    assert (problem.key, problem.what) == (
+        "code.watch.git",
+        "holds a login, which events and logs would show",
+    )
+    assert "git_connection" in problem.cure
+    assert "hunter2" not in str(problem)
+
+
 def test_exact_places(problems):
     text = FULL.replace("flights_landed]}\ntraining", "{}]}\ntraining").replace("seed: 7", "seed: x")
     places = {one.key: (one.place.line, one.place.column) for one in problems(text)}

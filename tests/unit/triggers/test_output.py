@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.runners.base import JobState, LogLine
+from airflow_mlops.runners.lines import LINE_LIMIT, MISSING, LineCutter
 from airflow_mlops.triggers.output import JobOutput, printable, watch
 
 STAMP = "2026-01-05T03:00:00.123456789Z"
@@ -103,6 +105,30 @@ class TestPrinting:
         again = JobOutput(log, "job", limit=20, position=output.position)
         again(LogLine("12", "more"))
         assert len(log.lines) == 3
+
+    def test_a_secret_that_a_long_line_was_cut_in_the_middle_of_is_not_shown(self):
+        secret, log = "hunter22", Log()
+        cutter = LineCutter()
+        for room in (0, 1, 5, 7, 8):
+            line = f"key {secret} {'x' * (LINE_LIMIT - 13 - room)}{secret} and more\n"
+            (text,) = cutter.feed(line.encode())
+            JobOutput(log, "job", hidden=(secret,))(LogLine("1", text))
+        assert len(log.lines) == 5
+        for line in log.lines:
+            assert line.startswith("key *** xxx")
+            assert re.search(r"xxx … \[\d+ more bytes\]$", line)
+
+    def test_what_was_thrown_away_before_the_first_line_is_said(self):
+        log = Log()
+        fast = JobOutput(log, "job", behind=60)
+        for line in numbered(3):
+            fast(line)
+        position = fast.settled
+        assert (position["cursor"], position["first"]) == ("", "1")
+        for at, said in (("1", []), ("2", [f"Job job: {MISSING}"])):
+            again = Log()
+            JobOutput(again, "job", position=position)(LogLine(at, "x"))
+            assert again.warnings == said
 
     def test_a_line_has_no_place_in_our_code_and_all_else_that_the_tasks_logger_knows(self, tmp_path):
         subprocess.run([sys.executable, "-c", LINES_OF_A_TASK, tmp_path / "log"], check=True, timeout=60)

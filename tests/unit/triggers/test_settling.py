@@ -16,7 +16,12 @@ from airflow_mlops.triggers.settling import settled
     ("task", "ago", "least", "most"), [("a", 0.0, 0.2, 5), ("a", 1, 0, 0.1), (None, 0.0, 0, 0.1)]
 )
 def test_what_it_waits_for(task, ago, least, most, monkeypatch):
-    monkeypatch.setattr(settling, "SETTLING", 0.2)
+    monkeypatch.setattr(settling, "settling", lambda: 0.2)
     began = time.monotonic()
     asyncio.run(settled(SimpleNamespace(task_instance=task), began - ago))
     assert least <= time.monotonic() - began < most
+
+
+def test_airflows_settings_decide(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "1")
+    assert settling.settling() == 1 + settling.MARGIN

@@ -42,7 +42,8 @@ class Distribution(Kind):
         against = str(self.rule.value["against"])
         volatile = _ID.fullmatch(against) is None
         if report["against"] is None:
-            return Finding(self.rule, True, f"there is no version {against} yet", volatile=volatile)
+            missing = "earlier version" if against == "latest" else f"version {against}"
+            return Finding(self.rule, True, f"there is no {missing} yet", volatile=volatile)
         whom = f"{str(report['against'])[:12]} with {report['reference_rows']} rows"
         if not report["judged"]:
             return Finding(self.rule, True, f"too few rows to compare with {whom}", volatile=volatile)

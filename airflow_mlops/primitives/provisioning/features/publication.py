@@ -97,6 +97,8 @@ def find_new(
     published: Published,
     moment: datetime,
     destination: Path,
+    *,
+    late_before: datetime | None = None,
 ) -> Rows:
     """Rows of the batch that are not published yet, each once, in order of time and keys.
 
@@ -105,13 +107,15 @@ def find_new(
     differs from the newest published row of its keys and time.
 
     :param moment: when the batch was read: the time of creation of a correction, if the publication fills it.
+    :param late_before: a first row of an earlier time than this was not there when the source was read before:
+        it, too, is taken as created at ``moment``. Other first rows are taken as created at their own time.
     :raises DataError: two rows have the same keys and time, and nothing says which of them came later.
     """
     there = _there(published)
     _temp(connection, "batch", f"SELECT DISTINCT * EXCLUDE ({ROW}) FROM {parquet((str(batch.file),))}")
     if there and not rule.filled:
         connection.execute(f"CREATE OR REPLACE TEMP VIEW published AS {there}")
-    _temp(connection, "fresh", _fresh(rule, batch, published, there, moment))
+    _temp(connection, "fresh", _fresh(rule, batch, published, there, moment, late_before))
     check_unique(connection, rule, with_published=bool(there))
     order = _identity(rule)
     columns = {**batch.columns, **({PUBLISHED_AT: "timestamp"} if rule.filled else {})}
@@ -154,21 +158,32 @@ def _no_rows(columns: Mapping[str, str]) -> str:
     return f"(SELECT {typed} FROM (SELECT NULL AS x) WHERE false)"
 
 
-def _fresh(rule: TableRule, batch: Rows, published: Published, there: str, moment: datetime) -> str:
+def _fresh(
+    rule: TableRule,
+    batch: Rows,
+    published: Published,
+    there: str,
+    moment: datetime,
+    late_before: datetime | None,
+) -> str:
     """Query for the rows of ``batch`` that are not published."""
-    kept, time = identifier(PUBLISHED_AT), identifier(rule.timestamp)
+    kept, read = identifier(PUBLISHED_AT), f"{literal(moment)}::TIMESTAMPTZ"
+    first = time = f"b.{identifier(rule.timestamp)}"
+    if late_before is not None:
+        late = f"{time} < {literal(late_before)}::TIMESTAMPTZ"
+        first = f"CASE WHEN {late} THEN greatest({read}, {time}) ELSE {time} END"
     if not there:
-        return f"SELECT *{f', {time} AS {kept}' if rule.filled else ''} FROM batch"
+        return f"SELECT *{f', {first} AS {kept}' if rule.filled else ''} FROM batch b"
     same = " AND ".join([_joined(rule), *_same(batch.columns, published)])
     if not rule.filled:
         return f"SELECT * FROM batch b ANTI JOIN published p ON {same}"
     newest = f"QUALIFY row_number() OVER (PARTITION BY {_identity(rule)} ORDER BY {kept} DESC) = 1"
     # A correction is never older than what it corrects, whatever the clock says.
-    later = f"greatest({literal(moment)}::TIMESTAMPTZ, p.{kept} + to_microseconds(1))"
+    later = f"greatest({read}, p.{kept} + to_microseconds(1))"
     return (
         f"WITH latest AS (SELECT * FROM ({there}) {newest}), "
         f"other AS (SELECT * FROM batch b ANTI JOIN latest p ON {same}) "
-        f"SELECT b.*, CASE WHEN p.{kept} IS NULL THEN b.{time} ELSE {later} END AS {kept} "
+        f"SELECT b.*, CASE WHEN p.{kept} IS NULL THEN {first} ELSE {later} END AS {kept} "
         f"FROM other b LEFT JOIN latest p ON {_joined(rule)}"
     )
 

@@ -18,6 +18,7 @@ __all__ = [
     "kind_of_type",
     "plain",
     "plan_window",
+    "time_read",
 ]
 
 Kind = Literal["timestamp", "naive", "date", "integer", "text"]
@@ -77,6 +78,8 @@ class ReadWindow:
     :param after: lower end as in :class:`Watermark`; ``None`` for no bound.
     :param until: upper end; ``None`` for no bound.
     :param moves: whether what is read joins up with what was read before, so that the watermark may move.
+    :param backfill: whether somebody asked for this window: what lies in it behind the watermark is history,
+        and not late.
     """
 
     column: str | None = None
@@ -84,11 +87,13 @@ class ReadWindow:
     after: str | int | None = None
     until: str | int | None = None
     moves: bool = True
+    backfill: bool = False
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ReadWindow:
         """Read what :meth:`to_json` gave."""
-        return cls(**{name: value[name] for name in ("column", "kind", "after", "until", "moves")})
+        given = {name: value[name] for name in ("column", "kind", "after", "until", "moves")}
+        return cls(**given, backfill=value.get("backfill", False))
 
     def to_json(self) -> dict[str, Any]:
         """The window as JSON values."""
@@ -158,6 +163,13 @@ def advanced(previous: Watermark | None, window: ReadWindow, newest: Watermark |
         return newest
     old, new = bound(newest.kind, earlier.value), bound(newest.kind, newest.value)
     return newest if new > old else previous  # type: ignore[operator]
+
+
+def time_read(watermark: Watermark | None) -> datetime | None:
+    """The moment up to which a source was read; ``None`` where the watermark is no time."""
+    if watermark is None or watermark.kind not in _TIMES:
+        return None
+    return cast("datetime", bound("timestamp", watermark.value))
 
 
 def bound(kind: Kind, value: Any) -> Value:

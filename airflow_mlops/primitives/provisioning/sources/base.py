@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,7 +51,8 @@ __all__ = [
     "relative_names",
 ]
 
-_WHOLE = 256 * 1024**2
+_AT_ONCE = 8
+_LARGE = 256 * 1024**2
 
 
 class Sources(Protocol):
@@ -79,6 +82,10 @@ class Sources(Protocol):
 
         :raises SourceUnavailable: a file changed since it was found: try again.
         """
+        ...
+
+    def sha256(self, file: str) -> str:
+        """Digest of the whole content of a file, which is read for it."""
         ...
 
     def check_unchanged(self) -> None:
@@ -132,6 +139,10 @@ class LocalSources:
         pins = pin_files(files)
         self._check(files)
         return pins
+
+    def sha256(self, file: str) -> str:
+        """Digest of the whole content of a file."""
+        return str(_pin(Path(file))["sha256"])
 
     def check_unchanged(self) -> None:
         """Compare sizes and times of change with those that the files had when they were found."""
@@ -272,14 +283,13 @@ def find_files(pattern: str, folder: Path | None = None) -> tuple[str, ...]:
 
 
 def pin_files(files: Sequence[str]) -> list[dict[str, Any]]:
-    """Size and digest of each local file, so that a later reader can tell whether it is the same.
+    """Size and SHA-256 of each local file, so that a later reader can tell whether it is the same.
 
-    Names are relative to the folder that all files share, so that they do not depend on the machine. Up
-    to 256 MiB the digest is that of the content; a larger Parquet file is pinned by its footer, which
-    holds place, size and statistics of every column of every row group.
+    Names are relative to the folder that all files share, so that they do not depend on the machine.
     """
-    names = relative_names(files)
-    return [{"file": name, **_pin(Path(file))} for name, file in zip(names, files, strict=True)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # hashing leaves the interpreter to others
+        pins = list(pool.map(lambda file: _pin(Path(file)), files))
+    return [{"file": name, **pin} for name, pin in zip(relative_names(files), pins, strict=True)]
 
 
 def footer_digest(file: Path) -> str:
@@ -303,13 +313,22 @@ def relative_names(files: Sequence[str]) -> list[str]:
 
 def _pin(file: Path) -> dict[str, Any]:
     try:
-        size = file.stat().st_size
-        with file.open("rb") as source:
-            if size <= _WHOLE or file.suffix != ".parquet":
-                return {"bytes": size, "sha256": hashlib.file_digest(source, "sha256").hexdigest()}
-        return {"bytes": size, "footer_sha256": footer_digest(file)}
+        found = file.stat()
+        digest = _large_digest if found.st_size > _LARGE else _digest
+        told = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        return {"bytes": found.st_size, "sha256": digest(file, told)}
     except OSError as error:
         raise SourceError(f"cannot read {file}: {error.strerror or error}") from error
+
+
+def _digest(file: Path, _told: tuple[int, ...]) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+# One task pins a file for the plan of the join and for the join. To hash a large file takes longer than the clock of a
+# file system needs for its next tick, so what is told of it here changes with its content.
+_large_digest = lru_cache(maxsize=10_000)(_digest)
 
 
 def _state(file: str) -> tuple[int, int]:

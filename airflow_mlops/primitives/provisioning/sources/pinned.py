@@ -29,11 +29,13 @@ class PinnedFile:
     :param pin: as the manifest has it.
     :param state: ``same``; ``changed``, so that ``place`` has another content; or ``gone``.
     :param place: where it is now.
+    :param by_footer: nothing but size and footer of the Parquet file says that it is the same.
     """
 
     pin: Mapping[str, Any]
     state: Literal["same", "changed", "gone"]
     place: str | None = None
+    by_footer: bool = False
 
     @property
     def of(self) -> str:
@@ -43,7 +45,8 @@ class PinnedFile:
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         named = {key: self.pin[key] for key in ("of", "pattern", "file") if key in self.pin}
-        return {**named, "state": self.state, "place": self.place}
+        doubt = {"by_footer": True} if self.by_footer else {}
+        return {**named, "state": self.state, "place": self.place, **doubt}
 
 
 def find_pinned(
@@ -73,20 +76,31 @@ def find_pinned(
     return found
 
 
-def same_content(pin: Mapping[str, Any], place: str, sources: Sources) -> bool:
-    """Whether a file has the content that was pinned, as far as the pin can tell.
+def same_content(pin: Mapping[str, Any], place: str, sources: Sources) -> Literal["content", "footer"] | None:
+    """What says that a file has the content that was pinned; ``None`` if it has another one, or nothing tells.
 
-    A file that was copied from S3 or to it is compared by what both sides can say.
+    Its SHA-256 decides if both sides have it, or else the etag, unless one of the two is of an upload in parts:
+    that depends on how it was cut. What is left then is the footer of a Parquet file, in which a value may
+    change without a trace.
     """
     if "://" in place:
         (now,) = sources.pin([place])
     else:
         now = _local_pin(pin, Path(place))
     if now.get("bytes") != pin.get("bytes"):
-        return False
-    keys = [key for key in ("sha256", "etag", "footer_sha256") if key in pin and key in now]
-    # An etag depends on the way of the upload; the footer of a Parquet file does not.
-    return any(pin[key] == now[key] for key in keys)
+        return None
+    if "sha256" in pin and "sha256" not in now:  # a file that was copied to S3
+        now["sha256"] = sources.sha256(place)
+    both = {key for key in ("sha256", "etag", "footer_sha256") if key in pin and key in now}
+    if "sha256" in both:
+        return "content" if pin["sha256"] == now["sha256"] else None
+    if "etag" in both:
+        etags = {pin["etag"], now["etag"]}
+        if len(etags) == 1:
+            return "content"
+        if not any("-" in etag for etag in etags):
+            return None
+    return "footer" if "footer_sha256" in both and pin["footer_sha256"] == now["footer_sha256"] else None
 
 
 @dataclass
@@ -147,6 +161,10 @@ class PinnedSources:
         named = [{key: file.pin[key] for key in ("of", "pattern") if key in file.pin} for file in files]
         return [{**names, **pin} for names, pin in zip(named, own, strict=True)]
 
+    def sha256(self, file: str) -> str:
+        """Digest of the whole content of a file."""
+        return self.base.sha256(file)
+
     def check_unchanged(self) -> None:
         """Nothing that is read was found here: every file was compared with its pin."""
         self.base.check_unchanged()
@@ -203,12 +221,17 @@ def _find(
     here = [place for place in candidates if f"/{place}".endswith(f"/{name}")]
     copies = [place for place in elsewhere if place.rpartition("/")[2] == name.rpartition("/")[2]]
     copies.sort(key=lambda place: not f"/{place}".endswith(f"/{name}"))
+    doubtful = []
     for place in (*copies, *here):
-        if same_content(pin, place, sources):
+        told = same_content(pin, place, sources)
+        if told == "content":
             return PinnedFile(pin, "same", place)
+        doubtful += [place] if told else []
     for place in here:
         if (kept := recover(place, pin)) is not None:
             return PinnedFile(pin, "same", kept)
+    if doubtful:
+        return PinnedFile(pin, "same", doubtful[0], by_footer=True)
     return PinnedFile(pin, "changed", here[0]) if here else PinnedFile(pin, "gone")
 
 

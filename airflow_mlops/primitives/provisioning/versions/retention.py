@@ -62,12 +62,14 @@ class VersionFacts:
     :param made: each time that it was provisioned, in any order; not empty.
     :param refs: names of the references that point to it.
     :param uses: who uses it, in words: a registered model, an open run, a window that waits to be measured.
+    :param frozen: ids of the versions whose test it keeps.
     """
 
     id: str
     made: tuple[Made, ...]
     refs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
 
     @property
     def newest(self) -> datetime:
@@ -91,13 +93,15 @@ def decide(versions: Sequence[VersionFacts], rule: RetentionRule, now: datetime)
     """Judge every version; newest first.
 
     Whatever has a single reason to stay, stays: a reference, a use, its age, or its place among the newest of
-    a line. A version that was provisioned in two lines or classes stays as long as one of them keeps it.
+    a line. A version that was provisioned in two lines or classes stays as long as one of them keeps it. A
+    version stays as well while another one keeps its test, and itself stays for a reason of its own.
 
     :param now: the moment for which ages are taken. A version from the future is young.
     """
     places = _places(versions)
     ordered = sorted(versions, key=lambda version: (version.newest, version.id), reverse=True)
-    return [_judge(version, rule, now, places) for version in ordered]
+    verdicts = [_judge(version, rule, now, places) for version in ordered]
+    return _with_frozen(verdicts, {version.id: version.frozen for version in versions})
 
 
 def _judge(
@@ -118,6 +122,27 @@ def _judge(
             reasons.append(f"{_days(age)} old, {retention} stays {_days(keep.younger_than)}")
         against.append(f"number {place} of {line}, {_days(age)} old, {retention}")
     return Verdict(version.id, bool(reasons), tuple(reasons or against))
+
+
+def _with_frozen(verdicts: Sequence[Verdict], frozen: Mapping[str, Sequence[str]]) -> list[Verdict]:
+    """The same, but that a version stays whose test is kept by one that stays.
+
+    Not in chains: with ``freeze: latest`` each version would hold the one before it, and all would stay.
+    """
+    holders: dict[str, list[str]] = defaultdict(list)
+    for verdict in verdicts:
+        for name in frozen[verdict.id] if verdict.keep else ():
+            if name != verdict.id:
+                holders[name].append(verdict.id)
+    return [_held(verdict, holders.get(verdict.id, ())) for verdict in verdicts]
+
+
+def _held(verdict: Verdict, holders: Sequence[str]) -> Verdict:
+    if not holders:
+        return verdict
+    others = f" and {len(holders) - 1} more" if len(holders) > 1 else ""
+    reason = f"its test is frozen by version {holders[0][:12]}{others}"
+    return Verdict(verdict.id, keep=True, reasons=(*(verdict.reasons if verdict.keep else ()), reason))
 
 
 def _places(versions: Sequence[VersionFacts]) -> dict[tuple[str, str, str], int]:

@@ -62,6 +62,14 @@ def test_a_case_that_failed_and_then_broke_counts_once():
     assert summary.failed[0]["message"] == "f"
 
 
+def test_a_program_that_says_that_cases_failed_is_believed():
+    summary = read_test_summary(b'<testsuite><testcase name="a"/></testsuite>').with_unnamed_failure()
+    assert (summary.total, summary.passed, summary.errors) == (2, 1, 1)
+    assert "its report names no failed case" in summary.failed[0]["message"]
+    named = read_test_summary(b'<testsuite><testcase name="a"><failure/></testcase></testsuite>')
+    assert named.with_unnamed_failure() == named
+
+
 def test_the_attributes_of_the_suite_are_not_believed():
     report = b'<testsuite tests="9" failures="0"><testcase name="a"><failure/></testcase></testsuite>'
     assert read_test_summary(report).failures == 1
@@ -78,6 +86,8 @@ def test_a_failure_element_outside_a_case_is_no_case():
         (b"all tests passed", "no XML"),
         (b'<testsuite><testcase name="a">', "no XML"),
         (b"\xff\xfe\x00", "no XML"),
+        (b'<?xml version="1.0" encoding="klingon"?><testsuite/>', "no XML: unknown encoding"),
+        (b'<?xml version="1.0" encoding="big5"?><testsuite/>', "no XML: multi-byte encodings"),
         (b"<html><body/></html>", "begins with <html>"),
         (b"<testsuite>" + b"<a>" * 40 + b"</a>" * 40 + b"</testsuite>", "nested deeper"),
     ],

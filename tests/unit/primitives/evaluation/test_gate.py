@@ -26,7 +26,8 @@ def metric(name, value, **more):
 
 
 AT_LEAST = {"metric": "auc", "at_least": 0.6}
-NO_WORSE = {"metric": "auc", "against": "champion", "no_worse_by": 0.01}
+#: By the figures themselves: those of these tests come without an error.
+NO_WORSE = {"metric": "auc", "against": "champion", "no_worse_by": 0.01, "confidence": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ figures = st.floats(-1e6, 1e6)
 
 @given(figures, figures, st.floats(0, 1e3))
 def test_minimizing_is_maximizing_the_negative(new, old, slack):
-    rule = {"metric": "x", "against": "champion", "no_worse_by": slack}
+    rule = {"metric": "x", "against": "champion", "no_worse_by": slack, "confidence": 0.5}
     up = decide([rule], [metric("x", new, direction="maximize")], [metric("x", old)])
     down = decide([rule], [metric("x", -new, direction="minimize")], [metric("x", -old)])
     assert up.passed == down.passed
@@ -294,6 +295,16 @@ class TestSurelyNoWorse:
         assert not check.passed
         assert "(not paired)" in check.reason
         assert outcome({**rule, "no_worse_by": 0.03}, metrics=[new], champion=[old]).passed
+        assert outcome({**rule, "confidence": 0.5}, metrics=[new], champion=[old]).passed
+
+    @pytest.mark.parametrize("old", [metric("gizmo", 0.1), metric("gizmo", 0.1, stderr=0.01)])
+    def test_an_error_that_nobody_knows_is_no_proof(self, old):
+        rule = {"metric": "gizmo", "against": "champion", "no_worse_by": 0.01}
+        new = metric("gizmo", 0.9, direction="maximize")
+        check = outcome(rule, metrics=[new], champion=[old])
+        assert not check.passed
+        assert check.reason.startswith("its error is not known")
+        assert "write confidence: 0.5" in check.reason
         assert outcome({**rule, "confidence": 0.5}, metrics=[new], champion=[old]).passed
 
     def test_a_champion_that_fails_is_no_verdict(self):

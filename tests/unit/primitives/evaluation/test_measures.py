@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from sklearn.metrics import cluster as sk_cluster
 
 from airflow_mlops.contract.results import metric_problems
 from airflow_mlops.primitives.evaluation import clusters
+from airflow_mlops.primitives.evaluation.intervals import Marks, resampled_sums
 from airflow_mlops.primitives.evaluation.measures import compare, measure, measures_of, with_measured
 from airflow_mlops.primitives.evaluation.predicted import PredictedRows
 
@@ -36,6 +39,14 @@ def classes(n=1_500, wrong=0.3, seed=7):
     random = generator(seed)
     found = np.where(random.random(n) < wrong, random.integers(0, 4, n), truth)
     return PredictedRows("classes", found.astype(float), truth.astype(float), names=("a", "b", "c", "d"))
+
+
+def many_classes(n, k, seed=7):
+    truth, random = generator(2).integers(0, k, n), generator(seed)
+    found = np.where(random.random(n) < 0.3, random.integers(0, k, n), truth)
+    return PredictedRows(
+        "classes", found.astype(float), truth.astype(float), names=tuple(str(i) for i in range(k))
+    )
 
 
 def lists(n=6_000, noise=1.0, seed=7):
@@ -278,3 +289,40 @@ class TestMerging:
             [],
             ["adjusted_rand"],
         )
+
+
+class TestManyClasses:
+    @pytest.mark.parametrize("n", [300, 5_000, 7_000])
+    def test_counts_are_resampled_as_columns_of_zeros_and_ones_are(self, n):
+        marks = Marks((generator(1).integers(-1, 4, n), generator(2).integers(-1, 3, n)), (4, 3))
+        columns = np.hstack(
+            [
+                group[:, None] == np.arange(width)
+                for group, width in zip(marks.groups, marks.widths, strict=True)
+            ]
+        ).astype(float)
+        assert (marks.sums() == columns.sum(axis=0)).all()
+        assert (marks.resampled(20) == resampled_sums(columns, 20)).all()
+
+    def test_many_classes_take_no_row_of_as_many_numbers(self):
+        new, old = many_classes(100_000, 500), many_classes(100_000, 500, seed=8)
+        tracemalloc.start()
+        try:
+            gain = compare("f1_macro", new, old).gain
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 300e6  # rows of zeros and ones would be 1.2 GB a model
+        f1 = [sk.f1_score(rows.actual, rows.prediction, average="macro") for rows in (new, old)]
+        assert gain == pytest.approx(f1[0] - f1[1])
+
+    def test_two_models_that_know_other_classes_are_compared(self):
+        """Each file's classes are numbered for themselves."""
+        few = classes()
+        more = replace(
+            few, prediction=np.where(np.arange(len(few)) < 9, 4.0, few.prediction), names=(*few.names, "e")
+        )
+        found = compare("f1_macro", few, more)
+        expected = measure("f1_macro", few).value - measure("f1_macro", more).value
+        assert found.gain == pytest.approx(expected)
+        assert math.isfinite(found.stderr)

@@ -213,13 +213,17 @@ def test_older_versions_pinned_the_files_of_all_views_together(manifest, sources
 @pytest.mark.parametrize(
     ("pin", "same"),
     [
-        ({"sha256": "right"}, True),
-        ({"sha256": "wrong"}, False),
-        ({"footer_sha256": "right"}, True),
-        ({"etag": "right"}, True),
-        ({"etag": "wrong", "footer_sha256": "right"}, True),
-        ({"etag": "ab-2"}, False),
-        ({"sha256": "right", "bytes": 1}, False),
+        ({"sha256": "right"}, "content"),
+        ({"sha256": "wrong"}, None),
+        ({"sha256": "wrong", "footer_sha256": "right"}, None),
+        ({"footer_sha256": "right"}, "footer"),
+        ({"footer_sha256": "wrong"}, None),
+        ({"etag": "right"}, "content"),
+        ({"etag": "wrong", "footer_sha256": "right"}, None),
+        ({"etag": "ab-2", "footer_sha256": "right"}, "footer"),
+        ({"etag": "ab-2", "footer_sha256": "wrong"}, None),
+        ({"etag": "ab-2"}, None),
+        ({"sha256": "right", "bytes": 1}, None),
     ],
 )
 def test_contents_are_compared_by_what_the_pin_can_tell(sources, pin, same):
@@ -232,7 +236,7 @@ def test_contents_are_compared_by_what_the_pin_can_tell(sources, pin, same):
         "footer_sha256": hashlib.sha256(data[-8 - footer : -8]).hexdigest(),
     }
     given = {key: right[key] if value == "right" else value for key, value in pin.items()}
-    assert same_content({"bytes": len(data), **given}, str(path), LocalSources()) is same
+    assert same_content({"bytes": len(data), **given}, str(path), LocalSources()) == same
 
 
 def test_what_only_feast_can_join_is_said(manifest):

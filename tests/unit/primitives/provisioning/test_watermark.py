@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -16,6 +17,7 @@ from airflow_mlops.primitives.provisioning.features.watermark import (
     kind_of,
     kind_of_type,
     plan_window,
+    time_read,
 )
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -78,6 +80,25 @@ class TestPlan:
         assert ReadWindow.from_json(window.to_json()) == window
         assert Watermark.from_json(REACHED.to_json()) == REACHED
         assert Watermark.from_json(None) is None
+        asked = replace(window, backfill=True)
+        assert ReadWindow.from_json(asked.to_json()) == asked
+        # As the run staged it that was at work while this package was upgraded.
+        before = {name: value for name, value in asked.to_json().items() if name != "backfill"}
+        assert ReadWindow.from_json(before) == window
+
+    @pytest.mark.parametrize(
+        ("kind", "value", "read"),
+        [
+            ("timestamp", "2026-05-01T02:00:00+02:00", datetime(2026, 5, 1, tzinfo=UTC)),
+            ("naive", "2026-05-01T00:00:00", datetime(2026, 5, 1, tzinfo=UTC)),
+            ("date", "2026-05-01", datetime(2026, 5, 1, tzinfo=UTC)),
+            ("integer", 7, None),
+            ("text", "2026-05-01", None),
+        ],
+    )
+    def test_how_far_it_is_as_a_time(self, kind, value, read):
+        assert time_read(Watermark("at", kind, value)) == read
+        assert time_read(None) is None
 
 
 class TestAdvanced:

@@ -23,6 +23,7 @@ def exited(code, **more):
         (exited(13), "tests", True, "output/tests.xml"),
         (exited(75), "try_again", False, "tried again"),
         (exited(143), "stopped", False, "SIGTERM"),
+        (exited(143, error="Stopped in the console."), "stopped", False, "SIGTERM): Stopped in the console."),
         (exited(143, out_of_memory=True), "out_of_memory", False, "resources.memory"),
         (exited(137), "out_of_memory", False, "the machine ran out of memory"),
         (exited(137, out_of_memory=True), "out_of_memory", False, "more memory than its limit"),
@@ -73,6 +74,7 @@ def test_broken_assumptions_are_a_line_each_and_bounded():
         ("not_started", "not_started", True, False),
         ("not_scheduled", "not_started", False, False),
         ("over_limit", "failed", False, False),
+        ("over_time", "timeout", False, True),
     ],
 )
 def test_what_is_not_the_jobs_own_doing_is_said_by_its_runner(cause, kind, final, resumable):

@@ -72,6 +72,8 @@ def test_everything_wrong_is_told_at_once():
         ({"learning_rate": "0.1"}, "learning_rate: expected number, got '0.1' (string)"),
         ({"learning_rate": 0}, "learning_rate: expected more than 0, got 0 (integer)"),
         ({"name": 3}, "name: expected string or null, got 3 (integer)"),
+        ({"learning_rate": float("nan")}, "learning_rate: expected a finite number, got nan"),
+        ({"any": {"list": [1.0, float("-inf")]}}, "any.list.1: expected a finite number, got -inf"),
         ({"early": {"rounds": "5"}}, "early.rounds: expected integer, got '5' (string)"),
     ],
 )

@@ -110,5 +110,27 @@ def test_a_grid_has_every_point_once_in_an_order_of_its_seed():
 
 def test_the_defaults_are_a_point_where_the_space_has_them():
     space = search_space(SCHEMA, {})
-    assert default_point(space, {"rate": 0.1, "leaves": 31, "rows": 5}) == {"rate": 0.1, "leaves": 31}
-    assert default_point(space, {"rate": 0.9, "leaves": 31}) is None
+    assert default_point(space, {"rate": 0.1, "leaves": 32, "rows": 5}) == {"rate": 0.1, "leaves": 32}
+    assert default_point(space, {"rate": 0.9, "leaves": 32}) is None
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value", "nearest"),
+    [
+        (Dimension("int", 8, 128, step=8), 31, 32),
+        (Dimension("int", 8, 128, step=50), 127, 108),
+        (Dimension("int", 1, 9, step=1), 4, 4),
+        (Dimension("float", 0.0, 0.3, step=0.1), 0.26, 0.3),
+        (Dimension("float", 0.1, 0.95, step=0.3), 0.9, 0.7),
+        (Dimension("float", 0.0, 0.3), 0.26, 0.26),
+        (Dimension("choices", choices=("a", "b")), "b", "b"),
+    ],
+)
+def test_a_default_between_two_steps_goes_to_the_nearest(dimension, value, nearest):
+    assert default_point({"p": dimension}, {"p": value}) == {"p": nearest}
+
+
+def test_steps_end_where_people_say_and_at_no_more_digits():
+    assert Dimension("float", 0.0, 0.3, step=0.1).values() == [0.0, 0.1, 0.2, 0.3]
+    assert Dimension("float", 1e-14, 4e-14, step=1e-14).values() == [1e-14, 2e-14, 3e-14, 4e-14]
+    assert Dimension("int", 8, 25, step=8).values() == [8, 16, 24]

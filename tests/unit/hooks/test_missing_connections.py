@@ -1,0 +1,96 @@
+"""A connection that Airflow does not have, and one of which it only cannot say so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from airflow.sdk.exceptions import ErrorType
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import ErrorResponse
+
+from airflow_mlops.exceptions import EngineUnavailable, RunnerError
+from airflow_mlops.hooks.aws import pinned_image
+from airflow_mlops.hooks.aws_batch import BatchHook
+from airflow_mlops.hooks.cloudwatch import CloudWatchHook
+from airflow_mlops.hooks.kubernetes import IN_CLUSTER, KubernetesClusterHook
+from airflow_mlops.hooks.sagemaker import SageMakerTrainingHook
+
+ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
+ASKS = {
+    "kubernetes": lambda conn_id: KubernetesClusterHook(conn_id).run(nothing),
+    "kubernetes in the triggerer": lambda conn_id: asyncio.run(session(conn_id)),
+    "batch": lambda conn_id: BatchHook(conn_id, "us-east-1").describe("job"),
+    "sagemaker": lambda conn_id: SageMakerTrainingHook(conn_id, "us-east-1").describe("job"),
+    "logs": lambda conn_id: CloudWatchHook(conn_id, "us-east-1", "group").streams("a"),
+    "ecr": lambda conn_id: pinned_image(ECR, conn_id),
+}
+
+
+async def nothing(_):
+    return None
+
+
+async def session(conn_id):
+    async with KubernetesClusterHook(conn_id).session():
+        pass
+
+
+class Supervisor:
+    """Answers every question of a task in the same way."""
+
+    def __init__(self, error):
+        self.answer = ErrorResponse(error=error)
+
+    def send(self, _):
+        return self.answer
+
+    async def asend(self, _):
+        return self.answer
+
+
+@pytest.fixture
+def airflow_says(monkeypatch):
+    # Whoever takes the machine's own account finds one here.
+    monkeypatch.setenv(IN_CLUSTER, "10.0.0.1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the machine's own")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the machine's own")
+    return lambda error: monkeypatch.setattr(
+        task_runner, "SUPERVISOR_COMMS", Supervisor(error), raising=False
+    )
+
+
+@pytest.mark.parametrize("place", ASKS)
+def test_while_airflow_is_away_nobody_takes_the_machines_own_account(airflow_says, place):
+    airflow_says(ErrorType.API_SERVER_ERROR)
+    default = "kubernetes_default" if "kubernetes" in place else "aws_default"
+    for conn_id in ("gpu_farm", default):
+        with pytest.raises(EngineUnavailable, match=f"does not say what its connection '{conn_id}' is"):
+            ASKS[place](conn_id)
+
+
+@pytest.mark.parametrize("place", ASKS)
+def test_a_named_connection_that_is_missing_is_said_for_good(airflow_says, place):
+    airflow_says(ErrorType.CONNECTION_NOT_FOUND)
+    with pytest.raises(RunnerError, match=r"no Airflow connection 'gpu_farm'\. Cure: create one") as error:
+        ASKS[place]("gpu_farm")
+    assert not error.value.retriable
+
+
+def test_a_cluster_is_asked_from_within_an_event_loop(monkeypatch):
+    config = {"kube_config": json.dumps({"clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}], "users": [{"name": "u", "user": {}}],
+        "current-context": "x"})}  # fmt: skip
+    monkeypatch.setenv("AIRFLOW_CONN_FARM", json.dumps({"conn_type": "kubernetes", "extra": config}))
+    hook = KubernetesClusterHook("farm")
+
+    async def ask():
+        async def namespace(cluster):
+            return cluster.namespace
+
+        assert hook.run(namespace) == "default"
+        with pytest.raises(EngineUnavailable, match="does not answer"):
+            hook.run(lambda cluster: cluster.get("jobs", "job"))
+
+    asyncio.run(ask())

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_mlops.exceptions import (
+    EngineUnavailable,
     MLOpsError,
+    RunnerError,
     SourceError,
     SourceUnavailable,
     StoreError,
     StoreUnavailable,
 )
+from airflow_mlops.hooks.aws import check_connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,14 +86,15 @@ def split_s3(uri: str, default_conn_id: str = DEFAULT_CONN_ID) -> S3Location:
     return S3Location(conn_id or default_conn_id, bucket, key.strip("/"))
 
 
-def s3_client(conn_id: str = DEFAULT_CONN_ID) -> Any:
+def s3_client(conn_id: str = DEFAULT_CONN_ID, kind: type[MLOpsError] = StoreError) -> Any:
     """A boto3 client for the connection, safe to share between threads.
 
     Timeouts and retries are those of this module, or what the connection's ``config_kwargs`` says.
 
+    :param kind: of its errors, as :func:`s3_errors` takes it.
     :raises StoreError: there is no such connection.
     """
-    with s3_errors(f"opening connection {conn_id}"):
+    with s3_errors(f"opening connection {conn_id}", kind):
         return _hook(conn_id).get_conn()
 
 
@@ -157,6 +161,10 @@ def s3_errors(doing: str, kind: type[MLOpsError] = StoreError) -> Iterator[None]
         yield
     except AirflowNotFoundException as error:
         raise kind(f"{doing}: {error}. Create an Airflow connection of type aws with this id") from error
+    except EngineUnavailable as error:
+        raise _UNAVAILABLE[kind](f"{doing}: {error}") from error
+    except RunnerError as error:
+        raise kind(f"{doing}: {error}") from error
     except ClientError as error:
         raise _refused(error, doing, kind) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
@@ -197,7 +205,9 @@ def _hook(conn_id: str, more: Any = None) -> Any:
         max_pool_connections=CONNECTIONS,
         user_agent_extra="airflow-mlops",
     )
-    given = S3Hook(aws_conn_id=conn_id).conn_config.botocore_config
+    found = S3Hook(aws_conn_id=conn_id)
+    check_connection(found)
+    given = found.conn_config.botocore_config
     config = own.merge(given) if given else own
     return S3Hook(aws_conn_id=conn_id, config=config.merge(more) if more else config)
 

@@ -164,7 +164,7 @@ class AirflowSources:
 
     def _client(self, place: S3Location) -> Any:
         if place.conn_id not in self._clients:
-            self._clients[place.conn_id] = s3_client(place.conn_id)
+            self._clients[place.conn_id] = s3_client(place.conn_id, SourceError)
         return self._clients[place.conn_id]
 
     def _files(self, conn_id: str) -> Any:

@@ -246,7 +246,7 @@ def _file_system(place: str, conn_id: str) -> FileSystem:
 
 def _keys(conn_id: str) -> dict[str, str]:
     """Endpoint, region and what signs, by the names of ``AWS_…`` variables."""
-    client = s3_client(conn_id)
+    client = s3_client(conn_id, SourceError)
     credentials = client._request_signer._credentials  # noqa: SLF001 - the only way to the resolved ones
     given = credentials.get_frozen_credentials() if credentials else None
     found = {

@@ -8,8 +8,10 @@ import duckdb
 import pytest
 
 from airflow_mlops.cli.main import main
+from airflow_mlops.exceptions import FeatureStoreError
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.feast.hook import FeastHook
+from airflow_mlops.hooks.feast.session import import_feast
 from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.materialization import ApplyFeaturesOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
@@ -97,3 +99,39 @@ def test_such_a_version_is_taken_and_made_again(home, caplog, capsys):
     words = ["--store", str(home / "store"), "--application", "app"]
     assert main(["dataset", "rebuild", first, *words]) == 0
     assert "Identical: 3 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("home", ["asof"], indirect=True)
+@pytest.mark.parametrize("name", ["warmth", "temp"])
+def test_on_demand_features_beside_it(home, name):
+    """Feast leaves one out in silence that is called like what it is made of."""
+    feast = import_feast()
+    from feast.on_demand_feature_view import on_demand_feature_view
+
+    store = FeastHook().store()
+    once = store.get_feature_view("weather")
+    there = once.with_name("there").with_join_key_map({"city": "destination"})
+
+    # Feast keeps them as text: they know nothing but their arguments.
+    def warmth(frame):
+        return (frame[["temp"]] * 2).rename(columns={"temp": "warmth"})
+
+    def temp(frame):
+        return frame[["temp"]] * 2
+
+    field = feast.Field(name=name, dtype=feast.types.Float64)
+    made = {"warmth": warmth, "temp": temp}[name]
+    doubled = on_demand_feature_view(sources=[once], schema=[field], name="doubled")(made)
+    service = feast.FeatureService(name="doubled_v1", features=[once.with_name("weather"), there, doubled])
+    store.apply([doubled, service])
+    rows = f"SELECT 'A' AS city, 'B' AS destination, TIMESTAMPTZ '{at(1.5).isoformat()}' AS event_timestamp"
+    if name == "temp":
+        with pytest.raises(
+            FeatureStoreError, match=r"doubled__temp did not come out.*rename it in the on-demand"
+        ):
+            FeastHook().training_set("doubled_v1", rows, home / "joined.parquet")
+        return
+    joined = FeastHook().training_set("doubled_v1", rows, home / "joined.parquet")
+    assert joined.references == {**NAMES, "doubled__warmth": "doubled:warmth"}
+    [row] = duckdb.read_parquet(str(joined.path)).select(*joined.references).fetchall()
+    assert row == (10.0, 1, 21.0, 3, 20.0)

@@ -96,7 +96,7 @@ def test_who_may_not_read_is_told(s3_server, s3_bucket, sources, monkeypatch):
     with pytest.raises(SourceError, match=r"403.*Check login and password"):
         AirflowSources().find(f"s3://{s3_bucket}/a/*")
     with pytest.raises(
-        SourceError, match=r"no credentials\. Put login and password into the aws connection"
+        SourceError, match=r"There is no Airflow connection 'nobody'\. Cure: create one of type aws"
     ) as caught:
         AirflowSources("nobody").find(f"s3://{s3_bucket}/a/*")
     assert s3_server.secret_key not in str(caught.value)

@@ -131,13 +131,15 @@ class FeastHook(BaseHook):
         :param entity_sql: DuckDB query of the examples: join keys, ``event_timestamp``, and anything else
             that the result shall carry along.
         :param destination: Parquet file to write.
+        :raises FeatureStoreError: the features cannot be joined, or one of them did not come out.
         """
         service = self.service(feature_service)
         references = _references(service)
         with feast_errors(f"feature service {feature_service!r}", self.settings):
-            if self.offline_store == OUR_STORE:
-                return self._join_ours(service, entity_sql, destination, references)
-            return self._join_by_feast(service, entity_sql, destination, references)
+            join = self._join_ours if self.offline_store == OUR_STORE else self._join_by_feast
+            joined = join(service, entity_sql, destination, references)
+        _check_features(service, joined)
+        return joined
 
     def plan_join(self, feature_service: str, between: tuple[datetime, datetime]) -> JoinPlan | None:
         """What :meth:`training_set` would do; ``None`` by other stores than ours, and with on-demand views.
@@ -273,6 +275,19 @@ def _features_of(service: FeatureService) -> list[tuple[str, str]]:
         for projection in service.feature_view_projections
         for feature in projection.features
     ]
+
+
+def _check_features(service: FeatureService, joined: TrainingSet) -> None:
+    """Make sure that every feature came out: Feast leaves one out when its full name hides another one."""
+    import pyarrow.parquet as pq
+
+    there = pq.read_schema(joined.path).names
+    if lost := [name for name in joined.references if name not in there]:
+        raise FeatureStoreError(
+            f"feature service {service.name!r}: {', '.join(lost)} did not come out of the join; it gave "
+            f"{', '.join(there)}. An on-demand view cannot name a feature like one of the views that it reads when the "
+            "service has both. Cure: rename it in the on-demand view"
+        )
 
 
 def _seconds(view: FeatureView) -> float:

@@ -10,11 +10,19 @@ from airflow.sdk.exceptions import ErrorType
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse
 
-from airflow_mlops.exceptions import EngineUnavailable, RunnerError
+from airflow_mlops.exceptions import (
+    EngineUnavailable,
+    RunnerError,
+    SourceError,
+    SourceUnavailable,
+    StoreError,
+    StoreUnavailable,
+)
 from airflow_mlops.hooks.aws import pinned_image
 from airflow_mlops.hooks.aws_batch import BatchHook
 from airflow_mlops.hooks.cloudwatch import CloudWatchHook
 from airflow_mlops.hooks.kubernetes import IN_CLUSTER, KubernetesClusterHook
+from airflow_mlops.hooks.s3 import s3_client, s3_filesystem
 from airflow_mlops.hooks.sagemaker import SageMakerTrainingHook
 
 ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
@@ -94,3 +102,16 @@ def test_a_cluster_is_asked_from_within_an_event_loop(monkeypatch):
             hook.run(lambda cluster: cluster.get("jobs", "job"))
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("ask", [s3_client, s3_filesystem])
+def test_a_bucket_neither(airflow_says, ask):
+    airflow_says(ErrorType.API_SERVER_ERROR)
+    with pytest.raises(
+        (StoreUnavailable, SourceUnavailable), match="does not say what its connection 'lake'"
+    ):
+        ask("lake")
+    airflow_says(ErrorType.CONNECTION_NOT_FOUND)
+    with pytest.raises((StoreError, SourceError), match="no Airflow connection 'lake'") as error:
+        ask("lake")
+    assert not error.value.retriable

@@ -25,7 +25,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [
             {"integration-name": "Feast", "python-modules": ["airflow_mlops.hooks.feast.hook"]},
-            {"integration-name": "MLflow", "python-modules": ["airflow_mlops.hooks.mlflow"]},
+            {"integration-name": "MLflow", "python-modules": ["airflow_mlops.hooks.mlflow.hook"]},
         ],
         "extra-links": ["airflow_mlops.operators.links.MLflowRunLink"],
         "connection-types": [
@@ -71,7 +71,7 @@ def get_provider_info() -> dict[str, Any]:
             },
             {
                 "connection-type": "mlflow",
-                "hook-class-name": "airflow_mlops.hooks.mlflow.MLflowHook",
+                "hook-class-name": "airflow_mlops.hooks.mlflow.hook.MLflowHook",
                 "hook-name": "MLflow",
                 "conn-fields": {},
                 "ui-field-behaviour": {

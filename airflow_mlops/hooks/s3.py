@@ -16,7 +16,7 @@ from airflow_mlops.exceptions import (
     StoreError,
     StoreUnavailable,
 )
-from airflow_mlops.hooks.aws import check_connection
+from airflow_mlops.hooks.aws.service import check_connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

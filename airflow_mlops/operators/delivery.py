@@ -59,7 +59,7 @@ class PlanBatchOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Read the registry and the ledger of batches."""
         from airflow_mlops.hooks.datasets.versions import DatasetStore
-        from airflow_mlops.hooks.mlflow import MLflowHook
+        from airflow_mlops.hooks.mlflow.hook import MLflowHook
         from airflow_mlops.hooks.store.base import open_store, published_batches
         from airflow_mlops.primitives.delivery.batch import next_start
         from airflow_mlops.primitives.registration.lineage import promise_from_tags

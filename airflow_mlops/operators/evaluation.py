@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.hooks.mlflow import MLflowHook
+    from airflow_mlops.hooks.mlflow.hook import MLflowHook
     from airflow_mlops.primitives.evaluation.predicted import PredictedRows, TestSplit
     from airflow_mlops.runners.base import JobState
 
@@ -62,7 +62,7 @@ class TrainedModelOperator(ModelCodeOperator):
         }
 
     def _mlflow(self) -> MLflowHook:
-        from airflow_mlops.hooks.mlflow import MLflowHook
+        from airflow_mlops.hooks.mlflow.hook import MLflowHook
 
         return MLflowHook(self.mlflow_conn_id)
 
@@ -93,7 +93,7 @@ class EvaluateModelOperator(TrainedModelOperator):
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
         """Measure, log and return."""
-        from airflow_mlops.hooks.mlflow import THRESHOLD_TAG
+        from airflow_mlops.hooks.mlflow.hook import THRESHOLD_TAG
         from airflow_mlops.primitives.evaluation.measures import with_measured
 
         reported = read_metrics(output / "output/metrics.json")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.hooks.mlflow import MLflowHook
+    from airflow_mlops.hooks.mlflow.hook import MLflowHook
     from airflow_mlops.primitives.evaluation.evidence import Evidence
     from airflow_mlops.primitives.evaluation.gate import GateDecision
     from airflow_mlops.primitives.evaluation.predicted import PredictedRows, TestSplit
@@ -88,7 +88,7 @@ class GateModelOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Decide, say it, and keep it with the run."""
-        from airflow_mlops.hooks.mlflow import MLflowHook
+        from airflow_mlops.hooks.mlflow.hook import MLflowHook
         from airflow_mlops.primitives.evaluation.gate import judge
 
         with airflow_errors():

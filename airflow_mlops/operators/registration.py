@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import Logger
 
-    from airflow_mlops.hooks.mlflow import MLflowHook
+    from airflow_mlops.hooks.mlflow.hook import MLflowHook
 
 
 class RegisterModelOperator(BaseOperator):
@@ -72,7 +72,7 @@ class RegisterModelOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Register, write the model card, then move the aliases."""
-        from airflow_mlops.hooks.mlflow import MLflowHook
+        from airflow_mlops.hooks.mlflow.hook import MLflowHook
         from airflow_mlops.primitives.registration.lineage import Lineage
 
         with airflow_errors():
@@ -153,7 +153,7 @@ def promote_version(mlflow: MLflowHook, model: str, version: str, log: Logger) -
 
 def name_challenger(mlflow: MLflowHook, model: str) -> None:
     """Let the alias ``challenger`` name the newest version, while it is newer than the champion."""
-    from airflow_mlops.hooks.mlflow import CHALLENGER
+    from airflow_mlops.hooks.mlflow.hook import CHALLENGER
     from airflow_mlops.primitives.registration.aliases import challenger
 
     while True:

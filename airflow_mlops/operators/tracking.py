@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import Logger
 
-    from airflow_mlops.hooks.mlflow_runs import MLflowRunsHook, RunInfo, RunStatus
+    from airflow_mlops.hooks.mlflow.runs import MLflowRunsHook, RunInfo, RunStatus
 
 __all__ = ["CloseRunsOperator", "close_runs"]
 
@@ -29,7 +29,7 @@ ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed",
 
 def end_run(hook: MLflowRunsHook, log: Logger, run: RunInfo | None, status: RunStatus, reason: str) -> None:
     """End a run that did not finish; MLflow being away is a warning: the maintenance ends it later."""
-    from airflow_mlops.hooks.mlflow_runs import OPEN
+    from airflow_mlops.hooks.mlflow.runs import OPEN
 
     if run is None or run.status not in OPEN:
         return
@@ -113,7 +113,7 @@ class CloseRunsOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Look at every open run, and at its task."""
-        from airflow_mlops.hooks.mlflow_runs import MLflowRunsHook
+        from airflow_mlops.hooks.mlflow.runs import MLflowRunsHook
 
         with airflow_errors():
             hook = MLflowRunsHook(self.mlflow_conn_id)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.hooks.mlflow_runs import MLflowRunsHook, RunInfo, RunStatus
+    from airflow_mlops.hooks.mlflow.runs import MLflowRunsHook, RunInfo, RunStatus
     from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
     from airflow_mlops.primitives.registration.record import TrainingRecord
     from airflow_mlops.runners.base import JobState
@@ -255,7 +255,7 @@ class TrainModelOperator(ModelCodeOperator):
         self._close_run("KILLED", "The task ran longer than its execution_timeout.")
 
     def _open_run(self, context: Context, record: TrainingRecord) -> RunInfo:
-        from airflow_mlops.hooks.mlflow_runs import MLflowRunsHook
+        from airflow_mlops.hooks.mlflow.runs import MLflowRunsHook
 
         mlflow, manifest = MLflowRunsHook(self.mlflow_conn_id), self._manifest()
         tuning = self.description.get("tuning") or {}
@@ -286,7 +286,7 @@ class TrainModelOperator(ModelCodeOperator):
         return run
 
     def _close_run(self, status: RunStatus, reason: str) -> None:
-        from airflow_mlops.hooks.mlflow_runs import MLflowRunsHook
+        from airflow_mlops.hooks.mlflow.runs import MLflowRunsHook
 
         if not self._job_name:
             return
@@ -302,7 +302,7 @@ class TrainModelOperator(ModelCodeOperator):
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:
         """Log metrics, model and record to the MLflow run, and finish it."""
-        from airflow_mlops.hooks.mlflow import MLflowHook
+        from airflow_mlops.hooks.mlflow.hook import MLflowHook
         from airflow_mlops.primitives.registration.record import RECORD_FILE, TRAINING_METRICS_FILE
 
         if not (output / "model/MLmodel").is_file():
@@ -330,7 +330,7 @@ class TrainModelOperator(ModelCodeOperator):
 
     def _complete_model(self, output: Path) -> None:
         """Add signature and input example where the model code gave none."""
-        from airflow_mlops.hooks.mlflow_model import complete_model
+        from airflow_mlops.hooks.mlflow.model import complete_model
 
         manifest = self._manifest()
         inputs = set(manifest.model_inputs)

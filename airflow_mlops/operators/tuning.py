@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.hooks.mlflow_runs import MLflowRunsHook, RunInfo
+    from airflow_mlops.hooks.mlflow.runs import MLflowRunsHook, RunInfo
     from airflow_mlops.hooks.store.base import Store
     from airflow_mlops.primitives.training.tuning import Plan, Tuning
     from airflow_mlops.runners.base import ContainerJob
@@ -302,7 +302,7 @@ class TuneModelOperator(ModelCodeOperator):
 
     def _record(self, context: Context, tuning: Tuning) -> str:
         """One run for the tuning with its plots, and one below it for each trial; whatever goes wrong, it is closed."""
-        from airflow_mlops.hooks.mlflow_trials import MLflowTrialsHook
+        from airflow_mlops.hooks.mlflow.trials import MLflowTrialsHook
 
         mlflow = MLflowTrialsHook(self.mlflow_conn_id)
         tags = tuning_tags(

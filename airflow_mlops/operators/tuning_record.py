@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import Logger
 
-    from airflow_mlops.hooks.mlflow_runs import RunInfo
-    from airflow_mlops.hooks.mlflow_trials import MLflowTrialsHook, TrialRun
+    from airflow_mlops.hooks.mlflow.runs import RunInfo
+    from airflow_mlops.hooks.mlflow.trials import MLflowTrialsHook, TrialRun
     from airflow_mlops.primitives.training.tuning import Trial, Tuning
 
 __all__ = ["end_tuning", "log_tuning", "tuning_tags"]
@@ -62,7 +62,7 @@ def tuning_tags(
 
 def log_tuning(mlflow: MLflowTrialsHook, run_id: str, tuning: Tuning, tags: Mapping[str, Any]) -> None:
     """Log all trials, the best one's figures and parameters, and the plots; then finish the run."""
-    from airflow_mlops.hooks.mlflow import MLflowHook
+    from airflow_mlops.hooks.mlflow.hook import MLflowHook
 
     mlflow.log_trials(run_id, [_trial_run(tuning, trial, tags) for trial in tuning.trials])
     if best := tuning.best():
@@ -94,7 +94,7 @@ def end_tuning(mlflow: MLflowTrialsHook, log: Logger, run: RunInfo, reason: str,
 
 
 def _trial_run(tuning: Tuning, trial: Trial, tags: Mapping[str, Any]) -> TrialRun:
-    from airflow_mlops.hooks.mlflow_trials import TrialRun
+    from airflow_mlops.hooks.mlflow.trials import TrialRun
 
     status = {"complete": "FINISHED", "pruned": "KILLED", "stopped": "KILLED"}.get(trial.state, "FAILED")
     own = {"airflow_mlops.trial": trial.state, "airflow_mlops.reason": trial.reason or None}

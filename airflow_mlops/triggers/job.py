@@ -55,7 +55,7 @@ class JobTrigger(BaseTrigger):
     :param log_limit: bytes of output that go to the task's log at most.
     :param position: where the log of an earlier try ended.
     :param progress: MLflow run to which the figures of progress are logged: arguments of
-        :class:`~airflow_mlops.hooks.mlflow_progress.MetricSink`.
+        :class:`~airflow_mlops.hooks.mlflow.progress.MetricSink`.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class JobTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Stop the job and remove it: somebody ended the task, and nobody will ask for it again."""
-        from airflow_mlops.hooks.mlflow_progress import MetricSink
+        from airflow_mlops.hooks.mlflow.progress import MetricSink
 
         if await moved_elsewhere(self):
             self.log.info("Job %s goes on: another triggerer waits for it now", self.name)

@@ -237,7 +237,7 @@ async def watch(
     :param stall_timeout: seconds without a line after which waiting ends.
     :return: ``exited``, ``gone``, ``timeout`` or ``stalled``, and the last known state. Nothing is stopped.
     """
-    from airflow_mlops.hooks.mlflow_progress import MetricSink
+    from airflow_mlops.hooks.mlflow.progress import MetricSink
 
     saver = _Saver(output, memory)
     saving = asyncio.create_task(saver.keep_saving())

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from tests.fixtures.tasks import write_examples
 
 AIRFLOW = Path(sys.executable).with_name("airflow")
@@ -59,7 +59,7 @@ class TestProvider:
         hooks = json.loads(said("providers", "hooks", "--output", "json"))
         found = {hook["connection_type"]: hook["class"] for hook in hooks}
         assert found["feast"] == "airflow_mlops.hooks.feast.hook.FeastHook"
-        assert found["mlflow"] == "airflow_mlops.hooks.mlflow.MLflowHook"
+        assert found["mlflow"] == "airflow_mlops.hooks.mlflow.hook.MLflowHook"
 
     def test_connection_forms_are_in_the_ui(self, airflow):
         forms = {form["connection_type"]: form for form in airflow.client.get_ui("/ui/connections/hook_meta")}

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_mlops.exceptions import GpuMissingError, GpusTakenError, RunnerError
-from airflow_mlops.hooks.docker import DockerEngineHook
+from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.runners.base import Resources
 from airflow_mlops.runners.docker.leases import lease_name
 from airflow_mlops.runners.docker.runner import DockerRunner

@@ -16,7 +16,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from airflow_mlops.exceptions import EngineUnavailable, GpuMissingError, GpusTakenError
-from airflow_mlops.hooks.docker import DockerEngineHook
+from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.operators import gpus as waiting
 from airflow_mlops.operators.model_code import ModelCodeOperator
 from airflow_mlops.runners import get_runner

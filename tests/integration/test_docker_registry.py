@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_mlops.exceptions import ContractError, ImageNotFoundError
-from airflow_mlops.hooks.docker import DockerEngineHook
+from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.operators.training import DescribeModelCodeOperator
 from airflow_mlops.primitives.training.outcome import classify
 from airflow_mlops.runners.docker.runner import DockerRunner

@@ -17,8 +17,8 @@ import pytest
 
 from airflow_mlops.cli.demo.servers import Server, free_port
 from airflow_mlops.exceptions import EngineUnavailable
-from airflow_mlops.hooks import docker_ssh
-from airflow_mlops.hooks.docker import DockerEngineHook
+from airflow_mlops.hooks.docker import ssh as docker_ssh
+from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.runners.docker.runner import DockerRunner
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 
@@ -106,7 +106,7 @@ def test_a_job_runs_and_is_watched_and_a_broken_tunnel_loses_no_line(extra, tmp_
 
 def test_a_tunnel_ends_with_its_process_however_that_ends(extra):
     code = (
-        "import os, signal; from airflow_mlops.hooks.docker import DockerEngineHook\n"
+        "import os, signal; from airflow_mlops.hooks.docker.hook import DockerEngineHook\n"
         "DockerEngineHook('far').info(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     before = set(tunnels())

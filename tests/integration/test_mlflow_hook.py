@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from airflow_mlops.cli.demo.servers import free_port
 from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
-from airflow_mlops.hooks.mlflow import JOB_TAG, MLflowHook
+from airflow_mlops.hooks.mlflow.hook import JOB_TAG, MLflowHook
 from airflow_mlops.operators.gate import GateModelOperator
 from airflow_mlops.operators.registration import RegisterModelOperator
 
@@ -248,7 +248,7 @@ class TestRegistry:
         self, hook, client, names, model_folder, monkeypatch
     ):
         """The window between search and creation: both see none, the lower version stays."""
-        from airflow_mlops.hooks import mlflow as module
+        from airflow_mlops.hooks.mlflow import hook as module
 
         run_id = run_with_model(hook, names, model_folder)
         real, other = module._version_of_run, []

@@ -15,7 +15,7 @@ from airflow_mlops.factories.application import (
     training_dataset_arguments,
 )
 from airflow_mlops.factories.files import load_spec
-from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.operators.evaluation import EvaluateModelOperator, TestModelOperator
 from airflow_mlops.operators.gate import GateModelOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.operators.registration import RegisterModelOperator
 from airflow_mlops.primitives.registration.record import RECORD_FILE, TrainingRecord
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.cli.main import main
-from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.operators.evaluation import EvaluateModelOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.registration import RegisterModelOperator

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_mlops.hooks.datasets.retention import Pruning
 from airflow_mlops.hooks.datasets.versions import DatasetStore
-from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
 from tests.fixtures.versions import Version, complete
@@ -98,7 +98,7 @@ def test_a_run_that_names_its_dataset_by_a_tag_counts(hook, tmp_path):
 
 def test_all_pages_are_read(hook, tmp_path, monkeypatch):
     """More experiments than fit into one search."""
-    monkeypatch.setattr("airflow_mlops.hooks.mlflow_runs._EXPERIMENTS_PER_SEARCH", 1)
+    monkeypatch.setattr("airflow_mlops.hooks.mlflow.runs._EXPERIMENTS_PER_SEARCH", 1)
     versions = [Version(tmp_path / "files", [month]) for month in (1, 2, 3)]
     runs = [
         hook.find_or_create_run(f"e-{uuid.uuid4().hex[:8]}", "key", tags=lineage(version, "app"))

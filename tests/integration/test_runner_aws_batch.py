@@ -12,8 +12,8 @@ import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_mlops.exceptions import ContractError, ImageNotFoundError, RunnerError
-from airflow_mlops.hooks.aws import pinned_image
-from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.hooks.aws.service import pinned_image
+from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.operators.evaluation import EvaluateModelOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator

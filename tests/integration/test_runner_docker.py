@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotFoundError, RunnerError
-from airflow_mlops.hooks.docker_address import EngineAddress
+from airflow_mlops.hooks.docker.address import EngineAddress
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.base import Resources
 from airflow_mlops.runners.docker.runner import DockerRunner

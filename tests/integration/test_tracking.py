@@ -10,7 +10,7 @@ import time
 import pytest
 from airflow.sdk.exceptions import AirflowException, TaskDeferred
 
-from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.tracking import CloseRunsOperator
 from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
@@ -100,7 +100,7 @@ def history(mlflow, run_id, key):
 
 
 def test_a_run_lives_with_its_job(task, mlflow, home, monkeypatch, tmp_path):
-    monkeypatch.setattr("airflow_mlops.hooks.mlflow_progress.FLUSH_EVERY", 0.2)
+    monkeypatch.setattr("airflow_mlops.hooks.mlflow.progress.FLUSH_EVERY", 0.2)
     train = task({"do": "live", "seconds": 4})
     arguments, complete = deferred(train, run_id="lives")
     run_id = arguments["progress"]["run_id"]
@@ -258,9 +258,9 @@ def test_mlflow_away_costs_no_training(task, mlflow, mlflow_server, monkeypatch)
 
 
 def test_a_server_that_goes_away_while_it_runs_gets_the_points_later(mlflow, monkeypatch):
-    from airflow_mlops.hooks.mlflow_progress import MetricSink
+    from airflow_mlops.hooks.mlflow.progress import MetricSink
 
-    monkeypatch.setattr("airflow_mlops.hooks.mlflow_progress.FLUSH_EVERY", 0.05)
+    monkeypatch.setattr("airflow_mlops.hooks.mlflow.progress.FLUSH_EVERY", 0.05)
     run_id = mlflow.find_or_create_run("tracking", f"away-{time.time_ns()}")
     right, wrong = mlflow.server, type(mlflow.server)("http://127.0.0.1:9", "mlflow_default")
 
@@ -280,8 +280,8 @@ def test_a_server_that_goes_away_while_it_runs_gets_the_points_later(mlflow, mon
 
 
 def test_a_sink_is_bounded_and_never_fails(mlflow, monkeypatch):
-    from airflow_mlops.hooks import mlflow_progress
-    from airflow_mlops.hooks.mlflow_progress import MetricSink
+    from airflow_mlops.hooks.mlflow import progress as mlflow_progress
+    from airflow_mlops.hooks.mlflow.progress import MetricSink
 
     monkeypatch.setattr(mlflow_progress, "KEEP", 100)
     monkeypatch.setattr(mlflow_progress, "LAST", 2.0)

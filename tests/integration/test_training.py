@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.operators.evaluation import EvaluateModelOperator, TestModelOperator
 from airflow_mlops.operators.gate import GateModelOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator

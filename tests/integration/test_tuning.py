@@ -17,7 +17,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from airflow_mlops.exceptions import EngineUnavailable
-from airflow_mlops.hooks.mlflow import MLflowHook
+from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
 from airflow_mlops.operators.tuning import TuneModelOperator

@@ -7,7 +7,7 @@ import time
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from airflow_mlops.hooks.mlflow_trials import MLflowTrialsHook
+from airflow_mlops.hooks.mlflow.trials import MLflowTrialsHook
 from airflow_mlops.hooks.store.base import json_bytes, open_store
 from airflow_mlops.operators.tracking import CloseRunsOperator
 from airflow_mlops.operators.tuning import TuneModelOperator

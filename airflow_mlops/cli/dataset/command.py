@@ -206,7 +206,7 @@ def _used_by_models(arguments: argparse.Namespace) -> Mapping[str, Sequence[str]
         return {}
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from airflow_mlops.hooks.mlflow import MLflowHook
+    from airflow_mlops.hooks.mlflow.hook import MLflowHook
 
     try:
         # Of all applications: a model may have been registered by a hand-written DAG.

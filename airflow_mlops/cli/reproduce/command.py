@@ -17,7 +17,7 @@ from airflow_mlops.spec.values import duration
 
 if TYPE_CHECKING:
     from airflow_mlops.cli.reproduce.training import Outcome
-    from airflow_mlops.hooks.mlflow import MLflowHook, ModelVersionInfo
+    from airflow_mlops.hooks.mlflow.hook import MLflowHook, ModelVersionInfo
     from airflow_mlops.primitives.registration.record import TrainingRecord
 
 SAME, DIFFERENT, IMPOSSIBLE = 0, 3, 4
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _reproduce(arguments: argparse.Namespace, model: str, version: str, scratch: Path) -> dict[str, Any]:
     from airflow_mlops.cli.reproduce.training import Rerun, place_of
     from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.hooks.mlflow import EVALUATION_FILE, MLflowHook
+    from airflow_mlops.hooks.mlflow.hook import EVALUATION_FILE, MLflowHook
     from airflow_mlops.hooks.store.base import open_store
     from airflow_mlops.primitives.registration.record import TRAINING_METRICS_FILE
 
@@ -131,7 +131,7 @@ def _find(mlflow: MLflowHook, model: str, version: str) -> ModelVersionInfo:
 
 
 def _threshold(mlflow: MLflowHook, run_id: str) -> float:
-    from airflow_mlops.hooks.mlflow import THRESHOLD_TAG
+    from airflow_mlops.hooks.mlflow.hook import THRESHOLD_TAG
 
     return float(mlflow.run(run_id).tags.get(THRESHOLD_TAG) or 0.5)
 

@@ -127,7 +127,7 @@ class DatasetStore:
         """Remove the versions that a rule lets go, and the chunks that no version needs.
 
         :param uses: dataset id → who uses it, in words; those stay. See
-            :meth:`~airflow_mlops.hooks.mlflow.MLflowHook.datasets_in_use`.
+            :meth:`~airflow_mlops.hooks.mlflow.hook.MLflowHook.datasets_in_use`.
         :param dry_run: decide and say why, and remove nothing.
         :raises StoreError: a manifest cannot be read, and so nobody knows which chunks it needs; or another
             prune is at work.

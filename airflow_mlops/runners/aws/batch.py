@@ -16,7 +16,7 @@ from airflow_mlops.runners.base import JobState
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow_mlops.hooks.aws_batch import BatchHook
+    from airflow_mlops.hooks.aws.batch import BatchHook
     from airflow_mlops.runners.aws.claims import Claim
     from airflow_mlops.runners.base import Cause, ContainerJob
 
@@ -157,7 +157,7 @@ class AwsBatchRunner(ClaimedRunner):
     @cached_property
     def hook(self) -> BatchHook:
         """Who speaks to Batch."""
-        from airflow_mlops.hooks.aws_batch import BatchHook
+        from airflow_mlops.hooks.aws.batch import BatchHook
 
         return BatchHook(self.aws_conn_id, self.region)
 

@@ -23,7 +23,7 @@ from airflow_mlops.runners.staging import Staging
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_mlops.hooks.cloudwatch import CloudWatchHook
+    from airflow_mlops.hooks.aws.cloudwatch import CloudWatchHook
     from airflow_mlops.runners.base import ContainerJob, FoundJob, LogLine, OnLog
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class ClaimedRunner(ABC):
         return self.inspect(job.name)
 
     def _start(self, job: ContainerJob, claim: Claim) -> Claim:
-        from airflow_mlops.hooks.aws import pinned_image
+        from airflow_mlops.hooks.aws.service import pinned_image
 
         try:
             image = pinned_image(job.image, self.aws_conn_id)
@@ -229,7 +229,7 @@ class ClaimedRunner(ABC):
     @cached_property
     def cloudwatch(self) -> CloudWatchHook:
         """Who speaks to CloudWatch."""
-        from airflow_mlops.hooks.cloudwatch import CloudWatchHook
+        from airflow_mlops.hooks.aws.cloudwatch import CloudWatchHook
 
         return CloudWatchHook(self.aws_conn_id, self.region, self.log_group)
 

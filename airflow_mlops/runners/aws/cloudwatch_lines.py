@@ -11,7 +11,7 @@ from airflow_mlops.runners.lines import LineCutter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_mlops.hooks.cloudwatch import CloudWatchHook
+    from airflow_mlops.hooks.aws.cloudwatch import CloudWatchHook
 
 
 def new_lines(hook: CloudWatchHook, stream: str, since: str = "") -> Iterator[LogLine]:

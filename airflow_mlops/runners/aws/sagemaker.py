@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from airflow_mlops.hooks.sagemaker import SageMakerTrainingHook
+    from airflow_mlops.hooks.aws.sagemaker import SageMakerTrainingHook
     from airflow_mlops.runners.aws.claims import Claim
     from airflow_mlops.runners.base import ContainerJob
 
@@ -162,7 +162,7 @@ class SageMakerRunner(ClaimedRunner):
     @cached_property
     def hook(self) -> SageMakerTrainingHook:
         """Who speaks to SageMaker."""
-        from airflow_mlops.hooks.sagemaker import SageMakerTrainingHook
+        from airflow_mlops.hooks.aws.sagemaker import SageMakerTrainingHook
 
         return SageMakerTrainingHook(self.aws_conn_id, self.region)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import RunnerError
-from airflow_mlops.hooks.docker_gpus import device_requests
+from airflow_mlops.hooks.docker.gpus import device_requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_mlops.hooks.docker import EngineImage
+    from airflow_mlops.hooks.docker.hook import EngineImage
     from airflow_mlops.runners.base import ContainerJob
 
 #: In front of every label that the runner sets.

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import GpusTakenError
-from airflow_mlops.hooks.docker_gpus import gpus_of_engine
+from airflow_mlops.hooks.docker.gpus import gpus_of_engine
 from airflow_mlops.primitives.training.gpus import GpuRequest, choose_gpus
 from airflow_mlops.runners.docker.config import GPUS, LABEL, LEASE, lease_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from airflow_mlops.hooks.docker import DockerEngineHook, EngineImage
+    from airflow_mlops.hooks.docker.hook import DockerEngineHook, EngineImage
     from airflow_mlops.runners.base import ContainerJob
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
-from airflow_mlops.hooks.docker import DockerEngineHook
+from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.runners.archive import pack, unpack
 from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
 from airflow_mlops.runners.docker.config import LABEL, USER, container_config
@@ -26,7 +26,7 @@ from airflow_mlops.runners.secrets import secret_files
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow_mlops.hooks.docker_session import EngineSession
+    from airflow_mlops.hooks.docker.session import EngineSession
     from airflow_mlops.runners.base import OnLog
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from airflow_mlops.runners.docker.config import USER, container_config
 from airflow_mlops.runners.layout import SHARED, InputFile, folders_of, shared_files
 
 if TYPE_CHECKING:
-    from airflow_mlops.hooks.docker import DockerEngineHook
+    from airflow_mlops.hooks.docker.hook import DockerEngineHook
     from airflow_mlops.runners.base import ContainerJob
 
 #: Written last: with it, everything is there.

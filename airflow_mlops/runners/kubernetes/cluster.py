@@ -25,7 +25,7 @@ from airflow_mlops.runners.lines import hand_over
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_mlops.hooks.kubernetes_session import ClusterSession
+    from airflow_mlops.hooks.kubernetes.session import ClusterSession
     from airflow_mlops.runners.base import ContainerJob, OnLog
     from airflow_mlops.runners.lines import Delivered
 

@@ -14,7 +14,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable, MLOpsError, RunnerError
-from airflow_mlops.hooks.kubernetes import KubernetesClusterHook
+from airflow_mlops.hooks.kubernetes.hook import KubernetesClusterHook
 from airflow_mlops.hooks.secrets import secret_documents
 from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
 from airflow_mlops.runners.kubernetes.cluster import (
@@ -45,7 +45,7 @@ from airflow_mlops.runners.staging import Staging
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow_mlops.hooks.kubernetes_session import ClusterSession
+    from airflow_mlops.hooks.kubernetes.session import ClusterSession
     from airflow_mlops.runners.base import OnLog
 
 log = logging.getLogger(__name__)

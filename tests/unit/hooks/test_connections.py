@@ -11,8 +11,8 @@ from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
 from airflow_mlops.hooks.connections import is_missing
-from airflow_mlops.hooks.docker import DockerEngineHook
-from airflow_mlops.hooks.docker_address import LOCAL_ENGINE
+from airflow_mlops.hooks.docker.address import LOCAL_ENGINE
+from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.hooks.secrets import mask_secrets, mask_secrets_async, secret_documents, without_secrets
 
 

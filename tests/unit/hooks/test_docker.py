@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from airflow_mlops.exceptions import EngineUnavailable
-from airflow_mlops.hooks.docker import DockerEngineHook
+from airflow_mlops.hooks.docker.hook import DockerEngineHook
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_mlops.exceptions import EngineUnavailable, GpuMissingError, RunnerError
-from airflow_mlops.hooks import docker_gpus
-from airflow_mlops.hooks.docker import DockerEngineHook
-from airflow_mlops.hooks.docker_gpus import device_requests, gpus_of_engine
+from airflow_mlops.hooks.docker import gpus as docker_gpus
+from airflow_mlops.hooks.docker.gpus import device_requests, gpus_of_engine
+from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.primitives.training.gpus import Gpu
 
 

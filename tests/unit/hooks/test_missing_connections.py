@@ -18,12 +18,12 @@ from airflow_mlops.exceptions import (
     StoreError,
     StoreUnavailable,
 )
-from airflow_mlops.hooks.aws import pinned_image
-from airflow_mlops.hooks.aws_batch import BatchHook
-from airflow_mlops.hooks.cloudwatch import CloudWatchHook
-from airflow_mlops.hooks.kubernetes import IN_CLUSTER, KubernetesClusterHook
+from airflow_mlops.hooks.aws.batch import BatchHook
+from airflow_mlops.hooks.aws.cloudwatch import CloudWatchHook
+from airflow_mlops.hooks.aws.sagemaker import SageMakerTrainingHook
+from airflow_mlops.hooks.aws.service import pinned_image
+from airflow_mlops.hooks.kubernetes.hook import IN_CLUSTER, KubernetesClusterHook
 from airflow_mlops.hooks.s3 import s3_client, s3_filesystem
-from airflow_mlops.hooks.sagemaker import SageMakerTrainingHook
 
 ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
 ASKS = {

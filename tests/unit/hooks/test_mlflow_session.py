@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
-from airflow_mlops.hooks.mlflow_session import TrackingServer, translated
+from airflow_mlops.hooks.mlflow.session import TrackingServer, translated
 
 
 def connection(**fields):

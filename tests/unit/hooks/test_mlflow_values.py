@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_mlops.hooks.mlflow_values import batches, metric_name, to_column, to_tags, to_text
+from airflow_mlops.hooks.mlflow.values import batches, metric_name, to_column, to_tags, to_text
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from airflow_mlops.exceptions import RunnerError
-from airflow_mlops.hooks.docker import DockerEngineHook, EngineImage
-from airflow_mlops.hooks.docker_address import LOCAL_ENGINE, EngineAddress
+from airflow_mlops.hooks.docker.address import LOCAL_ENGINE, EngineAddress
+from airflow_mlops.hooks.docker.hook import DockerEngineHook, EngineImage
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.base import ContainerJob, JobState
 from airflow_mlops.runners.docker.config import container_config

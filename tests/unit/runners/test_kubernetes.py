@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 
 from airflow_mlops.exceptions import RunnerError
-from airflow_mlops.hooks.kubernetes import KubernetesClusterHook
+from airflow_mlops.hooks.kubernetes.hook import KubernetesClusterHook
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.base import ContainerJob, Distribution, Resources
 from airflow_mlops.runners.kubernetes.logs import PodLog, since_time

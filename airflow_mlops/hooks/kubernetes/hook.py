@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Connection
 
-    from airflow_mlops.hooks.kubernetes_session import ClusterSession
+    from airflow_mlops.hooks.kubernetes.session import ClusterSession
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class KubernetesClusterHook(BaseHook):
         :raises EngineUnavailable: when the API server does not answer, or goes away.
         :raises RunnerError: for a connection that says nothing of use, or a request that is refused.
         """
-        from airflow_mlops.hooks.kubernetes_session import ClusterSession
+        from airflow_mlops.hooks.kubernetes.session import ClusterSession
 
         if self._extra is None:
             try:

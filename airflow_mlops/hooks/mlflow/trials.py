@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.hooks.mlflow_runs import (
+from airflow_mlops.hooks.mlflow.runs import (
     JOB_TAG,
     METRICS_PER_BATCH,
     OPEN,
@@ -14,11 +14,11 @@ from airflow_mlops.hooks.mlflow_runs import (
     RunStatus,
     quoted,
 )
-from airflow_mlops.hooks.mlflow_values import batches, metric_name, to_pairs, to_text
+from airflow_mlops.hooks.mlflow.values import batches, metric_name, to_pairs, to_text
 from airflow_mlops.hooks.store.base import in_parallel
 
 if TYPE_CHECKING:
-    from airflow_mlops.hooks.mlflow_runs import RunInfo
+    from airflow_mlops.hooks.mlflow.runs import RunInfo
 
 #: The tag by which MLflow's page puts a run below another.
 PARENT_TAG = "mlflow.parentRunId"

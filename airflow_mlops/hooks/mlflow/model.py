@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from airflow_mlops.exceptions import ContractError
-from airflow_mlops.hooks.mlflow_values import to_column
+from airflow_mlops.hooks.mlflow.values import to_column
 
 MODEL_FILE = "MLmodel"
 EXAMPLE_FILE, SERVING_FILE = "input_example.json", "serving_input_example.json"

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 from airflow.sdk import BaseHook
 
 from airflow_mlops.exceptions import TrackingError
-from airflow_mlops.hooks.mlflow_session import TrackingServer, refused_as
-from airflow_mlops.hooks.mlflow_values import batches, metric_name, to_column, to_metric, to_pairs, to_text
+from airflow_mlops.hooks.mlflow.session import TrackingServer, refused_as
+from airflow_mlops.hooks.mlflow.values import batches, metric_name, to_column, to_metric, to_pairs, to_text
 
 #: Tag that finds a run again, whoever created it.
 JOB_TAG = "airflow_mlops.job"
@@ -73,7 +73,7 @@ class MLflowRunsHook(BaseHook):
     """
     The runs of an MLflow tracking server. Every call may be repeated.
 
-    :param mlflow_conn_id: connection of type ``mlflow``, see :class:`~airflow_mlops.hooks.mlflow.MLflowHook`.
+    :param mlflow_conn_id: connection of type ``mlflow``, see :class:`~airflow_mlops.hooks.mlflow.hook.MLflowHook`.
     """
 
     conn_name_attr: ClassVar[str] = "mlflow_conn_id"
@@ -181,7 +181,7 @@ class MLflowRunsHook(BaseHook):
             self.answering.call(doing, "runs/log-batch", run_id=run_id, params=batch)
 
     def log_metrics(self, run_id: str, metrics: Sequence[Mapping[str, Any]]) -> None:
-        """Log entries as the model code writes them to ``metrics.json``, named by :func:`~airflow_mlops.hooks.mlflow_values.metric_name`.
+        """Log entries as the model code writes them to ``metrics.json``, named by :func:`~airflow_mlops.hooks.mlflow.values.metric_name`.
 
         Without ``timestamp`` (milliseconds) an entry takes the start of the run, so that logging the same entries
         again adds nothing. A step that was logged while the job ran is not logged a second time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.hooks.aws import CONFIG, aws_errors, check_connection
+from airflow_mlops.hooks.aws.service import CONFIG, aws_errors, check_connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,14 +14,14 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow_mlops.contract.paths import CONTRACT_VERSION
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotFoundError, RunnerError
 from airflow_mlops.hooks.connections import is_missing
-from airflow_mlops.hooks.docker_address import EngineAddress, engine_address
-from airflow_mlops.hooks.docker_images import pull_image, registry_of
-from airflow_mlops.hooks.docker_ssh import forwarded
+from airflow_mlops.hooks.docker.address import EngineAddress, engine_address
+from airflow_mlops.hooks.docker.images import pull_image, registry_of
+from airflow_mlops.hooks.docker.ssh import forwarded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 
-    from airflow_mlops.hooks.docker_session import EngineSession
+    from airflow_mlops.hooks.docker.session import EngineSession
     from docker import APIClient
 
 #: Every image of model code carries it.
@@ -346,7 +346,7 @@ class DockerEngineHook(BaseHook):
         import aiodocker
         import aiohttp
 
-        from airflow_mlops.hooks.docker_session import EngineSession
+        from airflow_mlops.hooks.docker.session import EngineSession
 
         address = await self.find_address()
         url, context = address.url, None

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from airflow_mlops.exceptions import EngineUnavailable
 
 if TYPE_CHECKING:
-    from airflow_mlops.hooks.docker_address import EngineAddress
+    from airflow_mlops.hooks.docker.address import EngineAddress
 
 #: Where an engine listens on its own machine.
 SOCKET = "/var/run/docker.sock"

@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_mlops.contract.progress import parse_progress
-from airflow_mlops.hooks.mlflow_runs import METRICS_PER_BATCH, REASON_TAG, MLflowRunsHook
-from airflow_mlops.hooks.mlflow_session import TrackingServer, verification
-from airflow_mlops.hooks.mlflow_values import metric_name, to_pairs
+from airflow_mlops.hooks.mlflow.runs import METRICS_PER_BATCH, REASON_TAG, MLflowRunsHook
+from airflow_mlops.hooks.mlflow.session import TrackingServer, verification
+from airflow_mlops.hooks.mlflow.values import metric_name, to_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from airflow_mlops.primitives.training.gpus import Gpu, parse_nvidia_smi
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow_mlops.hooks.docker import DockerEngineHook
+    from airflow_mlops.hooks.docker.hook import DockerEngineHook
 
 #: Seconds for which the answer of an engine is remembered: GPUs do not come and go by the minute.
 REMEMBERED = 300.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_mlops.exceptions import TrackingError
-from airflow_mlops.hooks.mlflow_runs import (
+from airflow_mlops.hooks.mlflow.runs import (
     APPLICATION_TAG,
     DATASET_TAG,
     JOB_TAG,
@@ -21,8 +21,8 @@ from airflow_mlops.hooks.mlflow_runs import (
     RunInfo,
     quoted,
 )
-from airflow_mlops.hooks.mlflow_session import refused_as, transfer, translated
-from airflow_mlops.hooks.mlflow_values import to_tags
+from airflow_mlops.hooks.mlflow.session import refused_as, transfer, translated
+from airflow_mlops.hooks.mlflow.values import to_tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

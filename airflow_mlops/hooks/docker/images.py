@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import ImageNotFoundError
 
 if TYPE_CHECKING:
-    from airflow_mlops.hooks.docker_address import EngineAddress
+    from airflow_mlops.hooks.docker.address import EngineAddress
     from docker import APIClient
 
 #: What an engine says, in part, of a registry that may answer the next time.

@@ -1,0 +1,1 @@
+"""AWS services that run containers and keep their output."""

@@ -1,0 +1,1 @@
+"""Docker Engines: containers, images, GPUs, and the ways to an engine."""

@@ -1,0 +1,1 @@
+"""An MLflow server: runs, metrics, models."""

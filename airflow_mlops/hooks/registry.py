@@ -14,7 +14,8 @@ from urllib.request import parse_http_list, parse_keqv_list
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from airflow_mlops.exceptions import ImageNotFoundError, RegistryUnavailable, RunnerError
+from airflow_mlops.exceptions import EngineUnavailable, ImageNotFoundError, RegistryUnavailable, RunnerError
+from airflow_mlops.hooks.aws.service import ECR, check_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageName", "RegistryHook", "RegistrySession"]
 
-_ECR = re.compile(r"^(\d{12})\.dkr\.ecr(-fips)?\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?$")
 _LOCAL = re.compile(r"^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$")
 _MANIFESTS = ", ".join(
     f"application/vnd.{kind}+json"
@@ -118,8 +118,8 @@ class RegistryHook(BaseHook):
 
         :raises RegistryUnavailable: AWS gives no token.
         """
-        if ecr := _ECR.match(self.registry):
-            return await asyncio.to_thread(self._ecr_login, ecr[1], ecr[3])
+        if ecr := ECR.fullmatch(self.registry):
+            return await asyncio.to_thread(self._ecr_login, ecr["account"], ecr["region"])
         return await self._connection_login(), float("inf")
 
     async def _connection_login(self) -> tuple[str, str] | None:
@@ -140,8 +140,9 @@ class RegistryHook(BaseHook):
 
         hook = EcrHook(aws_conn_id=self.conn_id or "aws_default", region_name=region)  # type: ignore[no-untyped-call]
         try:
+            check_connection(hook)
             given = hook.get_temporary_credentials(registry_ids=account)[0]
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, EngineUnavailable) as error:
             raise RegistryUnavailable(
                 f"AWS gives no login to {self.registry}: {error}. Cure: connection {hook.aws_conn_id!r} needs the right "
                 "ecr:GetAuthorizationToken."

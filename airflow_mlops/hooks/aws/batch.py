@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.hooks.aws.service import CONFIG, aws_errors, check_connection
+from airflow_mlops.hooks.aws.service import ServiceHook, aws_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,17 +12,8 @@ if TYPE_CHECKING:
 __all__ = ["BatchHook"]
 
 
-class BatchHook:
-    """Job definitions and jobs.
-
-    :param conn_id: connection of type ``aws``.
-    :param region: region, when not the connection's.
-    """
-
-    def __init__(self, conn_id: str = "aws_default", region: str | None = None) -> None:
-        self.conn_id = conn_id
-        self.region = region
-        self._made: Any = None
+class BatchHook(ServiceHook):
+    """Job definitions and jobs."""
 
     def definition(self, request: Mapping[str, Any]) -> str:
         """ARN of the active definition of this name, registered when there is none.
@@ -31,10 +22,10 @@ class BatchHook:
         """
         name = request["jobDefinitionName"]
         with aws_errors(f"registering job definition {name}"):
-            found = self._client().describe_job_definitions(jobDefinitionName=name, status="ACTIVE")
+            found = self.client().describe_job_definitions(jobDefinitionName=name, status="ACTIVE")
             if known := found["jobDefinitions"]:
                 return str(max(known, key=lambda one: one["revision"])["jobDefinitionArn"])
-            return str(self._client().register_job_definition(**request)["jobDefinitionArn"])
+            return str(self.client().register_job_definition(**request)["jobDefinitionArn"])
 
     def submit(self, request: Mapping[str, Any]) -> str:
         """Submit a job.
@@ -43,7 +34,7 @@ class BatchHook:
         :return: its id.
         """
         with aws_errors(f"submitting job {request['jobName']} to queue {request['jobQueue']}"):
-            return str(self._client().submit_job(**request)["jobId"])
+            return str(self.client().submit_job(**request)["jobId"])
 
     def describe(self, job_id: str) -> dict[str, Any] | None:
         """What is known of a job; ``None`` when nothing is, or no longer.
@@ -67,27 +58,21 @@ class BatchHook:
     def find(self, queue: str, name: str) -> dict[str, Any] | None:
         """Summary of the job of this name in a queue; the oldest, should there be several."""
         with aws_errors(f"looking for job {name} in queue {queue}"):
-            answer = self._client().list_jobs(
-                jobQueue=queue, filters=[{"name": "JOB_NAME", "values": [name]}]
-            )
+            answer = self.client().list_jobs(jobQueue=queue, filters=[{"name": "JOB_NAME", "values": [name]}])
             jobs = [job for job in answer["jobSummaryList"] if job["jobName"] == name]
             return dict(min(jobs, key=lambda job: job["createdAt"])) if jobs else None
 
     def terminate(self, job_id: str, reason: str) -> None:
         """End a job, started or not; nothing happens to one that has ended."""
         with aws_errors(f"terminating job {job_id}"):
-            self._client().terminate_job(jobId=job_id, reason=reason)
+            self.client().terminate_job(jobId=job_id, reason=reason)
 
     def _describe(self, job_id: str) -> dict[str, Any] | None:
-        jobs = self._client().describe_jobs(jobs=[job_id])["jobs"]
+        jobs = self.client().describe_jobs(jobs=[job_id])["jobs"]
         return dict(jobs[0]) if jobs else None
 
-    def _client(self) -> Any:
-        if self._made is None:
-            from airflow.providers.amazon.aws.hooks.batch_client import BatchClientHook
-            from botocore.config import Config
+    def provider_hook(self) -> Any:
+        """Class of the provider's hook."""
+        from airflow.providers.amazon.aws.hooks.batch_client import BatchClientHook
 
-            hook = BatchClientHook(aws_conn_id=self.conn_id, region_name=self.region, config=Config(**CONFIG))
-            check_connection(hook)
-            self._made = hook.get_conn()
-        return self._made
+        return BatchClientHook

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.hooks.aws.service import CONFIG, aws_errors, check_connection
+from airflow_mlops.hooks.aws.service import ServiceHook, aws_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["CloudWatchHook"]
 
 
-class CloudWatchHook:
+class CloudWatchHook(ServiceHook):
     """Log streams of one group.
 
     :param conn_id: connection of type ``aws``.
@@ -21,15 +21,13 @@ class CloudWatchHook:
     """
 
     def __init__(self, conn_id: str, region: str | None, group: str) -> None:
-        self.conn_id = conn_id
-        self.region = region
+        super().__init__(conn_id, region)
         self.group = group
-        self._made: Any = None
 
     def events(self, stream: str, since: int = 0) -> Iterator[tuple[int, str]]:
         """Moment in milliseconds and text of each event from a moment on; nothing while there is no such stream."""
         with aws_errors(f"reading log stream {stream} of {self.group}"):
-            hook = self._hook()
+            hook = self.hook
             try:
                 for event in hook.get_log_events(self.group, stream, start_time=since):
                     yield int(event["timestamp"]), str(event["message"])
@@ -39,19 +37,15 @@ class CloudWatchHook:
     def streams(self, prefix: str) -> list[str]:
         """Names of the group's streams that begin with a prefix; empty while there is no such group."""
         with aws_errors(f"listing log streams {prefix}… of {self.group}"):
-            client = self._hook().conn
+            client = self.hook.conn
             try:
                 answer = client.describe_log_streams(logGroupName=self.group, logStreamNamePrefix=prefix)
             except client.exceptions.ResourceNotFoundException:
                 return []
             return [str(stream["logStreamName"]) for stream in answer["logStreams"]]
 
-    def _hook(self) -> Any:
-        if self._made is None:
-            from airflow.providers.amazon.aws.hooks.logs import AwsLogsHook
-            from botocore.config import Config
+    def provider_hook(self) -> Any:
+        """Class of the provider's hook."""
+        from airflow.providers.amazon.aws.hooks.logs import AwsLogsHook
 
-            hook = AwsLogsHook(aws_conn_id=self.conn_id, region_name=self.region, config=Config(**CONFIG))
-            check_connection(hook)
-            self._made = hook
-        return self._made
+        return AwsLogsHook

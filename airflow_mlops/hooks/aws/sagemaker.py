@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.hooks.aws.service import CONFIG, aws_errors, check_connection
+from airflow_mlops.hooks.aws.service import ServiceHook, aws_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,17 +12,8 @@ if TYPE_CHECKING:
 __all__ = ["SageMakerTrainingHook"]
 
 
-class SageMakerTrainingHook:
-    """Creates, describes and stops training jobs.
-
-    :param conn_id: connection of type ``aws``.
-    :param region: region, when not the connection's.
-    """
-
-    def __init__(self, conn_id: str = "aws_default", region: str | None = None) -> None:
-        self.conn_id = conn_id
-        self.region = region
-        self._made: Any = None
+class SageMakerTrainingHook(ServiceHook):
+    """Creates, describes and stops training jobs."""
 
     def create(self, request: Mapping[str, Any]) -> None:
         """Create a training job; one of this name that is there already is left as it is.
@@ -34,7 +25,7 @@ class SageMakerTrainingHook:
         name = request["TrainingJobName"]
         with aws_errors(f"creating training job {name}"):
             try:
-                self._client().create_training_job(**request)
+                self.client().create_training_job(**request)
             except ClientError as error:
                 if error.response["Error"]["Code"] != "ResourceInUse":
                     raise
@@ -45,7 +36,7 @@ class SageMakerTrainingHook:
 
         with aws_errors(f"looking for training job {name}"):
             try:
-                return dict(self._client().describe_training_job(TrainingJobName=name))
+                return dict(self.client().describe_training_job(TrainingJobName=name))
             except ClientError as error:
                 # SageMaker has no code of its own for a job that is not there.
                 if "not find" in error.response["Error"].get("Message", ""):
@@ -58,19 +49,13 @@ class SageMakerTrainingHook:
 
         with aws_errors(f"stopping training job {name}"):
             try:
-                self._client().stop_training_job(TrainingJobName=name)
+                self.client().stop_training_job(TrainingJobName=name)
             except ClientError as error:
                 if error.response["Error"]["Code"] != "ValidationException":
                     raise
 
-    def _client(self) -> Any:
-        if self._made is None:
-            from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
-            from botocore.config import Config
+    def provider_hook(self) -> Any:
+        """Class of the provider's hook."""
+        from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
 
-            hook = SageMakerHook(  # type: ignore[no-untyped-call]
-                aws_conn_id=self.conn_id, region_name=self.region, config=Config(**CONFIG)
-            )
-            check_connection(hook)
-            self._made = hook.get_conn()
-        return self._made
+        return SageMakerHook

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable, ImageNotFoundError, RunnerError
@@ -12,17 +13,15 @@ from airflow_mlops.hooks.connections import is_missing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CONFIG", "DEFAULT_CONN_ID", "aws_errors", "check_connection", "pinned_image"]
+__all__ = ["ECR", "ServiceHook", "aws_errors", "check_connection", "pinned_image"]
 
 DEFAULT_CONN_ID = "aws_default"
 
 #: Timeouts and tries of one request: some ten seconds in all.
 CONFIG = {"connect_timeout": 10, "read_timeout": 30, "retries": {"mode": "standard", "total_max_attempts": 5}}
 _LOGIN = ("SignatureDoesNotMatch", "UnrecognizedClientException", "InvalidClientTokenId", "ExpiredToken")
-_ECR = re.compile(
-    r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/(?P<repository>[^:@]+)"
-    r"(?::(?P<tag>[^@]+))?"
-)
+#: A registry of Amazon's.
+ECR = re.compile(r"(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
 
 
 @contextlib.contextmanager
@@ -74,6 +73,37 @@ def check_connection(hook: Any) -> None:
         )
 
 
+class ServiceHook:
+    """One service, by the amazon provider's hook, which is made when it is needed.
+
+    :param conn_id: connection of type ``aws``.
+    :param region: region, when not the connection's.
+    """
+
+    def __init__(self, conn_id: str = DEFAULT_CONN_ID, region: str | None = None) -> None:
+        self.conn_id = conn_id
+        self.region = region
+
+    def provider_hook(self) -> Any:
+        """Class of the provider's hook."""
+        raise NotImplementedError
+
+    @cached_property
+    def hook(self) -> Any:
+        """The provider's hook, with a connection that was found."""
+        from botocore.config import Config
+
+        hook = self.provider_hook()(
+            aws_conn_id=self.conn_id, region_name=self.region, config=Config(**CONFIG)
+        )
+        check_connection(hook)
+        return hook
+
+    def client(self) -> Any:
+        """boto3's client of the service."""
+        return self.hook.get_conn()
+
+
 def _refused(response: dict[str, Any], doing: str) -> RunnerError:
     code, words = response.get("Error", {}).get("Code", ""), response.get("Error", {}).get("Message", "")
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
@@ -93,18 +123,20 @@ def pinned_image(image: str, conn_id: str) -> str:
     :param image: reference, with tag or digest.
     :raises ImageNotFoundError: ECR has no such image.
     """
-    found = _ECR.fullmatch(image)
-    if found is None:
+    registry, _, name = image.partition("/")
+    found = ECR.fullmatch(registry)
+    if found is None or "@" in name:
         return image
+    repository, _, tag = name.partition(":")
     from airflow.providers.amazon.aws.hooks.ecr import EcrHook
 
-    wanted = {"repositoryName": found["repository"], "registryId": found["account"]}
+    wanted = {"repositoryName": repository, "registryId": found["account"]}
     with aws_errors(f"asking for the digest of {image}"):
         hook = EcrHook(aws_conn_id=conn_id, region_name=found["region"])  # type: ignore[no-untyped-call]
         check_connection(hook)
         client = hook.get_conn()
         try:
-            answer = client.describe_images(**wanted, imageIds=[{"imageTag": found["tag"] or "latest"}])
+            answer = client.describe_images(**wanted, imageIds=[{"imageTag": tag or "latest"}])
         except (
             client.exceptions.ImageNotFoundException,
             client.exceptions.RepositoryNotFoundException,
@@ -112,5 +144,4 @@ def pinned_image(image: str, conn_id: str) -> str:
             raise ImageNotFoundError(
                 f"ECR has no image {image}. Cure: push it, or correct code.image."
             ) from error
-    place = image[: found.end("repository")]
-    return f"{place}@{answer['imageDetails'][0]['imageDigest']}"
+    return f"{registry}/{repository}@{answer['imageDetails'][0]['imageDigest']}"

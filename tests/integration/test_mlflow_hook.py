@@ -274,7 +274,7 @@ class TestRegistry:
             hook.register_model(names.model, run_id)
         assert client.search_registered_models(f"name='{names.model}'") == []
 
-    def test_the_champion_moves(self, hook, names, model_folder):
+    def test_the_champion_moves(self, hook, names, model_folder, monkeypatch):
         assert hook.champion(names.model) is None
         first = hook.register_model(names.model, run_with_model(hook, names, model_folder))
         assert hook.champion(names.model) is None
@@ -284,13 +284,32 @@ class TestRegistry:
         second = hook.register_model(names.model, run_id, tags={"airflow_mlops.image_digest": "sha256:1"})
         assert hook.champion(names.model).version == first
 
-        hook.set_champion(names.model, second)
+        with monkeypatch.context() as crowd:
+            crowd.setattr(hook._client, "set_registered_model_alias", refused_once(hook))
+            hook.set_champion(names.model, second)
 
         champion = hook.champion(names.model)
         assert (champion.version, champion.run_id) == (second, run_id)
         assert champion.tags["airflow_mlops.image_digest"] == "sha256:1"
         with pytest.raises(TrackingError, match="version 99"):
             hook.model_version(names.model, "99")
+
+
+def refused_once(hook):
+    """As MLflow's database refuses the second of two that make an alias at once."""
+    from mlflow.exceptions import MlflowException
+
+    really, refusals = hook._client.set_registered_model_alias, []
+
+    def set_alias(*arguments):
+        if not refusals:
+            refusals.append(arguments)
+            raise MlflowException(
+                "BAD_REQUEST: (IntegrityError) UNIQUE constraint failed [SQL: INSERT INTO registered_model_aliases …]"
+            )
+        return really(*arguments)
+
+    return set_alias
 
 
 class TestOperators:

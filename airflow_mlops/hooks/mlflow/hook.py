@@ -249,8 +249,16 @@ class MLflowHook(MLflowRunsHook):
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
         """Let an alias name this version, whichever it named before."""
+        from mlflow.exceptions import MlflowException
+
         with self._calling(f"Making version {version} of model {model!r} the {alias}") as client:
-            client.set_registered_model_alias(model, alias, version)
+            try:
+                client.set_registered_model_alias(model, alias, version)
+            except MlflowException as error:
+                # Of two that make the alias at once, one is refused by MLflow's database. Now there is one to change.
+                if "INSERT INTO registered_model_aliases" not in str(error):
+                    raise
+                client.set_registered_model_alias(model, alias, version)
 
     def drop_alias(self, model: str, alias: str) -> None:
         """Let an alias name no version; no error when it named none."""

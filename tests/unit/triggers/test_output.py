@@ -144,7 +144,8 @@ class TestPrinting:
 
 
 LINES_OF_A_TASK = f"""
-import sys, structlog
+import os, sys, structlog
+os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "INFO"
 from airflow.sdk.log import configure_logging
 from airflow_mlops.runners.base import LogLine
 from airflow_mlops.triggers.output import JobOutput

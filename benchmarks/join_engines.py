@@ -213,6 +213,11 @@ def main(engine: str, folder: str, views: str, ttl: str, examples: str, output: 
     except ImportError as error:
         print(json.dumps({"missing": error.name}))
         return
+    print_figures(run)
+
+
+def print_figures(run: Run) -> None:
+    """Run it, and say what it took."""
     before = time.perf_counter(), time.process_time(), _peak_mb()
     rows = run()
     figures = {

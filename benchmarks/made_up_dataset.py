@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-from join_engines import MEMORY, OURS, _feast, _peak_mb  # noqa: E402 - found beside this file
+from join_engines import MEMORY, OURS, _feast, print_figures  # noqa: E402 - found beside this file
 
 SERVICE = "made_up"
 SETTINGS = """\
@@ -84,16 +82,7 @@ def main(what: str, place: str, views: str) -> None:
 
     FeastHook().service(SERVICE)  # Feast's imports are the same for both and not what is measured
     run = (join if what == "join" else provision)(folder, int(views))
-    before = time.perf_counter(), time.process_time(), _peak_mb()
-    rows = run()
-    figures = {
-        "rows": rows,
-        "wall_s": time.perf_counter() - before[0],
-        "cpu_s": time.process_time() - before[1],
-        "peak_mb": _peak_mb(),
-        "imports_mb": before[2],
-    }
-    print(json.dumps(figures))
+    print_figures(run)
 
 
 if __name__ == "__main__":

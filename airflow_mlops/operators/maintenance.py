@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowException
 from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.operators.installation import installation
 from airflow_mlops.operators.older_jobs import older_jobs
+from airflow_mlops.triggers.ownership import state_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +32,8 @@ class ReapJobsOperator(BaseOperator):
 
     A job is removed only when it says that this Airflow started it for one of these stores, when it is older than
     ``older_than``, and when its task instance has ended, was deleted, or has started another job since, as after a
-    Clear: never while that is queued, running, deferred or waiting for a retry. Jobs of the process runner are found on the worker's own machine.
+    Clear: never while that is queued, running, deferred or waiting for a retry. Jobs of the process runner are found on
+    the worker's own machine.
 
     Returns ``{"removed": [names], "kept": number}``. A place that does not answer fails the task, after all others
     were looked at.
@@ -136,7 +138,7 @@ class ReapJobsOperator(BaseOperator):
             )
             known = states.get(run_id) or {}
             for name, (task_id, map_index) in tasks.items():
-                key = task_id if int(map_index) < 0 else f"{task_id}_{map_index}"
+                key = state_key(task_id, int(map_index))
                 if key not in known or known[key] in OVER:
                     over.append(name)
         return sorted(over)

@@ -31,5 +31,9 @@ async def moved_elsewhere(trigger: BaseTrigger) -> bool:
         task_ids=[task.task_id],
         run_ids=[task.run_id],
     )
-    key = task.task_id if index < 0 else f"{task.task_id}_{index}"
-    return (states.get(task.run_id) or {}).get(key) == "deferred"
+    return (states.get(task.run_id) or {}).get(state_key(task.task_id, index)) == "deferred"
+
+
+def state_key(task_id: str, map_index: int) -> str:
+    """Under which name Airflow gives the state of a task instance."""
+    return task_id if map_index < 0 else f"{task_id}_{map_index}"

@@ -232,9 +232,10 @@ class ModelCodeOperator(ModelJob):
                 # Airflow raises it too, in whatever runs at that moment; a task of the loop may swallow it.
                 raise AirflowTaskTimeout(f"execution_timeout of {self.execution_timeout} is over")  # noqa: TRY301
         except AirflowTaskTimeout:
-            self._end_early(context)
+            self._end_early(context, output.position)
             raise
-        event = {"status": status, "position": output.position}
+        # A job that is stopped has last words.
+        event = {"status": status, "position": output.position, "rest": status != "exited"}
         return self.complete(context, event, name, {**self.carried(), "node": self._node})
 
     def _wait_again(self, context: Context, state: JobState, event: dict[str, Any]) -> Any:
@@ -334,15 +335,17 @@ class ModelCodeOperator(ModelJob):
     def _retried(self, context: Context) -> bool:
         return bool(context["ti"].try_number <= (context["ti"].max_tries or 0))
 
-    def _end_early(self, context: Context) -> None:
-        """Stop and remove the job, which the task has no more time for; a retry gets its checkpoint."""
+    def _end_early(self, context: Context, position: dict[str, Any] | None = None) -> None:
+        """Stop and remove the job, which the task has no more time for; a retry gets its checkpoint.
+
+        :param position: where its output was left; that of the triggerer unless given.
+        """
         runner = self._runner()
         try:
             runner.stop(self._job_name)
-            if self.deferrable:
-                event = {"rest": True, "position": saved_position(context, self.task_id)}
-                hidden = hidden_texts(self.secrets, self._job_name, self.log)
-                self._print_rest(context, runner, runner.inspect(self._job_name), event, hidden)
+            event = {"rest": True, "position": position or saved_position(context, self.task_id)}
+            hidden = hidden_texts(self.secrets, self._job_name, self.log)
+            self._print_rest(context, runner, runner.inspect(self._job_name), event, hidden)
             if self._retried(context):
                 with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
                     self._checkpoints(context).take_over(runner, Path(folder))

@@ -250,8 +250,8 @@ class TrainModelOperator(ModelCodeOperator):
             mlflow, run = self._opened
             end_run(mlflow, self.log, run, "KILLED", "The task was ended by hand.")
 
-    def _end_early(self, context: Context) -> None:
-        super()._end_early(context)
+    def _end_early(self, context: Context, position: dict[str, Any] | None = None) -> None:
+        super()._end_early(context, position)
         self._close_run("KILLED", "The task ran longer than its execution_timeout.")
 
     def _open_run(self, context: Context, record: TrainingRecord) -> RunInfo:

@@ -213,7 +213,7 @@ class TuneModelOperator(ModelCodeOperator):
         ended.start()
         ended.join()
 
-    def _end_early(self, context: Context) -> None:
+    def _end_early(self, context: Context, position: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Stop the trials, which the task has no more time for; those on their way are there for a retry."""
         if self._retried(context):
             self.log.info("The trials go on: a retry finds them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -444,12 +445,15 @@ class TestSigkill:
         times = ("2026-01-01 12:00", "2026-01-02 00:00", "2026-01-03 00:00")
         observed(source / "2.parquet", ", ".join(row("c", seen) for seen in times))
         staged = json.dumps(pipeline.extract())
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
         done = subprocess.run(
             [sys.executable, "-m", "tests.fixtures.publish_sweep", f"{store}/base", staged, f"{store}/work"],
             capture_output=True,
             text=True,
             check=False,
             cwd=Path(__file__).parents[2],
+            env={**os.environ, "TMPDIR": str(scratch)},  # who is killed does not tidy up
             timeout=300,
         )
         assert done.returncode == 0, done.stderr[-3000:]

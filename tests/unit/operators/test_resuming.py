@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
+    AirflowTaskTimeout,
     TaskDeferralError,
     TaskDeferralTimeout,
     TaskDeferred,
 )
 
 from airflow_mlops.runners import get_runner
+from airflow_mlops.triggers.job import JobTrigger
 from tests.fixtures.jobs import eventually
 from tests.fixtures.tasks import context
 from tests.fixtures.tiny_operator import (
@@ -124,6 +127,23 @@ class TestStopped:
         with pytest.raises(AirflowException, match=r"longer than 1 s.*training\.timeout"):
             trainer(place, job_timeout=0.8).execute(attempt(1))
         assert len(checkpoints(place)) == 2
+        assert jobs(place) == []
+
+    @pytest.mark.parametrize(
+        "limit",
+        [{"job_timeout": 1.5}, {"stall_timeout": 1.5}, {"execution_timeout": timedelta(seconds=1.5)}],
+    )
+    def test_its_last_words_are_heard(self, place, monkeypatch, limit):
+        script = "trap 'echo last words; exit 143' TERM; echo first words; while :; do sleep 0.1; done"
+        place["code"] = {"entrypoint": ["sh", "-c", script]}
+        operator = trainer(place, **limit)
+        lines = lines_of(operator, monkeypatch)
+        rest = lines_of(JobTrigger(runner="process", options={}, name="rest"), monkeypatch)
+        with pytest.raises((AirflowException, AirflowTaskTimeout)):
+            operator.execute(attempt(1))
+        assert lines.count("first words") == 1
+        assert rest[-1:] == ["last words"]
+        assert "first words" not in rest
         assert jobs(place) == []
 
     def test_the_tasks_time_is_over(self, place):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_mlops.runners.base import LogLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from airflow_mlops.runners.base import OnLog
@@ -38,11 +38,8 @@ class LineCutter:
         self._kept = bytearray()
         self._lost = 0
         self._returned = False
-
-    @property
-    def pending(self) -> bool:
-        """Whether the beginning of a line is held back until its end comes."""
-        return bool(self._kept or self._lost)
+        #: Whether the beginning of a line is held back until its end comes.
+        self.pending = False
 
     def feed(self, data: bytes) -> list[str]:
         r"""Lines that are complete with this data; an empty one behind ``\r`` is none."""
@@ -61,6 +58,7 @@ class LineCutter:
                 room = LINE_LIMIT - len(self._kept)
                 self._kept += piece[:room]
                 self._lost += max(0, len(piece) - room)
+                self.pending = True
         return lines
 
     def flush(self) -> list[str]:
@@ -73,6 +71,7 @@ class LineCutter:
             text += f" … [{self._lost} more bytes]"
         self._kept.clear()
         self._lost = 0
+        self.pending = False
         return text
 
 
@@ -101,14 +100,31 @@ class Delivered:
         """Whether an output that begins with this stamp goes on where the lines handed over end."""
         return not self._counts or stamp <= max(self._counts)
 
+    def reached_by(self, newest: list[tuple[int, bytes]], asked: int) -> list[tuple[int, bytes]]:
+        """Frames among the newest ones that begin with a line that was handed over, or with the first there is.
+
+        :param newest: stream and frame, the last ones of an output.
+        :param asked: how many they are where there are more.
+        :return: none where they do not reach back so far.
+        """
+        if len(newest) < asked:
+            return newest
+        stamps = [frame.partition(b" ")[0].decode(errors="replace") for _, frame in newest]
+        # Of the first stamp's lines, some may be missing.
+        second = next((place for place, stamp in enumerate(stamps) if stamp != stamps[0]), None)
+        return newest[second:] if second is not None and stamps[second] in self._counts else []
+
     def is_new(self, stamp: str, number: int) -> bool:
         """Whether the ``number``-th line of this stamp, from 0, has not been handed over yet."""
         return stamp >= self._floor and number >= self._counts.get(stamp, 0)
 
     def add(self, line: LogLine) -> None:
         """Remember that a line was handed over."""
-        stamp, _, number = line.at.partition("#")
-        self._counts[stamp] = int(number or 0) + 1
+        stamp, count = line.at, 1
+        if stamp[-1:] != "Z":
+            stamp, _, number = stamp.partition("#")
+            count = int(number or 0) + 1
+        self._counts[stamp] = count
         if len(self._counts) > 2 * REMEMBERED:
             self._counts = dict(sorted(self._counts.items())[-REMEMBERED:])
             self._floor = min(self._counts)
@@ -132,21 +148,28 @@ class FrameReader:
         self._stamps: dict[int, str] = {}
         self._counts: dict[str, int] = {}
 
+    def read(self, frames: Iterable[tuple[int, bytes]]) -> Iterator[LogLine]:
+        """Lines that are complete with these frames, each a stream and what came on it."""
+        for stream, frame in frames:
+            yield from self.feed(stream, frame)
+
     def feed(self, stream: int, frame: bytes) -> list[LogLine]:
         """Lines that are complete with this frame.
 
         :param stream: 1 for stdout, 2 for stderr.
         """
-        stamp, _, payload = frame.partition(b" ")
+        moment, _, payload = frame.partition(b" ")
         cutter = self._cutters[stream]
         if not cutter.pending:
-            self._stamps[stream] = stamp.decode(errors="replace")
-        return [*self._gap(self._stamps[stream]), *self._new(self._stamps[stream], cutter.feed(payload))]
+            self._stamps[stream] = moment.decode(errors="replace")
+        stamp = self._stamps[stream]
+        lines = self._new(stamp, cutter.feed(payload))
+        return [*self._gap(stamp), *lines] if self._whole else lines
 
     def _gap(self, stamp: str) -> list[LogLine]:
         """At the beginning, a line in front of the first one of its stamp."""
-        looked, self._whole = self._whole, False
-        return [LogLine(f"{stamp}#-1", MISSING)] if looked and not self._delivered.reaches(stamp) else []
+        self._whole = False
+        return [] if self._delivered.reaches(stamp) else [LogLine(f"{stamp}#-1", MISSING)]
 
     def flush(self) -> list[LogLine]:
         """Lines that the job never ended, at its end."""

@@ -72,7 +72,7 @@ class JobOutput:
 
         self._words = progress
         self._log = log
-        self._lines = _without_place(log)
+        self._lines = _for_lines(log)
         self._job = job
         self._limit = limit
         self._hidden = hidden
@@ -178,23 +178,40 @@ class JobOutput:
         return (kept[: -max(map(len, self._hidden))] if cut else kept) + end
 
 
-def _without_place(log: Any) -> Any:
-    """The task's logger, without the file and number of the call: they would be this file's on every line, and a third
-    of what a line costs.
+def _for_lines(log: Any) -> Any:
+    """The task's logger without what a line of output never has, as file and number of a call, a stack, an exception:
+    half of what a line costs. Tokens are looked for in its text alone.
     """
     import structlog
 
     if not hasattr(log, "bind"):  # not one of Airflow's tasks
         return log
+    known = structlog.processors
+    needless = (
+        known.CallsiteParameterAdder,
+        known.StackInfoRenderer,
+        known.ExceptionRenderer,
+        known.UnicodeDecoder,
+    )
     processors = [
-        processor
+        _in_text(processor) if getattr(processor, "__name__", "") == "redact_jwt" else processor
         for processor in structlog.get_config()["processors"]
-        if not isinstance(processor, structlog.processors.CallsiteParameterAdder)
+        if not isinstance(processor, needless)
     ]
     bound = log.bind()
     return structlog.wrap_logger(
         None, processors, logger_factory_args=(bound.name,), **structlog.get_context(bound)
     ).bind()
+
+
+def _in_text(redact: Callable[..., Any]) -> Callable[..., Any]:
+    """A processor that goes through all texts of an event, for its message only."""
+
+    def processor(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+        event["event"] = redact(logger, method, {"event": event["event"]})["event"]
+        return event
+
+    return processor
 
 
 def _size(text: str) -> int:

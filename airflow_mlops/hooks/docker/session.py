@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Bytes in front of each frame of a container's output.
 HEADER = 8
+#: 1 (stdout) or 2 (stderr), and a piece of output.
+Frame = tuple[int, bytes]
 
 
 class EngineSession:
@@ -54,14 +56,17 @@ class EngineSession:
                 if error.status != 404:
                     raise
 
-    async def frames(self, name: str, since: str, *, follow: bool) -> AsyncIterator[tuple[int, bytes]]:
+    async def frames(
+        self, name: str, since: str = "", *, newest: int | None = None, follow: bool = False
+    ) -> AsyncIterator[list[Frame]]:
         """Pieces of a container's output as the engine sends them, each beginning with its timestamp.
 
         The stream ends with the container's when following. aiodocker's own reader drops which stream a piece
         belongs to and decodes across pieces, so that a timestamp can be lost in the middle of a character.
 
         :param since: Unix time with nanoseconds, or empty for all.
-        :return: pairs of 1 (stdout) or 2 (stderr) and the piece.
+        :param newest: pieces that are enough; the engine begins to look for them at the end.
+        :return: some at a time, as they arrive.
         """
         import aiohttp
 
@@ -70,6 +75,8 @@ class EngineSession:
         params = {"stdout": "1", "stderr": "1", "timestamps": "1", "follow": str(int(follow))}
         if since:
             params["since"] = since
+        if newest is not None:
+            params["tail"] = str(newest)
         url = f"{client.docker_host}/{client.api_version}/containers/{name}/logs"
         async with client.session.get(
             url, params=params, timeout=aiohttp.ClientTimeout(total=None)
@@ -77,11 +84,11 @@ class EngineSession:
             if response.status in (404, 409):  # gone, or being removed
                 return
             response.raise_for_status()
-            async for stream, frame in _frames(response.content.iter_any()):
-                yield stream, frame
+            async for frames in _frames(response.content.iter_any()):
+                yield frames
 
 
-async def _frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, bytes]]:
+async def _frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[Frame]]:
     """Cut the engine's stream, which frames each piece of output: a byte for the stream, three of nothing, four of size.
 
     :raises asyncio.IncompleteReadError: it ends in the middle of a frame.
@@ -89,13 +96,14 @@ async def _frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, byte
     rest = b""
     async for chunk in chunks:
         rest = rest + chunk if rest else chunk
-        begin, size = 0, len(rest)
+        begin, size, frames = 0, len(rest), []
         while size - begin >= HEADER:
             end = begin + HEADER + int.from_bytes(rest[begin + 4 : begin + HEADER], "big")
             if end > size:
                 break
-            yield rest[begin], rest[begin + HEADER : end]
+            frames.append((rest[begin], rest[begin + HEADER : end]))
             begin = end
         rest = rest[begin:]
+        yield frames
     if rest:
         raise asyncio.IncompleteReadError(rest, None)

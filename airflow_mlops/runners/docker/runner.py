@@ -24,6 +24,7 @@ from airflow_mlops.runners.polling import outlast
 from airflow_mlops.runners.secrets import secret_files
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from airflow_mlops.hooks.docker.session import EngineSession
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 ROOT = "opt/ml"
 #: Seconds between two looks at a job whose output says nothing; its end is noticed at once through the output.
 POLL = 5.0
+#: Pieces of output that are looked at first when a job is over.
+NEWEST = 500
 #: Seconds that the last output may take to arrive after the end.
 LAST_OUTPUT = 5.0
 #: Seconds in which a container ends whose output has ended.
@@ -224,22 +227,32 @@ class DockerRunner:
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await follower
         if state.status == "exited":
-            await self._read(engine, name, on_log, delivered, follow=False)
+            await self._read_rest(engine, name, on_log, delivered)
         return state
 
     async def _read(
         self, engine: EngineSession, name: str, on_log: OnLog, delivered: Delivered, *, follow: bool
     ) -> None:
         reader = FrameReader(delivered, whole=True)
-        async for stream, frame in engine.frames(name, delivered.begin, follow=follow):
-            for line in reader.feed(stream, frame):
-                await hand_over(line, on_log)
-                delivered.add(line)
+        async for frames in engine.frames(name, delivered.begin, follow=follow):
+            await _hand_over(reader.read(frames), on_log, delivered)
         # While following, an unfinished line at the end may be a broken connection's: the last reading tells.
         if not follow:
-            for line in reader.flush():
-                await hand_over(line, on_log)
-                delivered.add(line)
+            await _hand_over(reader.flush(), on_log, delivered)
+
+    async def _read_rest(self, engine: EngineSession, name: str, on_log: OnLog, delivered: Delivered) -> None:
+        """Hand over what is left of the output of a job that is over.
+
+        Most often that is nothing, and the newest lines tell: to find a moment, the engine goes through all of them.
+        """
+        if delivered.begin:
+            newest = [frame async for some in engine.frames(name, newest=NEWEST) for frame in some]
+            if frames := delivered.reached_by(newest, NEWEST):
+                reader = FrameReader(delivered, whole=True)
+                await _hand_over(reader.read(frames), on_log, delivered)
+                await _hand_over(reader.flush(), on_log, delivered)
+                return
+        await self._read(engine, name, on_log, delivered, follow=False)
 
     # Ending ------------------------------------------------------------------------------------
 
@@ -283,6 +296,12 @@ class DockerRunner:
             self._removed[name] = True
         self.hook.remove(name)
         self.leases.release(name)
+
+
+async def _hand_over(lines: Iterable[LogLine], on_log: OnLog, delivered: Delivered) -> None:
+    for line in lines:
+        await hand_over(line, on_log)
+        delivered.add(line)
 
 
 #: Labels by which an image says where it comes from.

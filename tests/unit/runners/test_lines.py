@@ -117,6 +117,33 @@ def test_any_broken_connections_hand_over_every_line_once(stamps, cuts):
     assert got == [f"line {number}" for number in range(len(stamps))]
 
 
+@given(
+    stamps=st.lists(st.integers(0, 30), min_size=1, max_size=40),
+    heard=st.integers(1, 40),
+    asked=st.integers(1, 40),
+)
+def test_the_newest_lines_tell_what_is_left(stamps, heard, asked):
+    sent = frames(*((moment, f"line {number}") for number, moment in enumerate(sorted(stamps))))
+    delivered = Delivered()
+    got = read(delivered, sent, upto=heard)
+
+    reached = delivered.reached_by(sent[-asked:], asked)
+
+    # Where the newest do not say it, all are asked for.
+    assert got + read(delivered, reached or sent) == [f"line {number}" for number in range(len(stamps))]
+    if reached and asked < len(sent):
+        assert reached[0] in sent[:heard]
+
+
+def test_the_newest_lines_reach_back_where_nothing_is_left():
+    sent = frames(*((number, f"line {number}") for number in range(1000)))
+    delivered = Delivered()
+    read(delivered, sent)
+
+    assert delivered.reached_by(sent[-500:], 500) == sent[-499:]
+    assert Delivered(stamp(400)).reached_by(sent[-500:], 500) == []
+
+
 def test_only_the_newest_lines_are_remembered():
     delivered = Delivered()
     for number in range(10_000):

@@ -132,7 +132,7 @@ class TestPrinting:
 
     def test_a_line_has_no_place_in_our_code_and_all_else_that_the_tasks_logger_knows(self, tmp_path):
         subprocess.run([sys.executable, "-c", LINES_OF_A_TASK, tmp_path / "log"], check=True, timeout=60)
-        line, ours = map(json.loads, (tmp_path / "log").read_text().splitlines())
+        line, token, ours = map(json.loads, (tmp_path / "log").read_text().splitlines())
         assert line == {
             "timestamp": "2026-01-05T03:00:00.123456Z",
             "level": "info",
@@ -140,9 +140,12 @@ class TestPrinting:
             "logger": "airflow.task.some",
             "map_index": 3,
         }
+        assert token["event"] == "token eyJ*** of somebody"
         assert ours["filename"] == "output.py"
 
 
+#: As in the first example of RFC 7519.
+TOKEN = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UifQ.c2lnbmF0dXJl"
 LINES_OF_A_TASK = f"""
 import os, sys, structlog
 os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "INFO"
@@ -153,6 +156,7 @@ from airflow_mlops.triggers.output import JobOutput
 configure_logging(json_output=True, output=open(sys.argv[1], "wb", 0), sending_to_supervisor=True)
 output = JobOutput(structlog.get_logger("airflow.task.some").bind(map_index=3), "job")
 output(LogLine("{STAMP}", "100 % done"))
+output(LogLine("{STAMP}", "token {TOKEN} of somebody"))
 output.warn("ours")
 """
 

@@ -7,7 +7,7 @@ import contextlib
 import re
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from airflow_mlops.runners.lines import CUT, MISSING
 
@@ -23,9 +23,11 @@ SAVE_EVERY, SAVE_EVERY_BEHIND = 1.0, 10.0
 #: Seconds by which the saved position of a trigger is behind. The triggerer takes what its triggers log 4 KiB at a time;
 #: what it has not taken is lost to the task's log when it is killed, and when the trigger ends.
 BEHIND = 30.0
-#: Lines that a trigger prints at once, and in a second after that. Each costs the triggerer half a millisecond in which no
-#: other trigger goes on; what is more, the worker prints when the job is over.
+#: Lines that a trigger prints at once, and in a second after that; what is more, the worker prints when the job is over.
 BURST, LINES_PER_SECOND = 2_000, 200
+#: The same for all triggers of a triggerer together, which share it: each line costs it half a millisecond in which no
+#: trigger goes on, and none is heard of.
+ALL_BURST, ALL_LINES_PER_SECOND = 4_000, 500
 #: Seconds between two looks for a new line after a quiet moment.
 LOOK_EVERY = 0.1
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?Z")
@@ -55,7 +57,10 @@ class JobOutput:
     :param hidden: texts that are left out of what is printed. Airflow masks its files itself, and not what an
         executor repeats of them on its own output.
     :param behind: seconds after which a printed line is sure to be in the task's log.
+    :cvar watched: jobs whose output this process prints, where it is that of a triggerer.
     """
+
+    watched: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -134,8 +139,9 @@ class JobOutput:
     def _may_print(self) -> bool:
         if not self.behind:
             return True
-        now = time.monotonic()
-        self._left = min(float(BURST), self._left + (now - self._filled) * LINES_PER_SECOND)
+        now, sharing = time.monotonic(), max(1, JobOutput.watched)
+        gained = (now - self._filled) * min(LINES_PER_SECOND, ALL_LINES_PER_SECOND / sharing)
+        self._left = min(BURST, ALL_BURST / sharing, self._left + gained)
         self._filled = now
         if self._left >= 1:
             self._left -= 1
@@ -146,7 +152,7 @@ class JobOutput:
             self._log.warning(
                 "Job %s prints more than %d lines a second: some are shown here when it is over.",
                 self._job,
-                LINES_PER_SECOND,
+                min(LINES_PER_SECOND, ALL_LINES_PER_SECOND / sharing),
             )
         return False
 
@@ -258,11 +264,13 @@ async def watch(
 
     saver = _Saver(output, memory)
     saving = asyncio.create_task(saver.keep_saving())
+    JobOutput.watched += 1
     try:
         async with MetricSink.of(progress) as sink:
             output.progress[:] = [lambda line: sink.take(line.text, line.at)]
             found = await _wait(runner, name, output, deadline, stall_timeout)
     finally:
+        JobOutput.watched -= 1
         saving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await saving

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_mlops.runners.base import JobState, LogLine
 from airflow_mlops.runners.lines import LINE_LIMIT, MISSING, LineCutter
-from airflow_mlops.triggers.output import JobOutput, printable, watch
+from airflow_mlops.triggers.output import ALL_BURST, ALL_LINES_PER_SECOND, BURST, JobOutput, printable, watch
 
 STAMP = "2026-01-05T03:00:00.123456789Z"
 
@@ -181,6 +181,18 @@ class TestWaiting:
         _, output = self.wait(Printer(numbered(300), pause=0.004), Memory(broken=True))
         assert len(output._log.warnings) == 1
         assert len(output._log.lines) == 300
+
+    def test_the_jobs_of_a_triggerer_share_what_it_can_print(self):
+        async def all_at_once(jobs, lines):
+            outputs = [JobOutput(Log(), "job", behind=60) for _ in range(jobs)]
+            await asyncio.gather(*(watch(Printer(numbered(lines)), "job", output) for output in outputs))
+            return [len(output._log.lines) for output in outputs]
+
+        assert asyncio.run(all_at_once(1, 3_000))[0] in range(BURST, BURST + 500)
+        printed = asyncio.run(all_at_once(20, 500))
+        assert min(printed) >= ALL_BURST / 20
+        assert sum(printed) < ALL_BURST + 10 * ALL_LINES_PER_SECOND
+        assert JobOutput.watched == 0
 
     def test_an_end_of_patience(self):
         class Silent:

@@ -141,14 +141,14 @@ def test_exit_codes_and_reasons_come_through(runner, tmp_path, code):
 
 
 @pytest.mark.parametrize(("do", "code"), [("deaf", 137), ("sleep", 143)])
-def test_stop_ends_a_job_within_six_seconds(runner, do, code):
+def test_stop_ends_a_job_within_ten_seconds(runner, do, code):
     runner.submit(tiny_job(NAME, do=do, seconds="600"))
     eventually(lambda: runner.logs(NAME))
     began = time.monotonic()
 
     runner.stop(NAME)
 
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 10
     assert (runner.inspect(NAME).status, runner.inspect(NAME).exit_code) == ("exited", code)
     runner.stop(NAME)
 

@@ -256,6 +256,6 @@ def test_a_task_that_is_ended_does_not_wait_for_a_service_that_takes_minutes(
         cloud.answers = {"DescribeTrainingJob": lambda _: described, "StopTrainingJob": lambda _: {}}
         began = time.monotonic()
         end()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
         assert len(cloud.bodies("StopTrainingJob")) == 1
         assert "Contents" not in s3_server.client().list_objects_v2(Bucket=s3_bucket)

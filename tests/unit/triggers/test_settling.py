@@ -13,10 +13,10 @@ from airflow_mlops.triggers.settling import settled
 
 
 @pytest.mark.parametrize(
-    ("task", "ago", "least", "most"), [("a", 0.0, 0.2, 5), ("a", 1, 0, 0.1), (None, 0.0, 0, 0.1)]
+    ("task", "ago", "least", "most"), [("a", 0.0, 1, 10), ("a", 5, 0, 0.9), (None, 0.0, 0, 0.9)]
 )
 def test_what_it_waits_for(task, ago, least, most, monkeypatch):
-    monkeypatch.setattr(settling, "settling", lambda: 0.2)
+    monkeypatch.setattr(settling, "settling", lambda: 1.0)
     began = time.monotonic()
     asyncio.run(settled(SimpleNamespace(task_instance=task), began - ago))
     assert least <= time.monotonic() - began < most

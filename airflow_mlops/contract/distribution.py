@@ -115,7 +115,7 @@ def launch(topology: Topology, program: Sequence[str]) -> int:
             _end_rest(ranks, _STOP_SECONDS + 1 if stopped else 0)
         if stopped:
             return StopRequested.exit_code
-        return 0 if code == 0 else _first_failure(Path(ranks)) or 1
+        return _outcome(Path(ranks)) if code else 0
 
 
 def is_worker(environment: Mapping[str, str] = os.environ) -> bool:
@@ -136,7 +136,8 @@ def world_size(environment: Mapping[str, str] = os.environ) -> int:
 def leave_exit_code(code: int) -> None:
     """Tell the launcher how this process ended."""
     with contextlib.suppress(OSError):
-        Path(os.environ[_RANKS], f"{time.time_ns()}-{rank()}").write_text(str(code))
+        of = os.environ.get("LOCAL_WORLD_SIZE", "0")
+        Path(os.environ[_RANKS], f"{time.time_ns()}-{rank()}").write_text(f"{code} {of}")
 
 
 def program_of_this_process() -> list[str]:
@@ -148,9 +149,19 @@ def program_of_this_process() -> list[str]:
     return ["-m", name, *sys.argv[1:]]
 
 
-def _first_failure(ranks: Path) -> int:
-    codes = [int(file.read_text() or 0) for file in sorted(ranks.iterdir())]
-    return next((code for code in codes if code), 0)
+def _outcome(ranks: Path) -> int:
+    """What the processes of a launcher that failed came to: the first failure among them, else 1.
+
+    Where all of them have done their work, it is 0: torch may crash while it is taken down, when results are written.
+    """
+    words = [file.read_text().split() for file in sorted(ranks.iterdir())]
+    left = [(int(code), int(of)) for code, of in filter(None, words)]
+    if failed := next((code for code, _ in left if code), 0):
+        return failed
+    if left and len(left) == left[0][1]:
+        print("torchrun failed after all of its processes had succeeded: they count.", file=sys.stderr)
+        return 0
+    return 1
 
 
 def _threads(processes: int | str) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import re
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_mlops.runners.lines import CUT, MISSING
 
@@ -25,9 +25,11 @@ SAVE_EVERY, SAVE_EVERY_BEHIND = 1.0, 10.0
 BEHIND = 30.0
 #: Lines that a trigger prints at once, and in a second after that; what is more, the worker prints when the job is over.
 BURST, LINES_PER_SECOND = 2_000, 200
-#: The same for all triggers of a triggerer together, which share it: each line costs it half a millisecond in which no
-#: trigger goes on, and none is heard of.
+#: The same for all triggers of a triggerer together: each line costs it half a millisecond in which no trigger goes on,
+#: and none is heard of.
 ALL_BURST, ALL_LINES_PER_SECOND = 4_000, 500
+#: The same for a trigger where the others leave nothing: who says little is always heard.
+QUIET_BURST, QUIET_LINES_PER_SECOND = 20, 1
 #: Seconds between two looks for a new line after a quiet moment.
 LOOK_EVERY = 0.1
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?Z")
@@ -41,6 +43,27 @@ class Memory(Protocol):
     async def save(self, position: dict[str, Any]) -> None:
         """Keep it."""
         ...
+
+
+class Budget:
+    """What may be done so many times at once, and so many times in a second after that."""
+
+    def __init__(self, burst: int, per_second: int) -> None:
+        self._burst, self._per_second = burst, per_second
+        self._left, self._filled = float(burst), time.monotonic()
+
+    def take(self) -> bool:
+        """Do it once more, if it may be done."""
+        now = time.monotonic()
+        self._left = min(float(self._burst), self._left + (now - self._filled) * self._per_second)
+        self._filled = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+_TOGETHER = Budget(ALL_BURST, ALL_LINES_PER_SECOND)
 
 
 class JobOutput:
@@ -57,10 +80,7 @@ class JobOutput:
     :param hidden: texts that are left out of what is printed. Airflow masks its files itself, and not what an
         executor repeats of them on its own output.
     :param behind: seconds after which a printed line is sure to be in the task's log.
-    :cvar watched: jobs whose output this process prints, where it is that of a triggerer.
     """
-
-    watched: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -91,7 +111,8 @@ class JobOutput:
         self.behind = behind
         self._trail: deque[tuple[float, dict[str, Any]]] = deque()
         self._settled = self.position
-        self._left, self._filled = float(BURST), time.monotonic()
+        self._own = Budget(BURST, LINES_PER_SECOND)
+        self._reserve = Budget(QUIET_BURST, QUIET_LINES_PER_SECOND)
         #: Whether lines were left to the worker: the saved position stays in front of the first of them.
         self._left_out = False
 
@@ -139,20 +160,17 @@ class JobOutput:
     def _may_print(self) -> bool:
         if not self.behind:
             return True
-        now, sharing = time.monotonic(), max(1, JobOutput.watched)
-        gained = (now - self._filled) * min(LINES_PER_SECOND, ALL_LINES_PER_SECOND / sharing)
-        self._left = min(BURST, ALL_BURST / sharing, self._left + gained)
-        self._filled = now
-        if self._left >= 1:
-            self._left -= 1
+        if self._own.take() and (_TOGETHER.take() or self._reserve.take()):
             return True
         if not self._left_out:
             self._left_out = True
-            self._trail.append((now, self.position))
+            self._trail.append((time.monotonic(), self.position))
             self._log.warning(
-                "Job %s prints more than %d lines a second: some are shown here when it is over.",
+                "Job %s prints more than %d lines a second, or many jobs together more than %d: some are shown here when "
+                "it is over.",
                 self._job,
-                min(LINES_PER_SECOND, ALL_LINES_PER_SECOND / sharing),
+                LINES_PER_SECOND,
+                ALL_LINES_PER_SECOND,
             )
         return False
 
@@ -264,13 +282,11 @@ async def watch(
 
     saver = _Saver(output, memory)
     saving = asyncio.create_task(saver.keep_saving())
-    JobOutput.watched += 1
     try:
         async with MetricSink.of(progress) as sink:
             output.progress[:] = [lambda line: sink.take(line.text, line.at)]
             found = await _wait(runner, name, output, deadline, stall_timeout)
     finally:
-        JobOutput.watched -= 1
         saving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await saving

@@ -274,9 +274,9 @@ def test_a_job_that_cannot_start_says_why(runner, job, kubernetes):
     assert "image_pull_secrets" in outcome.message
     runner.cleanup(NAME)
 
-    runner.start_timeout = 1
     runner.submit(replace(job(), resources=Resources(gpus=1)))
     assert runner.inspect(NAME).status == "created"
+    runner.start_timeout = 1
     state = finish(runner)
     outcome = classify(state.to_dict())
     assert (state.cause, outcome.final) == ("not_scheduled", False)

@@ -122,22 +122,47 @@ sys.exit(distribution.launch(distribution.Topology(1, 2), [sys.argv[1]]))
 """
 
 
-@pytest.mark.parametrize(("dies", "code"), [("", 143), ("yes", 1)], ids=["stopped", "its launcher died"])
-def test_a_process_that_does_not_listen_dies_with_the_training(tmp_path, dies, code):
-    torch = tmp_path / "torch/distributed"
+def launch_instead(folder, launcher, word, **environment):
+    """Launch with something else in torchrun's place."""
+    torch = folder / "torch/distributed"
     torch.mkdir(parents=True)
     for package in (torch, torch.parent):
         (package / "__init__.py").touch()
-    (torch / "run.py").write_text(LAUNCHER)
-    root, told = str(Path(__file__).parents[3]), tmp_path / "pid"
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{root}", "DIES": dies}
-    with subprocess.Popen([sys.executable, "-c", PROGRAM, str(told)], env=environment) as launched:
+    (torch / "run.py").write_text(launcher)
+    path = f"{folder}:{Path(__file__).parents[3]}"
+    environment = {**os.environ, "PYTHONPATH": path, **environment}
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, word], env=environment)
+
+
+@pytest.mark.parametrize(("dies", "code"), [("", 143), ("yes", 1)], ids=["stopped", "its launcher died"])
+def test_a_process_that_does_not_listen_dies_with_the_training(tmp_path, dies, code):
+    told = tmp_path / "pid"
+    with launch_instead(tmp_path, LAUNCHER, str(told), DIES=dies) as launched:
         eventually(told.exists)
         pid = int(told.read_text())
         if not dies:
             launched.send_signal(signal.SIGTERM)
         assert launched.wait(20) == code
     eventually(lambda: not alive(pid))
+
+
+#: As torchrun with two processes that leave their exit codes, and crash then.
+CRASHING = """
+import os, subprocess, sys
+program = (
+    "import os, sys; from airflow_mlops.contract import distribution; "
+    "distribution.leave_exit_code(int(sys.argv[1])); os.abort()"
+)
+for rank, code in enumerate(sys.argv[-1].split(",")):
+    environment = {**os.environ, "RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    subprocess.run([sys.executable, "-c", program, code], env=environment)
+sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize(("left", "code"), [("0,0", 0), ("0,11", 11), ("0", 1), ("75,1", 75)])
+def test_who_has_done_its_work_may_crash(tmp_path, left, code):
+    assert launch_instead(tmp_path, CRASHING, left).wait(20) == code
 
 
 def alive(pid):

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_mlops.runners.base import JobState, LogLine
 from airflow_mlops.runners.lines import LINE_LIMIT, MISSING, LineCutter
-from airflow_mlops.triggers.output import ALL_BURST, ALL_LINES_PER_SECOND, BURST, JobOutput, printable, watch
+from airflow_mlops.triggers.output import QUIET_BURST, Budget, JobOutput, printable, watch
 
 STAMP = "2026-01-05T03:00:00.123456789Z"
 
@@ -182,18 +182,6 @@ class TestWaiting:
         assert len(output._log.warnings) == 1
         assert len(output._log.lines) == 300
 
-    def test_the_jobs_of_a_triggerer_share_what_it_can_print(self):
-        async def all_at_once(jobs, lines):
-            outputs = [JobOutput(Log(), "job", behind=60) for _ in range(jobs)]
-            await asyncio.gather(*(watch(Printer(numbered(lines)), "job", output) for output in outputs))
-            return [len(output._log.lines) for output in outputs]
-
-        assert asyncio.run(all_at_once(1, 3_000))[0] in range(BURST, BURST + 500)
-        printed = asyncio.run(all_at_once(20, 500))
-        assert min(printed) >= ALL_BURST / 20
-        assert sum(printed) < ALL_BURST + 10 * ALL_LINES_PER_SECOND
-        assert JobOutput.watched == 0
-
     def test_an_end_of_patience(self):
         class Silent:
             async def wait_async(self, name, on_log, since="", deadline=None):
@@ -264,6 +252,19 @@ class TestBudget:
         rest = JobOutput(log, "job", position=output.settled)
         assert rest.cursor == lines[4].at
         assert output.cursor == lines[-1].at
+
+    def test_the_jobs_of_a_triggerer_share_it_and_who_says_little_is_heard(self, monkeypatch):
+        monkeypatch.setattr("airflow_mlops.triggers.output._TOGETHER", Budget(4_000, 0))
+        loud = [Log() for _ in range(10)]
+        for output in [JobOutput(log, "job", behind=60) for log in loud]:
+            for line in numbered(1_000):
+                output(line)
+        assert 4_000 <= sum(len(log.lines) for log in loud) < 4_000 + 10 * 2 * QUIET_BURST
+        quiet = Log()
+        output = JobOutput(quiet, "job", behind=60)
+        for line in numbered(QUIET_BURST):
+            output(line)
+        assert (len(quiet.lines), quiet.warnings) == (QUIET_BURST, [])
 
     def test_a_worker_prints_all(self, monkeypatch):
         monkeypatch.setattr("airflow_mlops.triggers.output.BURST", 5)

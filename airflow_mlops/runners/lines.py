@@ -38,8 +38,11 @@ class LineCutter:
         self._kept = bytearray()
         self._lost = 0
         self._returned = False
-        #: Whether the beginning of a line is held back until its end comes.
-        self.pending = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether the beginning of a line is held back until its end comes."""
+        return bool(self._kept or self._lost)
 
     def feed(self, data: bytes) -> list[str]:
         r"""Lines that are complete with this data; an empty one behind ``\r`` is none."""
@@ -58,7 +61,6 @@ class LineCutter:
                 room = LINE_LIMIT - len(self._kept)
                 self._kept += piece[:room]
                 self._lost += max(0, len(piece) - room)
-                self.pending = True
         return lines
 
     def flush(self) -> list[str]:
@@ -71,7 +73,6 @@ class LineCutter:
             text += f" … [{self._lost} more bytes]"
         self._kept.clear()
         self._lost = 0
-        self.pending = False
         return text
 
 
@@ -120,11 +121,8 @@ class Delivered:
 
     def add(self, line: LogLine) -> None:
         """Remember that a line was handed over."""
-        stamp, count = line.at, 1
-        if stamp[-1:] != "Z":
-            stamp, _, number = stamp.partition("#")
-            count = int(number or 0) + 1
-        self._counts[stamp] = count
+        stamp, _, number = line.at.partition("#")
+        self._counts[stamp] = int(number or 0) + 1
         if len(self._counts) > 2 * REMEMBERED:
             self._counts = dict(sorted(self._counts.items())[-REMEMBERED:])
             self._floor = min(self._counts)
@@ -227,3 +225,10 @@ async def hand_over(line: LogLine, on_log: OnLog) -> None:
     answer = on_log(line)
     if answer is not None and inspect.isawaitable(answer):
         await answer
+
+
+async def hand_over_new(lines: Iterable[LogLine], on_log: OnLog, delivered: Delivered) -> None:
+    """Hand lines over one by one, and remember each."""
+    for line in lines:
+        await hand_over(line, on_log)
+        delivered.add(line)

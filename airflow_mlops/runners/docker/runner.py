@@ -19,12 +19,11 @@ from airflow_mlops.runners.docker.config import LABEL, USER, container_config
 from airflow_mlops.runners.docker.leases import GpuLeases
 from airflow_mlops.runners.docker.stage import stage
 from airflow_mlops.runners.layout import SHARED, checked_name, checked_path, folders_of, input_tree
-from airflow_mlops.runners.lines import LOGS_LIMIT, Delivered, FrameReader, hand_over
+from airflow_mlops.runners.lines import LOGS_LIMIT, Delivered, FrameReader, hand_over_new
 from airflow_mlops.runners.polling import outlast
 from airflow_mlops.runners.secrets import secret_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from airflow_mlops.hooks.docker.session import EngineSession
@@ -235,10 +234,10 @@ class DockerRunner:
     ) -> None:
         reader = FrameReader(delivered, whole=True)
         async for frames in engine.frames(name, delivered.begin, follow=follow):
-            await _hand_over(reader.read(frames), on_log, delivered)
+            await hand_over_new(reader.read(frames), on_log, delivered)
         # While following, an unfinished line at the end may be a broken connection's: the last reading tells.
         if not follow:
-            await _hand_over(reader.flush(), on_log, delivered)
+            await hand_over_new(reader.flush(), on_log, delivered)
 
     async def _read_rest(self, engine: EngineSession, name: str, on_log: OnLog, delivered: Delivered) -> None:
         """Hand over what is left of the output of a job that is over.
@@ -249,8 +248,8 @@ class DockerRunner:
             newest = [frame async for some in engine.frames(name, newest=NEWEST) for frame in some]
             if frames := delivered.reached_by(newest, NEWEST):
                 reader = FrameReader(delivered, whole=True)
-                await _hand_over(reader.read(frames), on_log, delivered)
-                await _hand_over(reader.flush(), on_log, delivered)
+                await hand_over_new(reader.read(frames), on_log, delivered)
+                await hand_over_new(reader.flush(), on_log, delivered)
                 return
         await self._read(engine, name, on_log, delivered, follow=False)
 
@@ -296,12 +295,6 @@ class DockerRunner:
             self._removed[name] = True
         self.hook.remove(name)
         self.leases.release(name)
-
-
-async def _hand_over(lines: Iterable[LogLine], on_log: OnLog, delivered: Delivered) -> None:
-    for line in lines:
-        await hand_over(line, on_log)
-        delivered.add(line)
 
 
 #: Labels by which an image says where it comes from.

@@ -20,7 +20,7 @@ from airflow_mlops.runners.kubernetes.manifests import (
     service_manifest,
 )
 from airflow_mlops.runners.kubernetes.state import Seen, job_state, owner_of
-from airflow_mlops.runners.lines import hand_over
+from airflow_mlops.runners.lines import hand_over_new
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,14 +103,10 @@ async def read(
         return
     reader = PodLog(delivered)
     async for chunk in cluster.log(pod["metadata"]["name"], CONTAINER, since_time(delivered), follow=follow):
-        for line in reader.feed(chunk):
-            await hand_over(line, on_log)
-            delivered.add(line)
+        await hand_over_new(reader.feed(chunk), on_log, delivered)
     # While following, an unfinished line at the end may be a broken connection's: the last reading tells.
     if not follow:
-        for line in reader.flush():
-            await hand_over(line, on_log)
-            delivered.add(line)
+        await hand_over_new(reader.flush(), on_log, delivered)
 
 
 async def read_rest(cluster: ClusterSession, seen: Seen, on_log: OnLog, delivered: Delivered) -> None:

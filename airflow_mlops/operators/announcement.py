@@ -8,6 +8,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.assets import features_asset
+from airflow_mlops.operators.inlets import newest_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,5 +57,5 @@ class AnnounceFeaturesOperator(BaseOperator):
         return extra
 
     def _told(self, context: Context) -> Any:
-        newest = list(context["inlet_events"][self.asset].ascending(False).limit(1))
-        return (newest[0].extra or {}).get("snapshot") if newest else None
+        newest = newest_event(context, self.asset)
+        return (newest.extra or {}).get("snapshot") if newest else None

@@ -8,6 +8,7 @@ from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.assets import code_asset, retraining_asset
+from airflow_mlops.operators.inlets import read_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,21 +44,20 @@ class ReasonsOperator(BaseOperator):
     def _store(self, context: Context, answers: Answers) -> None:
         context["asset_state_store"][self.asset].set(ANSWERS, answers.to_dict())
 
-    def _drain(self, context: Context, answers: Answers) -> list[Reason]:
+    def _drain(self, context: Context, answers: Answers) -> tuple[list[Reason], bool]:
+        """Reasons that events since the watermark give, and whether every event could be read."""
         from airflow_mlops.primitives.retraining import drain_from, reason_from_event
 
-        defaults: list[tuple[Any, ReasonKind]] = [
-            (Asset(name=self.asset.name, uri=self.asset.uri), "on_demand"),
-            (self.code, "new_code"),
-        ]
-        since, reasons = drain_from(answers), []
-        for asset, default in defaults:
-            events = context["inlet_events"][asset]
-            reasons += [
-                reason_from_event(event.id, event.timestamp, event.extra, default)
-                for event in (events.after(since) if since else events)
-            ]
-        return [reason for reason in reasons if reason is not None]
+        since, reasons, complete = drain_from(answers), [], True
+        for asset, default in self._sources():
+            events, all_of_them = read_events(context, asset, since)
+            reasons += [reason_from_event(one.id, one.timestamp, one.extra, default) for one in events]
+            complete &= all_of_them
+        return [reason for reason in reasons if reason is not None], complete
+
+    def _sources(self) -> list[tuple[Any, ReasonKind]]:
+        """Assets whose events are reasons, and of which kind an event is that does not say so."""
+        return [(Asset(name=self.asset.name, uri=self.asset.uri), "on_demand"), (self.code, "new_code")]
 
 
 class CollectReasonsOperator(ReasonsOperator):
@@ -81,12 +81,26 @@ class CollectReasonsOperator(ReasonsOperator):
         from airflow_mlops.primitives.retraining import describe, take
 
         answers, run_id = self._answers(context), context["ti"].run_id
-        reasons, answers = take(answers, run_id, self._drain(context, answers), [*self._own(context)])
+        drained, complete = self._drain(context, answers)
+        if not complete:
+            drained += self._handed(context, {reason.at for reason in drained})
+        reasons, answers = take(answers, run_id, drained, [*self._own(context)])
         if not reasons:
             raise AirflowSkipException("Every reason to train has been answered already: nothing to do.")
         self._store(context, answers)
         self.log.info("Training because of: %s", describe(reasons))
         return [reason.to_dict() for reason in reasons]
+
+    def _handed(self, context: Context, known: set[str]) -> Iterator[Reason]:
+        """Reasons of the events that started this run: Airflow hands those over itself, though without their ids."""
+        from airflow_mlops.primitives.retraining import reason_from_event
+
+        for asset, default in self._sources():
+            for event in context["triggering_asset_events"].get(asset, ()):
+                at = event.timestamp
+                reason = reason_from_event(at.isoformat(), at, event.extra, default)
+                if reason is not None and reason.at not in known:
+                    yield reason
 
     def _own(self, context: Context) -> Iterator[Reason]:
         from airflow_mlops.primitives.retraining import Reason
@@ -134,7 +148,8 @@ class AnswerReasonsOperator(ReasonsOperator):
         succeeded = bool(self.decision) and bool(
             self.registered or not self.decision.get("register", self.decision["passed"])
         )
-        came = [r.id for r in unanswered(answers, run_id, self._drain(context, answers)) if r.id not in own]
+        drained, _ = self._drain(context, answers)
+        came = [reason.id for reason in unanswered(answers, run_id, drained) if reason.id not in own]
         self._store(context, answer(answers, run_id, succeeded=succeeded, reasons=own))
         return came
 

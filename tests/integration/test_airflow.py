@@ -68,6 +68,26 @@ class TestProvider:
         assert forms["feast"]["standard_fields"]["host"]["hidden"]
 
 
+def alarm(airflow, asset: int, number: int) -> None:
+    """Post a degradation of the model as a reason to train."""
+    extra = {"reason": "performance", "alarm_id": f"alarm{number}", "message": f"worse {number}"}
+    airflow.client.call("POST", "/assets/events", {"asset_id": asset, "extra": extra})
+
+
+@pytest.fixture
+def listener(airflow):
+    """A DAG of somebody else that wants to know when there is a reason to train ``heard``."""
+    file = airflow.settings.dags / "listener.py"
+    file.write_text(
+        "from airflow.providers.standard.operators.empty import EmptyOperator\n"
+        "from airflow.sdk import DAG, Asset\n"
+        "with DAG('listener', schedule=[Asset('heard.retraining', uri='mlops://heard/retraining')]):\n"
+        "    EmptyOperator(task_id='listen')\n"
+    )
+    yield airflow.until("the listener", lambda: "listener" if "listener" in airflow.dag_ids() else None)
+    file.unlink()
+
+
 class TestDagFiles:
     def test_a_broken_yaml_is_an_import_error_of_its_own(self, airflow, tmp_path):
         write_examples(tmp_path / "examples.parquet")
@@ -206,8 +226,7 @@ class TestLoop:
         airflow.until("DAG", lambda: "burst__training" in airflow.dag_ids())
         asset = airflow.until("asset", lambda: airflow.asset("burst.retraining"))
         for number in (1, 2, 2, 3):
-            extra = {"reason": "performance", "alarm_id": f"alarm{number}", "message": f"worse {number}"}
-            airflow.client.call("POST", "/assets/events", {"asset_id": asset, "extra": extra})
+            alarm(airflow, asset, number)
 
         def answered() -> list[str] | None:
             runs = airflow.client.runs("burst__training")
@@ -222,6 +241,50 @@ class TestLoop:
             return sorted(taken) if len(set(taken)) == 3 else None
 
         assert airflow.until("answers", answered, 300) == ["alarm1", "alarm2", "alarm3"]
+
+    def test_a_run_of_somebody_else_that_waits_hides_no_alarm(self, airflow, listener, tiny_image, tmp_path):
+        """Airflow 3.3 cannot show an event while a run that it started waits; nor any other together with it."""
+        airflow.add("heard", application("heard", tmp_path, tiny_image, retries=0))  # no examples: it fails
+        airflow.until("DAG", lambda: "heard__training" in airflow.dag_ids())
+        asset = airflow.until("asset", lambda: airflow.asset("heard.retraining"))
+
+        def train(number: int) -> tuple[str, set[str]]:
+            before = {run["dag_run_id"] for run in airflow.client.runs("heard__training")}
+            alarm(airflow, asset, number)
+            run = airflow.until(
+                "a training",
+                lambda: next(
+                    (
+                        run["dag_run_id"]
+                        for run in airflow.client.runs("heard__training")
+                        if run["dag_run_id"] not in before
+                    ),
+                    None,
+                ),
+            )
+            assert airflow.finish("heard__training", run) == "failed"
+            assert airflow.client.tasks("heard__training", run)["answer_reasons"] == "success"
+            reasons = airflow.client.xcom("heard__training", run, "collect_reasons")
+            return run, {reason["id"] for reason in reasons}
+
+        assert train(1)[1] == {"alarm1"}
+        heard = airflow.until("its run", lambda: airflow.triggered_by_asset(listener))
+        assert airflow.finish(listener, heard) == "success"
+        airflow.client.call("PATCH", f"/dags/{listener}", {"is_paused": True})
+        clear = {"dag_run_id": heard, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
+        airflow.client.call("POST", f"/dags/{listener}/clearTaskInstances", clear)
+        assert airflow.client.run(listener, heard)["state"] == "queued"
+
+        run, reasons = train(2)
+        assert reasons == {"alarm2"}
+        for task in ("collect_reasons", "answer_reasons"):
+            assert "Airflow cannot show every event of heard.retraining" in airflow.log(
+                "heard__training", run, task
+            )
+
+        airflow.client.call("PATCH", f"/dags/{listener}", {"is_paused": False})
+        assert airflow.finish(listener, heard) == "success"
+        assert train(3)[1] == {"alarm1", "alarm2", "alarm3"}
 
 
 class Events:

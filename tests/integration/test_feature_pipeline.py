@@ -207,7 +207,7 @@ def test_two_applications_share_what_is_published_once(home, airflow):
     run_id = home.run("readings__features")
     assert airflow.client.tasks("readings__features", run_id)["announce"] == "skipped"
     asset = airflow.asset("readings.features")
-    events = airflow.client.call("GET", "/assets/events", asset_id=asset)["asset_events"]
+    events = airflow.events(asset)
     assert sorted(event["extra"]["new_rows"] for event in events) == [24, 96]
     assert {event["extra"]["rows"] for event in events} == {96, 120}
     airflow.until("no import error", lambda: not airflow.client.import_errors())

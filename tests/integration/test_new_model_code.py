@@ -373,9 +373,6 @@ class TestAirflow:
     ):
         asset = watched.until("its asset", lambda: watched.asset("watched.code"))
 
-        def events() -> list[dict]:
-            return watched.client.call("GET", "/assets/events", asset_id=asset, limit=100)["asset_events"]
-
         def reasons(run_id: str) -> list[dict]:
             return watched.until(
                 "its reasons", lambda: watched.client.xcom("watched__training", run_id, "collect_reasons")
@@ -384,9 +381,9 @@ class TestAirflow:
         for number in range(2, 8):  # the first look only remembers, and nobody sees when it was
             pushed(number)
             with contextlib.suppress(AssertionError):
-                watched.until("an event", events, 20)
+                watched.until("an event", lambda: watched.events(asset), 20)
                 break
-        assert events()
+        assert watched.events(asset)
         first = watched.until("a run", lambda: watched.triggered_by_asset("watched__training"))
         (reason,) = reasons(first)[:1]
         assert (reason["kind"], reason["evidence"]["code"]) == ("new_code", f"{pushed.image}:1")
@@ -396,7 +393,7 @@ class TestAirflow:
         settings = watched.settings
         login = {"AIRFLOW_USER": settings.user, "AIRFLOW_PASSWORD": settings.password}
         number = announce(settings.url, "watched", {"commit": "abc123"}, login)
-        assert number in {event["id"] for event in events()}
+        assert number in {event["id"] for event in watched.events(asset)}
         second = watched.until(
             "a second run",
             lambda: next(

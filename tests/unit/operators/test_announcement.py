@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +10,10 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.assets import features_asset
 from airflow_mlops.operators.announcement import AnnounceFeaturesOperator
+from tests.fixtures.inlets import Events
 
 ASSET = features_asset("weather")
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PUBLISHED = {
     "snapshot": "abc",
     "partitions": ["2026-01"],
@@ -22,24 +25,17 @@ PUBLISHED = {
 }
 
 
-class Events(list):
-    """The asset's events, newest last, asked for as Airflow's accessor is."""
-
-    def ascending(self, ascending):
-        return self if ascending else Events(reversed(self))
-
-    def limit(self, number):
-        return Events(self[:number])
-
-
 @pytest.fixture
 def announce():
     """Announce after events of these snapshots; what the new event says."""
 
-    def run(*snapshots):
+    def run(*snapshots, waits=False):
         context = {
             "inlet_events": {
-                ASSET: Events(SimpleNamespace(extra=one and {"snapshot": one}) for one in snapshots)
+                ASSET: Events(
+                    SimpleNamespace(timestamp=NOON, extra=one and {"snapshot": one}, waits=waits)
+                    for one in snapshots
+                )
             },
             "outlet_events": {ASSET: SimpleNamespace(extra={})},
         }
@@ -54,6 +50,11 @@ def announce():
 
 def test_the_event_says_what_was_published(announce):
     assert announce() == {name: value for name, value in PUBLISHED.items() if name != "path"}
+
+
+def test_news_is_told_though_airflow_cannot_show_what_was_told_before(announce):
+    """A run that the newest event started waits in the queue: nobody would ever be woken again."""
+    assert announce("abc", waits=True)["snapshot"] == "abc"
 
 
 def test_the_same_snapshot_is_told_once(announce):

@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.assets import code_asset, retraining_asset
 from airflow_mlops.operators.retraining import AnswerReasonsOperator, CollectReasonsOperator, RearmOperator
+from tests.fixtures.inlets import Events
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PASSED, REFUSED = {"passed": True}, {"passed": False}
@@ -30,16 +31,11 @@ class Store:
         self.values[key] = value
 
 
-class Events(list):
-    """Events of an asset, oldest first; ``after`` includes its moment, as Airflow's does."""
-
-    def after(self, moment):
-        since = datetime.fromisoformat(moment)
-        return Events(event for event in self if event.timestamp >= since)
-
-
 class ByAsset(dict):
     """Found by the asset's name and URI, as Airflow does."""
+
+    def get(self, asset, default=None):
+        return self[asset]
 
     def __getitem__(self, asset):
         said = {key: getattr(asset, key) for key in ("name", "uri") if hasattr(asset, key)}
@@ -62,7 +58,7 @@ class World:
         extra = {"reason": "performance", "alarm_id": f"alarm{number}", **extra}
         self.events.append(SimpleNamespace(id=len(self.events), timestamp=at, extra=extra))
 
-    def context(self, run_id="run1", run_type="asset_triggered", clear_number=0):
+    def context(self, run_id="run1", run_type="asset_triggered", clear_number=0, by=()):
         return {
             "ti": SimpleNamespace(run_id=run_id),
             "dag_run": SimpleNamespace(
@@ -72,6 +68,7 @@ class World:
                 triggering_user_name="ann" if run_type == "manual" else None,
                 clear_number=clear_number,
             ),
+            "triggering_asset_events": ByAsset({self.asset: [*by], code_asset("tiny"): []}),
             "inlet_events": ByAsset({self.asset: self.events, code_asset("tiny"): self.new_code}),
             "asset_state_store": {self.asset: self.store},
         }
@@ -184,6 +181,52 @@ class TestAnswers:
             reasons = world.collect(run_id=f"run{number}")
             world.answer(reasons, None if number % 2 else REFUSED, run_id=f"run{number}")
         assert world.store.get("answers")["taken"] == {}
+
+
+class TestEventsThatAirflowCannotShow:
+    """The run of one has not started: a person cleared it, or failed it in the queue (apache/airflow#71360)."""
+
+    def test_the_others_are_reasons(self, world):
+        for number in range(5):
+            world.alarm(number, minutes=number)
+        world.events.all[2].waits = True
+        assert ids(world.collect()) == ["alarm0", "alarm1", "alarm3", "alarm4"]
+
+    def test_its_reason_is_taken_once_it_can_be_read(self, world):
+        for number in range(3):
+            world.alarm(number, minutes=number)
+        world.events.all[1].waits = True
+        world.answer(world.collect(), PASSED, {"version": "2"})
+        world.events.all[1].waits = False
+        assert ids(world.collect(run_id="run2")) == ["alarm1"]
+
+    def test_what_started_the_run_itself_is_at_hand(self, world):
+        """Another DAG of the same asset has a run that waits: these events are unreadable, but not unknown."""
+        world.alarm(1)
+        world.events.append(
+            SimpleNamespace(id=7, timestamp=NOON + timedelta(minutes=1), extra={"who": "ann"})
+        )
+        by = [*world.events.all]
+        for event in by:
+            event.waits = True
+        reasons = world.collect(by=by)
+        assert ids(reasons) == ["alarm1", "event:2026-01-01T12:01:00+00:00"]
+        assert reasons == world.collect(by=by)
+        assert world.answer(reasons, PASSED, {"version": "2"}) == []
+
+    def test_what_can_be_read_is_not_taken_twice(self, world):
+        world.events.append(SimpleNamespace(id=1, timestamp=NOON, extra={}))
+        world.alarm(2, minutes=1)
+        world.events.all[1].waits = True
+        assert ids(world.collect(by=world.events.all)) == ["event:1", "alarm2"]
+
+    def test_a_run_is_closed_all_the_same(self, world):
+        world.alarm(1)
+        reasons = world.collect()
+        world.alarm(2, minutes=1)
+        world.events.all[1].waits = True
+        assert world.answer(reasons, PASSED, {"version": "2"}) == []
+        assert world.store.get("answers")["answered"] == ["alarm1"]
 
 
 class TestRearm:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,6 @@ import pytest
 
 from airflow_mlops.cli.demo.servers import Server, free_port
 from airflow_mlops.exceptions import EngineUnavailable
-from airflow_mlops.hooks.docker import ssh as docker_ssh
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.runners.docker.runner import DockerRunner
 from tests.fixtures.jobs import Heard, eventually, tiny_job
@@ -82,7 +82,13 @@ def tunnels():
     listed = subprocess.run(
         ["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True, check=True
     ).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if " ssh " in line and "mlops-ssh-" in line]
+    processes = (line.split() for line in listed.splitlines() if "mlops-ssh-" in line)
+    return [int(pid) for pid, program, *_ in processes if program == "ssh"]
+
+
+def folders():
+    """Where tunnels of ours have their sockets."""
+    return set(Path(tempfile.gettempdir()).glob("mlops-ssh-*"))
 
 
 def test_a_job_runs_and_is_watched_and_a_broken_tunnel_loses_no_line(extra, tmp_path):
@@ -104,17 +110,21 @@ def test_a_job_runs_and_is_watched_and_a_broken_tunnel_loses_no_line(extra, tmp_
     assert DockerRunner(None).inspect(name).status == "gone"
 
 
-def test_a_tunnel_ends_with_its_process_however_that_ends(extra):
-    code = (
-        "import os, signal; from airflow_mlops.hooks.docker.hook import DockerEngineHook\n"
-        "DockerEngineHook('far').info(); os.kill(os.getpid(), signal.SIGKILL)"
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL), ("os._exit(3)", 3), ("sys.exit(4)", 4)],
+)
+def test_a_tunnel_ends_with_its_process_however_that_ends(extra, end, code):
+    script = (
+        "import os, signal, sys; from airflow_mlops.hooks.docker.hook import DockerEngineHook\n"
+        f"DockerEngineHook('far').info(); {end}"
     )
-    before = set(tunnels())
+    before = set(tunnels()), folders()
 
-    done = subprocess.run([sys.executable, "-c", code], check=False)
+    done = subprocess.run([sys.executable, "-c", script], check=False)
 
-    assert done.returncode == -signal.SIGKILL
-    eventually(lambda: set(tunnels()) <= before)
+    assert done.returncode == code
+    eventually(lambda: set(tunnels()) <= before[0] and folders() <= before[1])
 
 
 @pytest.mark.parametrize(
@@ -138,7 +148,7 @@ def test_who_is_not_let_in_is_told_why(extra, sshd, change, words):
 
 
 def test_without_the_ssh_command_it_says_so(extra, monkeypatch):
-    monkeypatch.setattr(docker_ssh, "command", lambda *_: ["/nowhere/ssh"])
+    monkeypatch.setenv("PATH", "/nowhere")
     extra(engine="ssh://127.0.0.1:7")
 
     with pytest.raises(EngineUnavailable, match=r"cannot be run.*Cure: install OpenSSH"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -36,6 +37,8 @@ OPTIONS = {
     "ServerAliveInterval": "15",
     "ServerAliveCountMax": "4",
 }
+#: Airflow ends its tasks without a chance to tidy up: the folder goes when the command behind it has ended.
+TIDY = '"$@"; rm -rf "$0"'
 
 
 @dataclass
@@ -47,10 +50,13 @@ class _Tunnel:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+    def close(self) -> str:
+        """End it; what ssh said."""
+        if self.alive:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        _, said = self.process.communicate()
         shutil.rmtree(self.socket.parent, ignore_errors=True)
+        return said.decode(errors="replace").strip()
 
 
 #: By process: a child that was forked has its parent's memory, not its parent's children.
@@ -75,28 +81,26 @@ def forwarded(address: EngineAddress) -> str:
 
 
 def _open(address: EngineAddress) -> _Tunnel:
+    if shutil.which("ssh") is None:
+        raise EngineUnavailable(
+            f"The ssh command for Docker Engine {address.url} cannot be run: it is not there. Cure: install OpenSSH's "
+            "client on the workers and the triggerer."
+        )
     # Short: the path of a socket may have about a hundred characters.
     socket = Path(tempfile.mkdtemp(prefix="mlops-ssh-")) / "engine.sock"
-    try:
-        process = subprocess.Popen(
-            command(address, socket), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-    except OSError as error:
-        raise EngineUnavailable(
-            f"The ssh command for Docker Engine {address.url} cannot be run: {error}. Cure: install OpenSSH's client "
-            "on the workers and the triggerer."
-        ) from error
+    process = subprocess.Popen(
+        ["sh", "-c", TIDY, str(socket.parent), *command(address, socket)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    )
     tunnel, deadline = _Tunnel(process, socket), time.monotonic() + PATIENCE
     while not socket.exists():
         if not tunnel.alive or time.monotonic() > deadline:
-            words = (
-                ""
-                if tunnel.alive or process.stderr is None
-                else process.stderr.read().decode(errors="replace")
-            )
-            tunnel.close()
+            said = tunnel.close()
             raise EngineUnavailable(
-                f"Docker Engine {address.url} cannot be reached: {words.strip() or 'no answer'}. Cure: as the user "
+                f"Docker Engine {address.url} cannot be reached: {said or 'no answer'}. Cure: as the user "
                 f"that runs Airflow, `{' '.join(command(address, Path('S'))[:-4])} docker version` must work."
             )
         time.sleep(0.02)

@@ -21,9 +21,10 @@ AWAY = (
     "Client.Timeout",
     "toomanyrequests",
     "EOF",
-    "502",
-    "503",
-    "504",
+    # With their words: a port, a tag or a digest may have the figures.
+    "502 Bad Gateway",
+    "503 Service Unavailable",
+    "504 Gateway Time",
 )
 #: What an engine says, in part, when the registry wants another login.
 UNAUTHORIZED = ("unauthorized", "no basic auth", "authentication required", "access denied", "denied: ")

@@ -249,19 +249,14 @@ class TestLoop:
         asset = airflow.until("asset", lambda: airflow.asset("heard.retraining"))
 
         def train(number: int) -> tuple[str, set[str]]:
-            before = {run["dag_run_id"] for run in airflow.client.runs("heard__training")}
+            before = airflow.triggered_by_asset("heard__training")
             alarm(airflow, asset, number)
-            run = airflow.until(
-                "a training",
-                lambda: next(
-                    (
-                        run["dag_run_id"]
-                        for run in airflow.client.runs("heard__training")
-                        if run["dag_run_id"] not in before
-                    ),
-                    None,
-                ),
-            )
+
+            def newer() -> str | None:
+                run = airflow.triggered_by_asset("heard__training")
+                return run if run != before else None
+
+            run = airflow.until("a training", newer)
             assert airflow.finish("heard__training", run) == "failed"
             assert airflow.client.tasks("heard__training", run)["answer_reasons"] == "success"
             reasons = airflow.client.xcom("heard__training", run, "collect_reasons")

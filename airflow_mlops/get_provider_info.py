@@ -27,6 +27,22 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Feast", "python-modules": ["airflow_mlops.hooks.feast.hook"]},
             {"integration-name": "MLflow", "python-modules": ["airflow_mlops.hooks.mlflow.hook"]},
         ],
+        "config": {
+            "mlops": {
+                "description": "Options of airflow-mlops.",
+                "options": {
+                    "scratch_folder": {
+                        "description": "Local folder of each worker for what tasks need for a while: inputs, results, "
+                        "rows that do not fit into memory. Empty: a folder of this installation below the system's "
+                        "folder for temporary files.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/scratch/airflow-mlops",
+                        "default": "",
+                    }
+                },
+            }
+        },
         "extra-links": ["airflow_mlops.operators.links.MLflowRunLink"],
         "connection-types": [
             {

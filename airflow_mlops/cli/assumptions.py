@@ -6,11 +6,11 @@ import argparse
 import json
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.cli.report import UsageError, print_json
+from airflow_mlops.hooks.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from airflow_mlops.hooks.datasets.versions import DatasetStore
@@ -87,7 +87,7 @@ def _suggest(datasets: DatasetStore, dataset_id: str) -> list[dict[str, Any]]:
     from airflow_mlops.primitives.provisioning.session import connect
     from airflow_mlops.primitives.provisioning.versions.stored import open_version
 
-    with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
+    with scratch_folder() as scratch:
         home = Path(scratch)
         with connect(home / "spill", "2GB") as connection:
             version = open_version(

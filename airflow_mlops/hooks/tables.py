@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.exceptions import MLOpsError, SourceError, SourceUnavailable
 from airflow_mlops.hooks.s3 import s3_client, s3_filesystem, split_s3
+from airflow_mlops.hooks.scratch import ScratchFolder, scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["open_table"]
 
 _BATCH = 1 << 16
+#: Rows of scans in files, which go with the process.
+_COPIES: list[ScratchFolder] = []
 _NUMBER = re.compile(r"v?(\d+)")
 _LOGIN = re.compile(r"://[^/@\s]+@")
 
@@ -186,16 +189,14 @@ def _iceberg_data(connection: DuckDBPyConnection, table: Any, snapshot: int, con
 
 def _copied(connection: DuckDBPyConnection, scan: Any, schema: Any) -> Any:
     """The rows of a scan in a file where the connection spills, which goes with it."""
-    import tempfile
-
     import pyarrow.dataset as pds
     import pyarrow.parquet as pq
 
     found = connection.execute("SELECT current_setting('temp_directory')").fetchone()
-    spill = Path(found[0]) if found and found[0] else Path(tempfile.gettempdir())
-    spill.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=".parquet", dir=spill)
-    with open(handle, "wb") as target, pq.ParquetWriter(target, schema) as writer:  # noqa: PTH123 - a handle
+    folder = scratch_folder(found[0] if found and found[0] else None)
+    _COPIES.append(folder)
+    name = Path(folder.name, "scan.parquet")
+    with pq.ParquetWriter(name, schema) as writer:
         for batch in scan.to_arrow_batch_reader():
             writer.write_batch(batch.cast(schema))
     return pds.dataset(name, format="parquet")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 from airflow_mlops.exceptions import AssumptionError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.assumption_reports import put_report
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.primitives.provisioning.lines import line_of_reference, line_reference
@@ -137,7 +137,7 @@ def check_version(
     rules = parse_assumptions(assumptions)
     manifest, history = datasets.manifest(dataset_id), History(datasets, dataset_id)
     line = line or history.line
-    with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
+    with scratch_folder() as scratch:
         home = Path(scratch)
         with connect(home / "spill", memory) as connection, disk_errors("the rows to check"):
             if folder:
@@ -193,7 +193,7 @@ def distribution_test(
         if dataset_id is None:
             return {"against": None, "reference_rows": 0, "judged": False, "columns": []}
         manifest = datasets.manifest(dataset_id)
-        with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
+        with scratch_folder() as scratch:
             paths = {
                 path: None
                 for split in manifest.splits

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import ContractError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.container_files import column_config, dataset_inputs, read_metrics, read_text
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.model_code import ModelCodeOperator
@@ -125,7 +125,7 @@ class EvaluateModelOperator(TrainedModelOperator):
                 self._code_name(),
             )
             return None
-        with tempfile.TemporaryDirectory(prefix="mlops-") as scratch:
+        with scratch_folder() as scratch:
             split = test_split(self._datasets(), self.dataset["dataset_id"], Path(scratch))
             return read_predicted(
                 split, predictions, paradigm=self.paradigm, threshold=self.threshold, seed=self.seed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import EmptyDatasetError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import airflow_errors
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ExtractFeaturesOperator(BaseOperator):
         from airflow_mlops.hooks.features.staging import Staging
         from airflow_mlops.hooks.store.base import open_store
 
-        with airflow_errors(), tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
+        with airflow_errors(), scratch_folder() as folder:
             staging = Staging(open_store(self.store), self.features, run_name(context, self.retries))
             if staging.record(STEP) is not None:
                 self.log.info("An earlier try has staged the rows: %s/%s", staging.root, STEP)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_mlops.exceptions import ContractError, DataError, SpecError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.evaluation import test_split
 from airflow_mlops.operators.fields import json_value
@@ -135,7 +135,7 @@ class GateModelOperator(BaseOperator):
         dataset = json_value("dataset", self.dataset)
         if not dataset or not self.store or not candidate.get("predictions"):
             return {}
-        with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        with scratch_folder() as folder:
             scratch, datasets = Path(folder), self._datasets()
             split = test_split(datasets, dataset["dataset_id"], scratch)
             rows = self._read(datasets, split, candidate["predictions"], scratch)

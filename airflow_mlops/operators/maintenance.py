@@ -11,9 +11,10 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 
 from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.hooks.scratch import scratch_home, sweep_scratch
 from airflow_mlops.operators.installation import installation
 from airflow_mlops.operators.older_jobs import older_jobs
-from airflow_mlops.triggers.ownership import state_key
+from airflow_mlops.triggers.ownership import OVER, state_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.runners.base import FoundJob
-
-#: States of a task instance after which nobody comes back for its job, unless a user clears it: that is a new job then.
-OVER = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
 class ReapJobsOperator(BaseOperator):
@@ -33,7 +31,7 @@ class ReapJobsOperator(BaseOperator):
     A job is removed only when it says that this Airflow started it for one of these stores, when it is older than
     ``older_than``, and when its task instance has ended, was deleted, or has started another job since, as after a
     Clear: never while that is queued, running, deferred or waiting for a retry. Jobs of the process runner are found on
-    the worker's own machine.
+    the worker's own machine, and so are the scratch folders of processes that were killed, which it removes too.
 
     Returns ``{"removed": [names], "kept": number}``. A place that does not answer fails the task, after all others
     were looked at.
@@ -75,6 +73,8 @@ class ReapJobsOperator(BaseOperator):
             else:
                 removed += gone
                 kept += left
+        if swept := sweep_scratch():
+            self.log.info("%d folders of killed processes removed from %s", swept, scratch_home())
         self.log.info("%d removed, %d kept", len(removed), kept)
         if problems:
             raise AirflowException(f"{len(problems)} places could not be tidied up:\n" + "\n".join(problems))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_mlops.exceptions import GpusTakenError, MLOpsError, RunnerError, StoreError, TrackingError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.bookmark import Bookmark, keep_result, kept_result
 from airflow_mlops.operators.broken_assumptions import report_broken
 from airflow_mlops.operators.container_files import (
@@ -31,6 +31,7 @@ from airflow_mlops.operators.time_limits import job_deadline, time_left
 from airflow_mlops.runners.ending import discard
 from airflow_mlops.triggers.job import JobTrigger
 from airflow_mlops.triggers.output import LOG_LIMIT, JobOutput, watch
+from airflow_mlops.triggers.ownership import ended_within
 from airflow_mlops.triggers.reachability import airflow_answers
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class ModelCodeOperator(ModelJob):
         self._job_name = ""
         self._node = ""
         self._killed = False
+        self._task: Any = None
         self._kept_runner = None
 
     # The life of a job -------------------------------------------------------------------------
@@ -113,7 +115,8 @@ class ModelCodeOperator(ModelJob):
         """Start or adopt the job, then wait for it."""
         from airflow_mlops.hooks.secrets import mask_secrets
 
-        name = self._job_name = self.job_name(context)
+        name, self._task = self.job_name(context), context["ti"]
+        self._job_name = name
         if done := kept_result(context, name):
             self.log.info("Job %s was taken over by an earlier try", name)
             with airflow_errors():
@@ -141,7 +144,7 @@ class ModelCodeOperator(ModelJob):
         from airflow_mlops.operators.gpus import check_gpus
 
         check_gpus(runner, name, self._limits().get("gpus"), self._code().get("image"))
-        with tempfile.TemporaryDirectory(prefix="mlops-") as scratch:
+        with scratch_folder() as scratch:
             return self._submit(runner, self._job(context, name, Path(scratch))), False
 
     def _submit(self, runner: Runner, job: ContainerJob) -> JobState:
@@ -256,8 +259,8 @@ class ModelCodeOperator(ModelJob):
         The event only wakes this method: what happened is asked of the engine.
         """
         name, given_up = job, ""
-        self._job_name, self._node = name, carried.get("node") or ""
-        with airflow_errors(), tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        self._job_name, self._node, self._task = name, carried.get("node") or "", context["ti"]
+        with airflow_errors(), scratch_folder() as folder:
             runner, output = self._runner(), Path(folder)
             hidden = hidden_texts(self.secrets, name, self.log, retried=self._retried(context))
             state = runner.inspect(name)
@@ -347,7 +350,7 @@ class ModelCodeOperator(ModelJob):
             hidden = hidden_texts(self.secrets, self._job_name, self.log)
             self._print_rest(context, runner, runner.inspect(self._job_name), event, hidden)
             if self._retried(context):
-                with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+                with scratch_folder() as folder:
                     self._checkpoints(context).take_over(runner, Path(folder))
             runner.cleanup(self._job_name)
         except MLOpsError as error:
@@ -378,18 +381,28 @@ class ModelCodeOperator(ModelJob):
         return False
 
     def on_kill(self) -> None:
-        """Stop the job and remove it: somebody ended this task.
+        """Stop the job and remove it, if a user ended this task and the job still runs.
 
         Airflow calls it from a signal handler, maybe in the middle of a question to Airflow: a second question, as for
-        a connection, would wait for ever. It calls it too when its API server is away for too long; then nobody
-        ended anything, and the next try adopts the job.
+        a connection, would wait for ever. It calls it too when its API server is away for too long, when this worker
+        was given up, and when its machine is shut down; then nobody ended anything, and the next try adopts the job.
         """
-        if not self._job_name or self._killed:
+        if not self._job_name or self._killed or not self._by_hand():
             return
+        self._killed = True
+        if self._runner().inspect(self._job_name).status == "exited":
+            self.log.info("Job %s has ended, and is left to the maintenance DAG", self._job_name)
+            return
+        discard(self._runner(), self._job_name)
+
+    def _by_hand(self) -> bool:
+        """Whether somebody ended this task, as far as Airflow says so."""
         if not airflow_answers():
             self.log.warning(
                 "Airflow does not answer: job %s is left running for the next try", self._job_name
             )
-            return
-        self._killed = True
-        discard(self._runner(), self._job_name)
+            return False
+        if not ended_within(self._task):
+            self.log.warning("Nobody ended the task: job %s is left for who waits for it", self._job_name)
+            return False
+        return True

@@ -41,6 +41,7 @@ class ModelJob(BaseOperator):
     paradigm: str
     _job_name: str
     _node: str
+    _task: Any
     _kept_runner: tuple[dict[str, Any], Runner] | None
 
     # What a command adds -----------------------------------------------------------------------

@@ -7,7 +7,6 @@ runs again finds what is there and goes on from it.
 
 from __future__ import annotations
 
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import DataError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import airflow_errors
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class ProfileInputsOperator(MonitoringOperator):
 
         datasets = DatasetStore(store, self.application)
         reference = self._reference(store, datasets, window["reference_dataset_id"])
-        with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
+        with scratch_folder() as scratch:
             paths = datasets.paths(window["dataset_id"], "predict", Path(scratch))
             report = compare_window(reference, paths, rule)
             until = datetime.fromisoformat(window["window"][1])
@@ -139,7 +139,7 @@ class ProfileInputsOperator(MonitoringOperator):
             return Reference.from_json(found)
         manifest = datasets.manifest(dataset_id)
         columns = manifest.model_inputs
-        with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
+        with scratch_folder() as scratch:
             paths = datasets.paths(dataset_id, "train", Path(scratch))
             reference = build_reference(dataset_id, paths, columns)
             profile = profile_parquet(paths, columns, datetime.fromisoformat(manifest.window[1]))
@@ -226,7 +226,7 @@ class MeasurePerformanceOperator(MonitoringOperator):
         from airflow_mlops.primitives.monitoring.performance import BettingState, measure
 
         key = f"{self.application}/predictions/{window['window_id']}/predictions.parquet"
-        with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
+        with scratch_folder() as scratch:
             found = join_labels(store.local(key, Path(scratch)), self.examples)
         if not labels_are_complete(found, datetime.fromisoformat(window["window"][1]), rule.min_labelled):
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,6 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import AssumptionError, EmptyDatasetError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.assumption_reports import report_failure, report_warnings
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.versions import commit_record, result_of
@@ -127,7 +127,7 @@ class ProvisionDatasetOperator(BaseOperator):
         reference, request = line_reference(self.line, self.purpose), self._request()
         datasets = DatasetStore(open_store(self.store), self.application)
         joins = JoinStore(datasets)
-        with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
+        with scratch_folder() as folder:
             frozen = frozen_test(datasets, request.division, Path(folder) / "frozen")
             try:
                 built = self._build(request, datasets, joins, frozen, Path(folder))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.sdk import BaseOperator
 
 from airflow_mlops.exceptions import AssumptionError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import airflow_errors
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class PublishFeaturesOperator(BaseOperator):
         from airflow_mlops.hooks.features.table import FeatureTable
         from airflow_mlops.hooks.store.base import open_store
 
-        with airflow_errors(), tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
+        with airflow_errors(), scratch_folder() as folder:
             staging = Staging.at(open_store(self.store), self.transformed["staged"])
             table = FeatureTable(staging.store, self.features)
             publication = self._publication(table, staging)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 
 from airflow_mlops.exceptions import AssumptionError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.assumption_reports import report_failure, report_warnings
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.versions import commit_record, result_of
@@ -79,7 +79,7 @@ class SplitDatasetOperator(BaseOperator):
         with airflow_errors():
             reference = line_reference(self.line)
             datasets = DatasetStore(open_store(self.store), self.application)
-            with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
+            with scratch_folder() as folder:
                 parent, division = datasets.find(self._wanted()), self._division()
                 frozen = frozen_test(datasets, division.rule, Path(folder) / "frozen")
                 try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_mlops.exceptions import ContractError, MLOpsError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.bookmark import kept_result
 from airflow_mlops.operators.container_files import STEPS_LIMIT, column_config, dataset_inputs, read_metrics
 from airflow_mlops.operators.errors import airflow_errors
@@ -335,7 +335,7 @@ class TrainModelOperator(ModelCodeOperator):
         manifest = self._manifest()
         inputs = set(manifest.model_inputs)
         columns = [{"name": c.name, "type": c.type} for c in manifest.columns if c.name in inputs]
-        with tempfile.TemporaryDirectory(prefix="mlops-") as scratch:
+        with scratch_folder() as scratch:
             names = [column["name"] for column in columns]
             rows = example_rows(self._datasets(), manifest, names, self.input_example, Path(scratch))
         if added := complete_model(output / "model", columns, rows):

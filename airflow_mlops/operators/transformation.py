@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
 from airflow_mlops.exceptions import ContractError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.model_code import ModelCodeOperator
 
@@ -69,7 +69,7 @@ class TransformFeaturesOperator(BaseOperator):
         from airflow_mlops.hooks.features.transform import transform
         from airflow_mlops.hooks.store.base import open_store
 
-        with airflow_errors(), tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
+        with airflow_errors(), scratch_folder() as folder:
             staging, scratch = Staging.at(open_store(self.store), self.extracted["staged"]), Path(folder)
             if staging.record(STEP) is None:
                 step = str(self.extracted["staged"]).rpartition("/")[2]

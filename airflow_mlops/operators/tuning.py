@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 
 from airflow_mlops.exceptions import ContractError, MLOpsError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.container_files import column_config, dataset_inputs
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.links import MLflowRunLink
@@ -21,7 +21,6 @@ from airflow_mlops.operators.model_code import ModelCodeOperator
 from airflow_mlops.operators.older_jobs import end_older_jobs
 from airflow_mlops.operators.tracking import end_run
 from airflow_mlops.operators.tuning_record import end_tuning, log_tuning, tuning_tags
-from airflow_mlops.triggers.reachability import airflow_answers
 from airflow_mlops.triggers.tuning import TuningTrigger
 
 if TYPE_CHECKING:
@@ -114,7 +113,8 @@ class TuneModelOperator(ModelCodeOperator):
 
     def execute(self, context: Context) -> Any:
         """Write the tuning down, share its data, and let the loop run."""
-        name = self._job_name = self.job_name(context)
+        name, self._task = self.job_name(context), context["ti"]
+        self._job_name = name
         with airflow_errors():
             if context["ti"].try_number > 1:
                 end_older_jobs(self._runner(), self._owner(context, name), self.log)
@@ -149,7 +149,7 @@ class TuneModelOperator(ModelCodeOperator):
         """Log the trials and hand the best parameters on; the event only wakes this method."""
         from airflow_mlops.primitives.training.parameters import validate_parameters
 
-        self._job_name = job
+        self._job_name, self._task = job, context["ti"]
         with airflow_errors():
             tuning = self._document(job)
             if tuning.status == "running":
@@ -183,10 +183,7 @@ class TuneModelOperator(ModelCodeOperator):
 
     def on_kill(self) -> None:
         """Stop all trials and remove them: somebody ended this task."""
-        if not self._job_name or self._killed:
-            return
-        if not airflow_answers():
-            self.log.warning("Airflow does not answer: the trials are left running for the next try")
+        if not self._job_name or self._killed or not self._by_hand():
             return
         self._killed = True
         self._kill()
@@ -230,7 +227,7 @@ class TuneModelOperator(ModelCodeOperator):
             self.log.info("Tuning %s is %s, %d trials are done", name, tuning.status, len(tuning.finished))
             return tuning.status == "running"
         plan = self._plan()
-        with tempfile.TemporaryDirectory(prefix="mlops-") as scratch:
+        with scratch_folder() as scratch:
             job = self._job(context, name, Path(scratch))
             shared, keys = self._share(job)
         tuning = self._new(name, plan, replace(job, inputs={}, shared=shared), keys)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.lineage import code_record
 from airflow_mlops.operators.tracking import end_run, run_tags
 
@@ -68,7 +68,7 @@ def log_tuning(mlflow: MLflowTrialsHook, run_id: str, tuning: Tuning, tags: Mapp
     if best := tuning.best():
         mlflow.log_metrics(run_id, [{"name": name, "value": value} for name, value in best.figures.items()])
         mlflow.log_parameters(run_id, {**tuning.plan.fixed, **best.parameters})
-    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+    with scratch_folder() as folder:
         _write_report(tuning, Path(folder))
         MLflowHook(mlflow.mlflow_conn_id).log_directory(run_id, Path(folder), "tuning")
     if tuning.status == "done":

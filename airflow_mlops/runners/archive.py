@@ -7,12 +7,12 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import ContractError, RunnerError
+from airflow_mlops.hooks.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -81,7 +81,7 @@ def unpack(stream: Iterable[bytes], path: str, destination: Path, limit: int, jo
     """
     target = destination / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".collect-", dir=destination) as scratch:
+    with scratch_folder(destination) as scratch:
         written = _extract(stream, Path(scratch), limit, f"Job {job}, {path}")
         came = Path(scratch, PurePosixPath(path).name)
         if not came.exists():

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.contract.supervision import VARIABLE
 from airflow_mlops.exceptions import ContractError, MLOpsError, RunnerError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.runners.archive import CHUNK, copy, unpack
 from airflow_mlops.runners.layout import (
     InputFile,
@@ -157,7 +157,7 @@ class Staging:
             unpack(stream, folder, destination, self.limit_bytes, name)
             return
         destination.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".collect-", dir=destination) as scratch:
+        with scratch_folder(destination) as scratch:
             unpack(stream, folder, Path(scratch), self.limit_bytes, name)
             for path in wanted:
                 copy(Path(scratch), path, destination, self.limit_bytes, name)

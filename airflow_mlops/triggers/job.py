@@ -14,7 +14,7 @@ from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.ending import discard_async
 from airflow_mlops.triggers.output import BEHIND, KEY, LOG_LIMIT, JobOutput, watch
-from airflow_mlops.triggers.ownership import moved_elsewhere
+from airflow_mlops.triggers.ownership import ended
 from airflow_mlops.triggers.reachability import airflow_answers
 from airflow_mlops.triggers.settling import settled
 
@@ -132,14 +132,22 @@ class JobTrigger(BaseTrigger):
                 return
 
     async def on_kill(self) -> None:
-        """Stop the job and remove it: somebody ended the task, and nobody will ask for it again."""
+        """Stop the job and remove it, if the task was ended and the job still runs.
+
+        One that has ended is left alone, whatever the task's state is: nobody can make its result again. The
+        maintenance DAG removes it when its task is over.
+        """
         from airflow_mlops.hooks.mlflow.progress import MetricSink
 
-        if await moved_elsewhere(self):
-            self.log.info("Job %s goes on: another triggerer waits for it now", self.name)
+        if not await ended(self):
+            self.log.info("Job %s goes on: another triggerer or a worker has it now", self.name)
+            return
+        runner = await self._get_runner()
+        state = await asyncio.to_thread(runner.inspect, self.name)
+        if state.status in ("exited", "gone"):
+            self.log.info("Job %s has ended, and is left to the maintenance DAG", self.name)
             return
         self.log.info("Stopping job %s: the task was ended by hand", self.name)
-        runner = await self._get_runner()
         try:
             await discard_async(runner, self.name, GRACE)
         finally:

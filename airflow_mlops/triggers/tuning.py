@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_mlops.triggers.ownership import moved_elsewhere
+from airflow_mlops.triggers.ownership import ended
 from airflow_mlops.triggers.settling import settled
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ class TuningTrigger(BaseTrigger):
                 return
 
     async def on_kill(self) -> None:
-        """Stop all trials and remove them: somebody ended the task, and nobody will ask for them again."""
-        if await moved_elsewhere(self):
-            self.log.info("Tuning %s goes on: another triggerer does its trials now", self.key)
+        """Stop all trials and remove them, if the task was ended and the tuning still goes on."""
+        if not await ended(self):
+            self.log.info("Tuning %s goes on: another triggerer or a worker has it now", self.key)
             return
         self.log.info("Stopping tuning %s: the task was ended by hand", self.key)
         await (await self._loop()).kill()

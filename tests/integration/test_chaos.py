@@ -35,6 +35,7 @@ SCENARIOS = {
     "marked_meanwhile": {},
     # One of two triggerers stands still for a while, then the other is killed.
     "triggerer_frozen": {},
+    "frozen_ends": {"hold": True},
     # The API server is away for two minutes, and the engine is restarted meanwhile.
     "away_ends_within": {},
     "away_goes_on": {},
@@ -179,20 +180,27 @@ def test_killed_processes_of_airflow(chaos, chaos_engine, small_disk):
 
 def test_a_triggerer_that_stood_still_leaves_its_jobs_to_the_other(chaos, chaos_engine):
     """And takes them back when that one is killed; a task that is ended by hand is ended by whoever has it."""
-    storm = Storm(chaos, chaos_engine, "triggerer_frozen")
-    storm.counting("triggerer_frozen")
+    names = ["triggerer_frozen", "frozen_ends"]
+    storm = Storm(chaos, chaos_engine, *names)
+    storm.counting(*names)
     chaos.freeze("triggerer")
+    frozen = time.monotonic()
     chaos.revive(SECOND)
-    storm.going_on("triggerer_frozen")
+    storm.going_on(*names)
     try:
+        # One job ends meanwhile, and a worker has come for its result when the first triggerer is back.
+        storm.enough("frozen_ends")
+        run = storm.runs["frozen_ends"]
+        chaos.until("a worker", lambda: chaos.running("frozen_ends", run))
+        time.sleep(max(0, 45 - (time.monotonic() - frozen)))
         chaos.thaw("triggerer")
 
-        told = "goes on: another triggerer waits for it now"
-        chaos.until(
-            "the first one's word",
-            lambda: told in chaos.log("triggerer_frozen", storm.runs["triggerer_frozen"]),
-        )
+        told = "goes on: another triggerer or a worker has it now"
+        for name in names:
+            chaos.until(f"the first one's word of {name}", lambda n=name: told in chaos.log(n, storm.runs[n]))
+        (chaos.dags / "frozen_ends.go").touch()
         storm.going_on("triggerer_frozen")
+        storm.survived("frozen_ends")
     finally:
         chaos.kill(SECOND)
     storm.going_on("triggerer_frozen")

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from airflow_mlops.cli.demo.servers import Server, free_port
 from airflow_mlops.exceptions import EngineUnavailable
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
+from airflow_mlops.hooks.scratch import scratch_home
 from airflow_mlops.runners.docker.runner import DockerRunner
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 
@@ -82,13 +82,13 @@ def tunnels():
     listed = subprocess.run(
         ["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True, check=True
     ).stdout
-    processes = (line.split() for line in listed.splitlines() if "mlops-ssh-" in line)
+    processes = (line.split() for line in listed.splitlines() if "/mlops-scratch-" in line)
     return [int(pid) for pid, program, *_ in processes if program == "ssh"]
 
 
 def folders():
     """Where tunnels of ours have their sockets."""
-    return set(Path(tempfile.gettempdir()).glob("mlops-ssh-*"))
+    return set(scratch_home().glob("mlops-scratch-*"))
 
 
 def test_a_job_runs_and_is_watched_and_a_broken_tunnel_loses_no_line(extra, tmp_path):

@@ -382,7 +382,7 @@ class TestOperator:
         worker = Thread(target=work)
         worker.start()
         eventually(lambda: docker_engine.containers(f"{name}-t1"), 60)
-        answers = "airflow_mlops.operators.tuning.airflow_answers"
+        answers = "airflow_mlops.operators.model_code.airflow_answers"
         monkeypatch.setattr(answers, lambda: False)
         task.on_kill()  # Airflow is away: nobody ended anything
         assert docker_engine.containers(f"{name}-t1")

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from contextlib import redirect_stdout
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from airflow_mlops.cli.dataset import differences, text
 from airflow_mlops.cli.report import UsageError, print_json
 from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.spec.values import duration
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _diff(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
     old, new = (datasets.manifest(datasets.find(name)) for name in (arguments.old, arguments.new))
     found = {"old": old.id, "new": new.id, **compare_manifests(old, new)}
     if not arguments.brief and old.id != new.id:
-        with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
+        with scratch_folder() as folder:
             sides = [_side(datasets, manifest, Path(folder)) for manifest in (old, new)]
             with connect(Path(folder) / "spill", arguments.memory) as connection:
                 found["rows"] = compare_rows(connection, *sides)

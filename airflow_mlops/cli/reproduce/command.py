@@ -6,13 +6,13 @@ import argparse
 import os
 import shutil
 import sys
-import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.cli.report import print_json
 from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.spec.values import duration
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     try:
         # What Airflow and the job say is no part of the answer.
-        with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
+        with redirect_stdout(sys.stderr), scratch_folder() as scratch:
             report = _reproduce(arguments, model, version, Path(scratch))
     except MLOpsError as error:
         print(f"airflow-mlops reproduce: {model}/{version} cannot be reproduced: {error}", file=sys.stderr)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_mlops.exceptions import DataError, StoreError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.hooks.store.base import in_parallel
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _look(datasets: DatasetStore, chunk: Chunk, expected: str | None) -> Damage 
     address = datasets.store.address(key)
     if not datasets.store.exists(key):
         return Damage(chunk.digest, "missing", address, f"{chunk.rows} rows of {chunk.split}")
-    with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as scratch:
+    with scratch_folder() as scratch:
         path = datasets.store.local(key, Path(scratch))
         with path.open("rb") as file:
             bytes_digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError, MLOpsError, SourceError
+from airflow_mlops.hooks.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from airflow_mlops.hooks.datasets.versions import DatasetStore
@@ -142,7 +142,7 @@ def reproduce(
     commits = datasets.commits(dataset_id)
     sources = AirflowSources(where.aws_conn_id)
     tables = [pin for pin in manifest.sources if "file" not in pin]
-    with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
+    with scratch_folder() as folder:
         scratch = Path(folder)
         looking = _Looking(where, sources, scratch / "kept")
         found = find_pinned(

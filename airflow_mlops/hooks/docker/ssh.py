@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from airflow_mlops.exceptions import EngineUnavailable
+from airflow_mlops.hooks.scratch import ScratchFolder, scratch_folder, scratch_home
 
 if TYPE_CHECKING:
     from airflow_mlops.hooks.docker.address import EngineAddress
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SOCKET = "/var/run/docker.sock"
 #: Seconds until the far side must have let us in.
 PATIENCE = 20.0
+#: Characters of the folder for scratch folders in which a socket still has its place.
+LONGEST_HOME = 60
 #: Nobody is there to answer a question; a far side that is silent for a minute is gone.
 OPTIONS = {
     "BatchMode": "yes",
@@ -45,6 +47,7 @@ TIDY = '"$@"; rm -rf "$0"'
 class _Tunnel:
     process: subprocess.Popen[bytes]
     socket: Path
+    folder: ScratchFolder
 
     @property
     def alive(self) -> bool:
@@ -55,7 +58,7 @@ class _Tunnel:
         if self.alive:
             os.killpg(self.process.pid, signal.SIGKILL)
         _, said = self.process.communicate()
-        shutil.rmtree(self.socket.parent, ignore_errors=True)
+        self.folder.cleanup()
         return said.decode(errors="replace").strip()
 
 
@@ -87,7 +90,8 @@ def _open(address: EngineAddress) -> _Tunnel:
             "client on the workers and the triggerer."
         )
     # Short: the path of a socket may have about a hundred characters.
-    socket = Path(tempfile.mkdtemp(prefix="mlops-ssh-")) / "engine.sock"
+    folder = scratch_folder("/tmp" if len(str(scratch_home())) > LONGEST_HOME else None)  # noqa: S108 - locked, and ours
+    socket = Path(folder.name) / "engine.sock"
     process = subprocess.Popen(
         ["sh", "-c", TIDY, str(socket.parent), *command(address, socket)],
         stdin=subprocess.PIPE,
@@ -95,7 +99,7 @@ def _open(address: EngineAddress) -> _Tunnel:
         stderr=subprocess.PIPE,
         process_group=0,
     )
-    tunnel, deadline = _Tunnel(process, socket), time.monotonic() + PATIENCE
+    tunnel, deadline = _Tunnel(process, socket, folder), time.monotonic() + PATIENCE
     while not socket.exists():
         if not tunnel.alive or time.monotonic() > deadline:
             said = tunnel.close()

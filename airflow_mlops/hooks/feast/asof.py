@@ -15,7 +15,6 @@ nothing else may do so at module level.
 # ruff: noqa: TID253 - Feast loads this module by name when it needs it, nobody else does
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +24,12 @@ from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineS
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
 
-from airflow_mlops.exceptions import FeatureStoreError, SpecError
+from airflow_mlops.exceptions import FeatureStoreError, SpecError, StoreError
 from airflow_mlops.hooks.feast.asof_files import ViewFiles, s3_errors
 from airflow_mlops.hooks.feast.asof_job import AsofRetrievalJob, JoinRequest, duckdb_errors
 from airflow_mlops.hooks.feast.asof_plan import plan_views
 from airflow_mlops.hooks.feast.asof_pull import PullJob, pull_rows
+from airflow_mlops.hooks.scratch import ScratchFolder, scratch_folder
 from airflow_mlops.primitives.sql import identifier, literal, one_query
 
 if TYPE_CHECKING:
@@ -193,15 +193,13 @@ class _Examples:
     rows: int
 
 
-def _spill_folder(parent: str | None) -> tempfile.TemporaryDirectory[str]:
+def _spill_folder(parent: str | None) -> ScratchFolder:
     try:
-        if parent:
-            Path(parent).mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix="airflow-mlops-", dir=parent, ignore_cleanup_errors=True)
-    except OSError as error:
+        return scratch_folder(parent)
+    except StoreError as error:
         raise FeatureStoreError(
-            f"no folder to spill to can be made in {parent or tempfile.gettempdir()}: {error.strerror or error}. "
-            "Name one that can be written to, by temp_directory in feature_store.yaml"
+            f"no folder to spill to: {error}; or name one that can be written to, by temp_directory in "
+            "feature_store.yaml"
         ) from error
 
 

@@ -19,11 +19,11 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 
 from airflow_mlops.exceptions import FeatureStoreError, SourceUnavailable
 from airflow_mlops.hooks.feast.asof_files import is_s3, s3_errors
+from airflow_mlops.hooks.scratch import ScratchFolder
 from airflow_mlops.primitives.provisioning.join.point_in_time import compile_join, matched_columns
 from airflow_mlops.primitives.sql import literal
 
 if TYPE_CHECKING:
-    import tempfile
     from collections.abc import Iterator
     from datetime import datetime
 
@@ -100,7 +100,7 @@ class AsofRetrievalJob(RetrievalJob):
         on_demand: list[OnDemandFeatureView],
         full_feature_names: bool,
         repo_path: Path | None,
-        spill: tempfile.TemporaryDirectory[str],
+        spill: ScratchFolder,
     ) -> None:
         self._connection = connection
         self._request = request

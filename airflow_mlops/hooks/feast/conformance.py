@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +13,7 @@ from airflow_mlops.exceptions import FeatureStoreError
 from airflow_mlops.hooks.feast.join import spark_session
 from airflow_mlops.hooks.feast.session import feast_errors, import_feast
 from airflow_mlops.hooks.feast.sources import backend, batch_source
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.primitives.provisioning.join.conformance import Case, CaseResult, View, judge
 from airflow_mlops.primitives.provisioning.join.conformance_cases import CASES
 
@@ -204,7 +204,7 @@ def check_store(config: RepoConfig, cases: Sequence[Case] = CASES) -> list[CaseR
 
     :param config: Feast's configuration; only its offline store matters.
     """
-    with tempfile.TemporaryDirectory(prefix="airflow-mlops-conformance-") as folder:
+    with scratch_folder() as folder:
         return run_conformance(config, loader_for(config, Path(folder)), cases)
 
 
@@ -223,7 +223,7 @@ def run_conformance(config: RepoConfig, loader: Loader, cases: Sequence[Case] = 
     if kind == "postgres":
         os.environ.setdefault("PGTZ", "UTC")  # as the hook has it
     log.info("Asking offline store %s %d questions", kind, len(cases))
-    with tempfile.TemporaryDirectory(prefix="airflow-mlops-registry-") as registry, closing(loader):
+    with scratch_folder() as registry, closing(loader):
         with feast_errors(f"conformance suite on offline store {kind}"):
             store = _store(config, Path(registry))
             if kind == "spark":

@@ -11,7 +11,6 @@ import importlib
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import FeatureStoreError
 from airflow_mlops.hooks.feast.objects import FeastObjects, kind_of
 from airflow_mlops.hooks.feast.session import import_feast
+from airflow_mlops.hooks.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -74,7 +74,7 @@ def objects_of_repository(path: str) -> RepositoryContent:
     repo = Path(path).expanduser()
     if not repo.is_dir():
         raise FeatureStoreError(f"no Feast repository at {repo} on this worker; correct repo_path")
-    with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
+    with scratch_folder() as folder:
         target = Path(folder) / "registry.pb"
         environment = {
             # Airflow's connections and its database are nothing for the files of a repository.

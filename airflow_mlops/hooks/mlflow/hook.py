@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from airflow_mlops.hooks.mlflow.runs import (
 )
 from airflow_mlops.hooks.mlflow.session import refused_as, transfer, translated
 from airflow_mlops.hooks.mlflow.values import to_tags
+from airflow_mlops.hooks.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,7 +132,7 @@ class MLflowHook(MLflowRunsHook):
 
     def log_text(self, run_id: str, artifact_file: str, text: str) -> None:
         """Write text into an artifact, replacing what was there."""
-        with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        with scratch_folder() as folder:
             path = Path(folder) / artifact_file.rpartition("/")[2]
             path.write_text(text, encoding="utf-8")
             self.log_file(run_id, path, artifact_file.rpartition("/")[0] or None)
@@ -150,7 +150,7 @@ class MLflowHook(MLflowRunsHook):
                 raise TrackingError(
                     f"{artifact_file} of run {run_id} has {found.file_size} bytes; at most {JSON_LIMIT} are read."
                 )
-            with tempfile.TemporaryDirectory(prefix="mlops-") as scratch:
+            with scratch_folder() as scratch:
                 path = Path(client.download_artifacts(run_id, artifact_file, scratch))
                 try:
                     return json.loads(path.read_bytes())

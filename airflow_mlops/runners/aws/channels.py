@@ -6,13 +6,13 @@ Counterpart of :mod:`airflow_mlops.contract.channels`.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.contract.channels import CHANNEL, FOLDER
 from airflow_mlops.exceptions import RunnerError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.runners.archive import CHUNK, check_amount, check_name, copy, unpack_into
 from airflow_mlops.runners.layout import checked_path, input_tree
 
@@ -57,7 +57,7 @@ def collect_archives(
     :param archives: key of the folder with ``model.tar.gz`` and ``output.tar.gz``.
     """
     destination.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".collect-", dir=destination) as folder:
+    with scratch_folder(destination) as folder:
         scratch = Path(folder)
         wanted = list(map(checked_path, paths))
         for top in dict.fromkeys(path.split("/")[0] for path in wanted):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import tempfile
 import time
 from datetime import datetime
 from functools import partial
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.contract.progress import parse_progress
 from airflow_mlops.exceptions import MLOpsError, RunnerError, StoreConflictError
+from airflow_mlops.hooks.scratch import ScratchFolder, scratch_folder
 from airflow_mlops.primitives.training.tuning import (
     STEPS_LIMIT,
     Trial,
@@ -69,7 +69,7 @@ class TuningLoop:
         self._submitting: set[asyncio.Future[JobState]] = set()
         self._removals: set[asyncio.Task[None]] = set()
         self._removed: set[str] = set()
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: ScratchFolder | None = None
 
     async def run(self) -> Tuning:
         """Go on with the tuning from wherever it is; returns the document of its end."""
@@ -91,14 +91,16 @@ class TuningLoop:
                 self._scratch.cleanup()
 
     async def kill(self) -> None:
-        """Stop and remove everything: somebody ended the task by hand."""
+        """Stop and remove everything, unless the tuning has ended: somebody ended the task by hand."""
         tuning = await self._document.claim()
+        if tuning.status != "running":
+            self.log.info("The tuning has ended: what it left is the maintenance DAG's to remove")
+            return
         await asyncio.to_thread(self._make_runner)
-        if tuning.status == "running":
-            # Written first: from now on no other process starts a job.
-            tuning.status, tuning.reason = "failed", "it was ended by hand"
-            with contextlib.suppress(StoreConflictError):
-                await self._document.save()
+        # Written first: from now on no other process starts a job.
+        tuning.status, tuning.reason = "failed", "it was ended by hand"
+        with contextlib.suppress(StoreConflictError):
+            await self._document.save()
         await asyncio.gather(*self._submitting, return_exceptions=True)
         jobs = sorted({trial.job for trial in tuning.running})
         ends = (discard_async(self._runner, job, LAST_GRACE, LAST_GRACE) for job in jobs)
@@ -320,7 +322,7 @@ class TuningLoop:
 
     def _local(self, key: str) -> Path:
         if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="mlops-")
+            self._scratch = scratch_folder()
         return self._document.local(key, Path(self._scratch.name))
 
     def _remove(self, job: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import ContractError
+from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.primitives.training.outcome import Outcome, classify
 from airflow_mlops.primitives.training.tuning import FIGURES_LIMIT, objective_values, read_figures
 from airflow_mlops.runners.base import ContainerJob, Distribution, Resources
@@ -71,7 +71,7 @@ def results(runner: Runner, plan: Plan, job: str, trials: list[Trial], state: Jo
     """
     several = plan.trials_per_container > 1
     paths = ("output/trials",) if several else ("output/metrics.json",)
-    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+    with scratch_folder() as folder:
         output = Path(folder, "output")
         try:
             if state.status == "exited":

@@ -1,4 +1,4 @@
-# The doors of the project: make env | demo | test | check | bench
+# The doors of the project: make env | demo | test | system | check | bench
 PYTHON ?= python3.11
 VENV   := .venv
 # Tests that run side by side: most of their time is waiting.
@@ -7,12 +7,13 @@ BIN    := $(VENV)/bin
 # Run, not only found: a shim of pyenv may be on PATH with nothing behind it.
 UV     := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 
-.PHONY: help env demo test check format bench clean
+.PHONY: help env demo test system check format bench clean
 
 help:
 	@echo "make env     build $(VENV) from uv.lock"
 	@echo "make demo    the whole loop on the flights of 2013 (FRESH=1 starts over, KEEP=1 leaves the pages up)"
-	@echo "make test    the whole test suite"
+	@echo "make test    the test suite"
+	@echo "make system  the slow tests: an Airflow and a Docker Engine whose processes are killed"
 	@echo "make check   style, types, import contracts, lock file"
 	@echo "make bench   the benchmarks, each against a peer"
 
@@ -36,7 +37,11 @@ demo: $(if $(wildcard $(VENV)/.made),env,$(VENV)/.demo)
 
 # Tests that share a server run one after another, the others beside them (tests/fixtures/lanes.py).
 test: env
-	$(BIN)/pytest $(if $(TEST),,--numprocesses $(LANES) --dist loadscope --no-loadscope-reorder) $(TEST)
+	$(BIN)/pytest $(if $(TEST),,-m "not system" --numprocesses $(LANES) --dist loadscope --no-loadscope-reorder) $(TEST)
+
+# What is slower, mostly because it waits: an Airflow of its own for each file.
+system: env
+	$(BIN)/pytest -m system tests/integration
 
 check: env
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ from airflow_mlops.contract.paths import Paths
 from airflow_mlops.primitives.retraining import ReasonKind
 from airflow_mlops.primitives.training.outcome import EXIT_CODES
 from airflow_mlops.spec.reference import keys
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.markdown import ROOT, blocks, prose, write_files
 
 PAGES = sorted(
@@ -71,7 +72,7 @@ def run(command: list[str], folder: Path, **environment: str) -> subprocess.Comp
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=DEADLINE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done

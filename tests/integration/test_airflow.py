@@ -185,7 +185,7 @@ class TestLoop:
         airflow.client.call(
             "PATCH", f"/dags/ended__training/dagRuns/{run_id}/taskInstances/train", {"new_state": "failed"}
         )
-        airflow.until("no container", lambda: not docker_engine.containers("mlops-ended-train"), 30)
+        airflow.until("no container", lambda: not docker_engine.containers("mlops-ended-train"))
         assert airflow.finish("ended__training", run_id) == "failed"
 
     def test_worse_predictions_raise_an_alarm_that_trains_again(self, airflow, tiny_image, tmp_path):
@@ -197,7 +197,7 @@ class TestLoop:
 
         write_examples(tmp_path / "february.parquet", 1500, start="2026-02-01", first=2000, wrong=True)
         assert airflow.finish("loop__delivery", airflow.client.trigger("loop__delivery", {})) == "success"
-        run = airflow.until("alarm's run", lambda: airflow.triggered_by_asset("loop__training"), 300)
+        run = airflow.until("alarm's run", lambda: airflow.triggered_by_asset("loop__training"))
         assert airflow.finish("loop__training", run) == "success"
 
         (reason,) = airflow.client.xcom("loop__training", run, "collect_reasons")
@@ -240,7 +240,7 @@ class TestLoop:
             ]
             return sorted(taken) if len(set(taken)) == 3 else None
 
-        assert airflow.until("answers", answered, 300) == ["alarm1", "alarm2", "alarm3"]
+        assert airflow.until("answers", answered) == ["alarm1", "alarm2", "alarm3"]
 
     def test_a_run_of_somebody_else_that_waits_hides_no_alarm(self, airflow, listener, tiny_image, tmp_path):
         """Airflow 3.3 cannot show an event while a run that it started waits; nor any other together with it."""

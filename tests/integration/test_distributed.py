@@ -120,7 +120,7 @@ def test_why_one_of_them_fails_comes_out(training):
 
 def test_all_are_stopped_in_time(training):
     name = training.submit(2, epochs=1000, batch_size=10)
-    eventually(lambda: any("::mlops::" in line.text for line in training.runner.logs(name)), 180)
+    eventually(lambda: any("::mlops::" in line.text for line in training.runner.logs(name)))
     training.runner.stop(name, 4)
     state, folder = training.finish(name)
     assert state.exit_code == 143

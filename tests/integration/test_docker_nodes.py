@@ -23,6 +23,7 @@ from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.base import Resources
 from airflow_mlops.triggers.gpus import FreeGpuTrigger
 from airflow_mlops.triggers.job import JobTrigger
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.gpu_engines import GPU_IMAGE, SEEN, TOLD
 from tests.fixtures.jobs import Heard, tiny_job
 from tests.fixtures.tasks import context
@@ -226,4 +227,4 @@ def test_a_task_that_may_not_be_deferred_waits_itself(gpu_nodes, tmp_path, monke
         time.sleep(1)
         assert not result.done()
         asyncio.run(made_again(holder).on_kill())
-        assert result.result(timeout=60) == "gpu_a"
+        assert result.result(timeout=DEADLINE) == "gpu_a"

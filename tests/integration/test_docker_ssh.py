@@ -20,6 +20,7 @@ from airflow_mlops.exceptions import EngineUnavailable
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.hooks.scratch import scratch_home
 from airflow_mlops.runners.docker.runner import DockerRunner
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("tiny_image", "no_leftovers")]
@@ -57,7 +58,7 @@ def sshd(tmp_path_factory):
         "sshd", [SSHD, "-D", "-e", "-f", str(folder / "config")], os.environ, folder / "log", answers
     )
     server.start()
-    server.wait(20)
+    server.wait(DEADLINE)
     yield {
         "engine": f"ssh://{getpass.getuser()}@127.0.0.1:{port}",
         "ssh_key": str(folder / "client"),
@@ -102,7 +103,7 @@ def test_a_job_runs_and_is_watched_and_a_broken_tunnel_loses_no_line(extra, tmp_
             eventually(lambda: len(heard.lines) > 5)
             (tunnel,) = tunnels()
             os.kill(tunnel, signal.SIGKILL)
-            state = waiting.result(timeout=60)
+            state = waiting.result(timeout=DEADLINE)
         assert state.exit_code == 0
         assert heard.texts == ["tiny train begins", *(f"line {number}" for number in range(1, 41))]
     finally:

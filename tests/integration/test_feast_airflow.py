@@ -46,14 +46,14 @@ def test_a_dag_keeps_the_online_store_up_to_date(airflow, tmp_path):
     definitions = [view(data), service()]
     file.write_text(DAG.format(definitions=definitions, at=at(6).isoformat(), end=at(6).isoformat()))
     try:
-        airflow.until("the DAG", lambda: "online_weather" in airflow.dag_ids(), 180)
+        airflow.until("the DAG", lambda: "online_weather" in airflow.dag_ids())
         run = client.trigger("online_weather", {})
 
         def waiting():
             states = client.tasks("online_weather", run)
             return (states["rescheduled"], states["deferred"]) == ("up_for_reschedule", "deferred") or None
 
-        airflow.until("both sensors wait without a slot", waiting, 180)
+        airflow.until("both sensors wait without a slot", waiting)
         land(data, [("A", 5, 5, 15.0, 5)], "b")
         assert airflow.finish("online_weather", run) == "success"
         windows = client.xcom("online_weather", run, "materialize")["views"]

@@ -15,6 +15,7 @@ from airflow_mlops.hooks.feast.conformance import loader_for, run_conformance
 from airflow_mlops.hooks.feast.hook import FeastHook
 from airflow_mlops.operators.materialization import ApplyFeaturesOperator, MaterializeFeaturesOperator
 from airflow_mlops.primitives.provisioning.join.conformance_cases import CASES
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.feast_store import (
     EXAMPLES,
     KNOWN,
@@ -64,7 +65,7 @@ def spark(tmp_path_factory):
         # Else its JVM lives as long as the process, and talks when nobody listens any more.
         gateway.shutdown()
         gateway.proc.stdin.close()
-        gateway.proc.wait(30)
+        gateway.proc.wait(DEADLINE)
         SparkContext._gateway = SparkContext._jvm = None
 
 

@@ -257,7 +257,7 @@ def test_a_backfill_and_the_form_read_exactly_the_intervals_that_they_name(home,
         done = [run for run in runs if run["state"] in ("success", "failed")]
         return runs if len(done) == len(runs) == 2 else None
 
-    runs = airflow.until("the backfill's runs", over, 400)
+    runs = airflow.until("the backfill's runs", over)
     assert {run["state"] for run in runs} == {"success"}
     published = [airflow.client.xcom(dag_id, run["dag_run_id"], "publish") for run in runs]
     # Both ends of an interval belong to it: the hour between the days is read by both, and published once.

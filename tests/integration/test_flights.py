@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from examples.flight_delay import flights
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.flights import LANDED, SCHEDULED, apply_features
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +70,7 @@ def test_a_month_is_the_same_in_another_process_and_without_the_months_before(fl
         [sys.executable, "-c", code, tmp_path / "alone", "2013-03"],
         cwd=SCRIPT.parent,
         check=True,
-        timeout=120,
+        timeout=DEADLINE,
     )
     alone = {name: content for name, (content, _) in _contents(tmp_path / "alone").items()}
     together = {name: content for name, (content, _) in _contents(flights_home / "data").items()}
@@ -281,7 +282,7 @@ def test_the_source_dags_land_a_month_and_say_so(tmp_path):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=DEADLINE,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -15,6 +15,7 @@ import yaml
 
 from airflow_mlops.cli.main import main
 from airflow_mlops.contract.announce import PASSWORD, TOKEN, USER
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.docker import serve_folder
 
 
@@ -35,7 +36,7 @@ def run(*command: str, cwd: Path, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=DEADLINE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -11,6 +11,7 @@ import pytest
 from airflow_mlops.exceptions import EngineUnavailable
 from airflow_mlops.runners import get_runner
 from airflow_mlops.triggers.job import HOPELESS, JobTrigger
+from tests.fixtures.deadlines import SOON
 from tests.fixtures.jobs import eventually, tiny_job
 from tests.fixtures.tiny_operator import lines_of
 
@@ -168,7 +169,7 @@ def test_it_waits_for_and_stops_containers(docker_engine):
         eventually(lambda: runner.logs(name))
         began = time.monotonic()
         asyncio.run(JobTrigger(runner="docker", options=options, name=name).on_kill())
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < SOON
         assert docker_engine.containers(name) == []
     finally:
         runner.cleanup(name)

@@ -52,7 +52,7 @@ def test_it_removes_the_job_of_a_deleted_run_and_not_that_of_a_deferred_task(air
         assert runner.logs(job, position["cursor"]) == []
         assert airflow.log("tidy__training", run_id, "train").count("tiny train begins") == 1
         airflow.client.call("PATCH", where, {"new_state": "failed"})
-        airflow.until("no job", lambda: runner.inspect(job).status == "gone", 30)
+        airflow.until("no job", lambda: runner.inspect(job).status == "gone")
     finally:
         for name in (job, "orphan"):
             runner.cleanup(name)

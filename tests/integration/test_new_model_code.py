@@ -29,6 +29,7 @@ from airflow_mlops.exceptions import ImageNotFoundError, RegistryUnavailable
 from airflow_mlops.hooks.git import GitHook
 from airflow_mlops.hooks.registry import ImageName, RegistryHook
 from airflow_mlops.triggers.model_code import NewModelCodeTrigger
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.registry import USER
 from tests.fixtures.triggerer import Memory, triggerer
 
@@ -540,7 +541,7 @@ class _token_registry:  # noqa: N801
             "docker-registry", ["docker-registry", "serve", str(path)], {}, self.folder / "log", answers
         )
         self.server.start()
-        self.server.wait(30)
+        self.server.wait(DEADLINE)
         return address, self.asked
 
     def __exit__(self, *_: object) -> None:

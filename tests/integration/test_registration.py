@@ -10,6 +10,7 @@ import pytest
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.operators.registration import RegisterModelOperator
 from airflow_mlops.primitives.registration.record import RECORD_FILE, TrainingRecord
+from tests.fixtures.deadlines import DEADLINE
 
 PASSED = {"passed": True, "message": "The candidate passed all 1 checks.", "results": []}
 
@@ -61,7 +62,7 @@ def test_eight_at_once_give_one_version_a_run_and_the_newest_leads(hook, trained
     ]
     for one in crowd:
         one.start()
-    told = [results.get(timeout=120) for _ in crowd]
+    told = [results.get(timeout=DEADLINE) for _ in crowd]
     for one in crowd:
         one.join()
 

@@ -21,6 +21,7 @@ from airflow_mlops.primitives.training.outcome import classify
 from airflow_mlops.runners.base import Distribution, ListsJobs, Resources
 from airflow_mlops.runners.kubernetes.manifests import job_manifest
 from airflow_mlops.runners.kubernetes.runner import KubernetesRunner
+from tests.fixtures.deadlines import SOON
 from tests.fixtures.docker import ROOT
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 from tests.fixtures.kubernetes.cluster import TOKEN
@@ -188,7 +189,7 @@ def test_output_goes_on_where_a_killed_waiter_and_an_absent_server_left_it(runne
 
 
 def sleeping(runner, job, **more):
-    runner.submit(replace(job(do="resume", code="0", seconds="60"), **more))
+    runner.submit(replace(job(do="resume", code="0", seconds="600"), **more))
     eventually(lambda: any("step 7" in line.text for line in runner.logs(NAME)))
 
 
@@ -196,7 +197,7 @@ def test_a_stopped_job_leaves_its_checkpoint_and_is_gone_soon(runner, job, kuber
     sleeping(runner, job)
     began = time.monotonic()
     runner.stop(NAME)
-    assert time.monotonic() - began < 9
+    assert time.monotonic() - began < SOON
     state = runner.inspect(NAME)
     assert (state.status, state.exit_code, state.cause) == ("exited", 143, "")
     assert runner.submit(job()).status == "exited"
@@ -223,7 +224,7 @@ def test_a_preempted_job_may_be_tried_again_and_goes_on(runner, job, kubernetes,
     assert (tmp_path / "checkpoints/deep/.a step").is_file()
     runner.cleanup(NAME)
 
-    again = job(do="resume", code="0", seconds="60")
+    again = job(do="resume", code="0", seconds="600")
     runner.submit(replace(again, inputs={"checkpoints": str(tmp_path / "checkpoints")}))
     heard = Heard()
     finish(runner, heard)

@@ -25,6 +25,7 @@ from airflow_mlops.exceptions import ContractError
 from airflow_mlops.runners import ending, get_runner, polling
 from airflow_mlops.runners.base import Distribution
 from airflow_mlops.triggers.job import JobTrigger
+from tests.fixtures.deadlines import DEADLINE, SOON
 from tests.fixtures.docker import ROOT, TINY
 from tests.fixtures.jobs import Heard, tiny_job
 
@@ -73,7 +74,7 @@ class SageMaker:
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "MLOPS_ROOT": str(self.root)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
         results = (
@@ -256,6 +257,6 @@ def test_a_task_that_is_ended_does_not_wait_for_a_service_that_takes_minutes(
         cloud.answers = {"DescribeTrainingJob": lambda _: described, "StopTrainingJob": lambda _: {}}
         began = time.monotonic()
         end()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < SOON
         assert len(cloud.bodies("StopTrainingJob")) == 1
         assert "Contents" not in s3_server.client().list_objects_v2(Bucket=s3_bucket)

@@ -80,7 +80,7 @@ def test_their_deferred_tasks_end_well_and_by_hand(
     file = airflow.settings.dags / "elsewhere_airflow.py"
     file.write_text(DAG.format(runners=runners, store=str(tmp_path / "store"), image=carried_image))
     try:
-        airflow.until("the DAG", lambda: "elsewhere" in airflow.dag_ids(), 180)
+        airflow.until("the DAG", lambda: "elsewhere" in airflow.dag_ids())
         run = client.trigger("elsewhere", {})
 
         logs = airflow.settings.home / f"logs/dag_id=elsewhere/run_id={run}"

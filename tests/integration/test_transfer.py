@@ -16,6 +16,7 @@ import pytest
 from airflow_mlops.exceptions import ContractError, MLOpsError
 from airflow_mlops.runners import staging as staging_module
 from airflow_mlops.runners.staging import Staging
+from tests.fixtures.deadlines import DEADLINE, SOON
 from tests.fixtures.docker import ROOT
 from tests.fixtures.jobs import eventually, tiny_job
 
@@ -55,7 +56,7 @@ class Container:
         )
 
     def end(self) -> tuple[int, str]:
-        output, _ = self.process.communicate(timeout=60)
+        output, _ = self.process.communicate(timeout=DEADLINE)
         return self.process.returncode, output
 
 
@@ -119,13 +120,13 @@ def stop(*_):
 
 signal.signal(signal.SIGTERM, stop)
 print("ready", flush=True)
-time.sleep(60)'
+time.sleep(600)'
 """
 DEAF = 'trap "" TERM; mkdir -p "$MLOPS_ROOT/checkpoints"; echo old >"$MLOPS_ROOT/checkpoints/state"; echo ready; while :; do sleep 1; done'
 
 
 @pytest.mark.parametrize(
-    ("script", "grace", "code", "kept"), [(CHECKPOINT, 60, 143, "half\n"), (DEAF, 8, 137, "old\n")]
+    ("script", "grace", "code", "kept"), [(CHECKPOINT, 600, 143, "half\n"), (DEAF, 8, 137, "old\n")]
 )
 def test_sigterm_leaves_a_checkpoint(staging, tmp_path, script, grace, code, kept):
     """Code that does not listen is killed when half of its time is over, and what it had left is sent."""
@@ -135,7 +136,7 @@ def test_sigterm_leaves_a_checkpoint(staging, tmp_path, script, grace, code, kep
     began = time.monotonic()
     container.process.send_signal(signal.SIGTERM)
     assert container.end()[0] == code
-    assert time.monotonic() - began < grace
+    assert time.monotonic() - began < SOON
     assert staging.delivered(NAME).exit_code == code
     staging.collect(NAME, ("checkpoints",), tmp_path / "out")
     assert (tmp_path / "out/checkpoints/state").read_text() == kept
@@ -199,7 +200,7 @@ def test_inputs_that_changed_on_their_way_are_refused(staging, tmp_path, monkeyp
         env={**os.environ, "MLOPS_ROOT": str(tmp_path / "ml"), **staged.environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 75, done.stderr
@@ -257,7 +258,7 @@ def test_python_model_code_needs_nothing_in_its_entrypoint(staging, tmp_path):
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

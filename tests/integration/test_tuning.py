@@ -26,6 +26,7 @@ from airflow_mlops.runners.process import ProcessRunner
 from airflow_mlops.runners.tuning.document import TuningDocument
 from airflow_mlops.runners.tuning.loop import TuningLoop
 from airflow_mlops.triggers.tuning import TuningTrigger
+from tests.fixtures.deadlines import DEADLINE, SOON
 from tests.fixtures.jobs import eventually
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
 from tests.fixtures.tuning import KEY, TUNED, Written
@@ -78,7 +79,7 @@ class TestProcesses:
 
         for target in (1, 4, 8, 11):
             process = begin(written)
-            eventually(lambda wanted=target: finished() >= wanted, 60)
+            eventually(lambda wanted=target: finished() >= wanted)
             time.sleep(chance.random() * 0.5)  # anywhere between two writes
             os.killpg(process.pid, signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
@@ -100,7 +101,7 @@ class TestProcesses:
         try:
             tuning = asyncio.run(loop(written).run())
         finally:
-            other.wait(timeout=60)
+            other.wait(timeout=DEADLINE)
         assert other.returncode == 0
         assert {trial.state for trial in tuning.trials} == {"complete"}
         begun = [line.split()[0] for line in journal.read_text().splitlines()]
@@ -146,7 +147,7 @@ class TestProcesses:
         assert len(journal.read_text().splitlines()) == 7
 
     def test_ended_by_hand_nothing_is_left(self, write, tmp_path):
-        written = write(trials=4, parallel=2, fixed={"pause": 60.0})
+        written = write(trials=4, parallel=2, fixed={"pause": 600.0})
         trigger = TuningTrigger(store=written.store, key=KEY)
 
         async def run_and_kill():
@@ -195,7 +196,7 @@ class TestContainers:
         )
         process = begin(written)
         name = written.document.name
-        eventually(lambda: docker_engine.containers(f"{name}-t1") or process.poll(), 60)
+        eventually(lambda: docker_engine.containers(f"{name}-t1") or process.poll())
         shown = json.loads(docker_engine("inspect", docker_engine.containers(f"{name}-t")[0]))[0]
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -371,7 +372,7 @@ class TestOperator:
         task, given = self.tune(application, "ended", trials=4, parallel=2)
         task.description = {
             **task.description,
-            "parameters": {**task.description["parameters"], "pause": 60.0},
+            "parameters": {**task.description["parameters"], "pause": 600.0},
         }
         name = task.job_name(given)
 
@@ -381,7 +382,7 @@ class TestOperator:
 
         worker = Thread(target=work)
         worker.start()
-        eventually(lambda: docker_engine.containers(f"{name}-t1"), 60)
+        eventually(lambda: docker_engine.containers(f"{name}-t1"))
         answers = "airflow_mlops.operators.model_code.airflow_answers"
         monkeypatch.setattr(answers, lambda: False)
         task.on_kill()  # Airflow is away: nobody ended anything
@@ -389,8 +390,8 @@ class TestOperator:
         monkeypatch.setattr(answers, lambda: True)
         begun = time.monotonic()
         task.on_kill()
-        assert time.monotonic() - begun < 10
-        worker.join(60)
+        assert time.monotonic() - begun < SOON
+        worker.join(DEADLINE)
         assert not worker.is_alive()
         assert docker_engine.containers(name) == []
 

@@ -13,6 +13,7 @@ import pytest
 from airflow_mlops import __version__
 from airflow_mlops.cli import main
 from airflow_mlops.exceptions import MLOpsError
+from tests.fixtures.deadlines import DEADLINE
 from tests.unit.spec.samples import FULL, MINIMAL
 
 TINY = MINIMAL + "store: /s\n"
@@ -24,7 +25,9 @@ def cli(tmp_path):
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "airflow_mlops.cli", *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=DEADLINE
+        )
 
     return run
 

@@ -11,6 +11,7 @@ import pytest
 from airflow_mlops.exceptions import RegistryUnavailable, RunnerError
 from airflow_mlops.hooks import git
 from airflow_mlops.hooks.git import GitHook
+from tests.fixtures.deadlines import SOON
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(git, "LONGEST", 0.5)
     began = time.monotonic()
     yield
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < SOON
 
 
 @pytest.mark.usefixtures("impatient")

@@ -14,6 +14,7 @@ import pytest
 
 from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
 from airflow_mlops.hooks.mlflow.session import TrackingServer, translated
+from tests.fixtures.deadlines import SOON
 
 
 def connection(**fields):
@@ -78,7 +79,7 @@ def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up():
         start = time.monotonic()
         with pytest.raises(TrackingUnavailable, match="no answer within"):
             server.probe()
-        assert time.monotonic() - start < 16
+        assert time.monotonic() - start < SOON
 
 
 @pytest.fixture

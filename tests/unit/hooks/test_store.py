@@ -14,6 +14,7 @@ import pytest
 from airflow_mlops.exceptions import StoreConflictError, StoreError, StoreUnavailable
 from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.hooks.store.files import FileStore
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.store_cases import StoreCases
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -60,7 +61,7 @@ def test_no_update_is_lost_between_processes(tmp_path):
 def test_one_process_wins_each_name_and_nobody_sees_a_mixture(tmp_path):
     wins = CONTEXT.Queue()
     _processes(_put, *[(str(tmp_path), name, wins) for name in "abc"])
-    won = {key: name for name, keys in (wins.get(timeout=10) for _ in "abc") for key in keys}
+    won = {key: name for name, keys in (wins.get(timeout=DEADLINE) for _ in "abc") for key in keys}
     store = FileStore(tmp_path)
     assert sorted(won) == list(range(25))
     assert all(store.read(f"objects/{key}") == name.encode() * 100_000 for key, name in won.items())

@@ -14,6 +14,7 @@ from airflow_mlops.hooks.store.base import json_bytes, open_store
 from airflow_mlops.primitives.training.search_space import Dimension
 from airflow_mlops.primitives.training.tuning import CURVE_LIMIT, STEPS_LIMIT, Plan, Trial, Tuning, thinned
 from airflow_mlops.runners.tuning.document import TuningDocument
+from tests.fixtures.deadlines import DEADLINE
 
 KEY = "tuned/tuning/study.json"
 
@@ -51,7 +52,7 @@ class SlowStore:
 
     def compare_and_set(self, *arguments):
         self.asked.set()
-        self.go.wait(10)
+        self.go.wait(DEADLINE)
         try:
             return self.store.compare_and_set(*arguments)
         finally:
@@ -67,7 +68,7 @@ def test_what_happens_while_it_is_written_is_not_half_in_it(store):
 
     async def save_and_go_on():
         saving = asyncio.create_task(document.save())
-        await asyncio.to_thread(slow.asked.wait, 10)
+        await asyncio.to_thread(slow.asked.wait, DEADLINE)
         tuning.trials[0].steps[1] = 0.25
         tuning.trials.append(Trial(1, {"x": 0.2}, "t-t1", 2.0))
         slow.go.set()
@@ -89,12 +90,12 @@ def test_a_write_that_was_cancelled_is_no_other_process(store):
 
     async def cancel_and_save():
         saving = asyncio.create_task(document.save())
-        await asyncio.to_thread(slow.asked.wait, 10)
+        await asyncio.to_thread(slow.asked.wait, DEADLINE)
         saving.cancel()
         asyncio.get_running_loop().call_later(0.1, slow.go.set)
         with pytest.raises(asyncio.CancelledError):
             await saving
-        await asyncio.to_thread(slow.written.wait, 10)
+        await asyncio.to_thread(slow.written.wait, DEADLINE)
         document.tuning.reason = "second"
         await document.save()
 

@@ -15,6 +15,7 @@ import pytest
 from airflow_mlops.runners.base import JobState, LogLine
 from airflow_mlops.runners.lines import LINE_LIMIT, MISSING, LineCutter
 from airflow_mlops.triggers.output import QUIET_BURST, Budget, JobOutput, printable, watch
+from tests.fixtures.deadlines import DEADLINE
 
 STAMP = "2026-01-05T03:00:00.123456789Z"
 
@@ -131,7 +132,9 @@ class TestPrinting:
             assert again.warnings == said
 
     def test_a_line_has_no_place_in_our_code_and_all_else_that_the_tasks_logger_knows(self, tmp_path):
-        subprocess.run([sys.executable, "-c", LINES_OF_A_TASK, tmp_path / "log"], check=True, timeout=60)
+        subprocess.run(
+            [sys.executable, "-c", LINES_OF_A_TASK, tmp_path / "log"], check=True, timeout=DEADLINE
+        )
         line, token, ours = map(json.loads, (tmp_path / "log").read_text().splitlines())
         assert line == {
             "timestamp": "2026-01-05T03:00:00.123456Z",

@@ -77,7 +77,7 @@ class AirflowSources:
         with s3_errors(f"reading {file}", SourceError), parquet_errors(file):
             try:
                 files = self._files(place.conn_id).fs
-                return schema_of(pq.read_schema(f"{place.bucket}/{place.key}", filesystem=files))
+                return schema_of(pq.read_schema(f"{place.bucket}/{place.key}", filesystem=files), file)
             except OSError as error:
                 if "AWS Error" in str(error):  # the server's fault, not the file's
                     raise SourceUnavailable(f"reading {file}: {error}; try again later") from error

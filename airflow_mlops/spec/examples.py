@@ -17,10 +17,11 @@ from airflow_mlops.spec.values import (
     complaint,
 )
 
-__all__ = ["Examples", "Table"]
+__all__ = ["PREDICTED", "Examples", "Table"]
 
 _RESERVED = "examples"  # the view that holds the query itself
-_PREDICTION = "prediction"  # the column that model code adds beside the keys
+#: Columns of prediction files, which hold the keys and the time as well: what model code adds, and what delivery does.
+PREDICTED = ("prediction", "second_prediction", "request_id", "predicted_at", "model_version")
 
 
 class Table(Section):
@@ -173,24 +174,27 @@ class Examples(Section):
     @field_validator("targets_known_at")
     @classmethod
     def _one_role_each(cls, value: str | None, info: ValidationInfo) -> str | None:
-        keys: tuple[str, ...] = info.data.get("keys", ())
-        targets: tuple[str, ...] = info.data.get("targets", ())
-        timestamp = [info.data["timestamp"]] if "timestamp" in info.data else []
-        roles = [("keys", name) for name in keys] + [("timestamp", name) for name in timestamp]
-        roles += [("targets", name) for name in targets]
-        if value is not None and value not in timestamp:
-            roles.append(("targets_known_at", value))
+        roles = [("keys", name) for name in info.data.get("keys", ())]
+        roles += [("timestamp", info.data["timestamp"])] if "timestamp" in info.data else []
+        roles += [("targets", name) for name in info.data.get("targets", ())]
+        roles += [("targets_known_at", value)] if value is not None else []
         seen: dict[str, str] = {}
         for role, name in roles:
-            if name in seen or (role == "keys" and name == _PREDICTION):
-                other = seen.get(name, "the column with predictions")
+            if (other := seen.get(name.casefold())) == "timestamp" and role == "targets_known_at":
+                raise complaint(
+                    f"is {name}, the time of the question: all targets would pass for known when they are asked for",
+                    expected="the column with the time at which the target became known",
+                    cure="name that column, or remove targets_known_at",
+                )
+            reserved = role in ("keys", "timestamp") and name.casefold() in PREDICTED
+            if other or reserved:
                 raise complaint(
                     f"names {name}, which is also {other}"
-                    if name in seen
-                    else f"names {name}, a reserved name",
+                    if other
+                    else f"names {name}, a reserved name of the files with predictions",
                     expected="a column of its own for keys, timestamp, targets and targets_known_at",
                     cure="give one of them another name in the SQL: SELECT ... AS ...",
                     at=("..", role),
                 )
-            seen[name] = role
+            seen[name.casefold()] = role
         return value

@@ -42,6 +42,8 @@ _NUMBER = (
     "UBIGINT",
 )
 _NUMBERS = (*_NUMBER, "FLOAT", "DOUBLE", "BOOLEAN")
+_WIDE = ("BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT")
+_SAFE = 2.0**53  # whole numbers up to it are different doubles
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def read_predicted(
         connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
         connection.from_parquet([str(path) for path in split.files]).create_view("examples")
         try:
-            found = _joined(connection, split, predictions)
+            labels = paradigm in ("classification", "clustering")
+            found = _joined(connection, split, predictions, labels=labels)
         except duckdb.Error as error:
             raise ContractError(
                 f"output/predictions.parquet must hold the columns {', '.join(split.keys)} and prediction: {error}. "
@@ -178,7 +181,13 @@ def read_columns(split: TestSplit, columns: Sequence[str]) -> dict[str, npt.NDAr
         return {name: np.ma.asarray(values) for name, values in found.items()}
 
 
-def _joined(connection: duckdb.DuckDBPyConnection, split: TestSplit, predictions: Path) -> Mapping[str, Any]:
+def _joined(
+    connection: duckdb.DuckDBPyConnection, split: TestSplit, predictions: Path, *, labels: bool
+) -> Mapping[str, Any]:
+    """Predictions beside the truth.
+
+    :param labels: they are names of classes, whatever numbers they are written as.
+    """
     predicted = connection.from_parquet(str(predictions))
     predicted.create_view("predicted")
     by = [
@@ -188,12 +197,14 @@ def _joined(connection: duckdb.DuckDBPyConnection, split: TestSplit, predictions
     names = ", ".join(identifier(name) for name in by)
     _check(connection, names, split)
     types = dict(zip(predicted.columns, map(str, predicted.types), strict=True))
+    types |= _labels(connection, "predicted", types, "prediction", SECOND) if labels else {}
     wanted = [f"p.{_plain('prediction', types)} AS prediction"]
     if SECOND in types:
         wanted.append(f"p.{_plain(SECOND, types)} AS {SECOND}")
     if split.target:
         table = connection.table("examples")
         known = dict(zip(table.columns, map(str, table.types), strict=True))
+        known |= _labels(connection, "examples", known, split.target) if labels else {}
         wanted.append(f"e.{_plain(split.target, known)} AS actual")
     wanted.append(f"e.{identifier(split.keys[0])}::VARCHAR AS first_key")
     order = ", ".join(f"e.{identifier(name)}" for name in _order_names(split))
@@ -235,6 +246,18 @@ def _plain(name: str, types: Mapping[str, str]) -> str:
     kind = types.get(name, "")
     number = kind in _NUMBERS or kind.startswith("DECIMAL")
     return f"{identifier(name)}::{'DOUBLE' if number else 'VARCHAR'}"
+
+
+def _labels(
+    connection: duckdb.DuckDBPyConnection, relation: str, types: Mapping[str, str], *names: str
+) -> dict[str, str]:
+    """Text as the type of the columns whose whole numbers are too great for a double to tell them apart."""
+    wide = [name for name in names if types.get(name) in _WIDE]
+    if not wide:
+        return {}
+    greatest = ", ".join(f"max(abs({identifier(name)}::DOUBLE))" for name in wide)
+    found = connection.execute(f"SELECT {greatest} FROM {relation}").fetchall()[0]
+    return {name: "VARCHAR" for name, most in zip(wide, found, strict=True) if most and most >= _SAFE}
 
 
 def _order_names(split: TestSplit) -> tuple[str, ...]:
@@ -357,10 +380,11 @@ def _texts(values: Any) -> npt.NDArray[Any]:
     import numpy as np
 
     plain = _filled(values)
-    if plain.dtype.kind == "f":
-        whole = np.isfinite(plain).all() and (plain == np.round(plain)).all()
-        return plain.astype(np.int64).astype(str) if whole else plain.astype(str)
-    return plain.astype(str)
+    if plain.dtype.kind != "f":
+        return plain.astype(str)
+    # Beyond 2^53 a double is no certain whole number: 1e300 stays 1e+300.
+    whole = np.isfinite(plain) & (plain == np.round(plain)) & (np.abs(plain) <= _SAFE)
+    return np.where(whole, np.where(whole, plain, 0).astype(np.int64).astype(str), plain.astype(str))
 
 
 def _codes(

@@ -107,6 +107,8 @@ def _texts(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if values.dtype.kind == "b":
         return np.where(values, "true", "false")
     found: npt.NDArray[Any] = values
-    if values.dtype.kind == "f" and (np.nan_to_num(values) == np.round(np.nan_to_num(values))).all():
-        found = np.nan_to_num(values).astype(np.int64)
+    plain = np.nan_to_num(values) if values.dtype.kind == "f" else values
+    # Beyond 2^53 a double is no certain whole number: 1e300 stays 1e+300.
+    if values.dtype.kind == "f" and ((plain == np.round(plain)) & (np.abs(plain) <= 2.0**53)).all():
+        found = plain.astype(np.int64)
     return found.astype(str)

@@ -215,7 +215,7 @@ def _label(value: Any) -> str | None:
     if isinstance(value, float):
         if value != value:  # noqa: PLR0124 - NaN is the only value that differs from itself
             return None
-        return str(int(value)) if value.is_integer() else repr(value)
+        return str(int(value)) if value.is_integer() and abs(value) <= 2**53 else repr(value)
     return str(value)
 
 

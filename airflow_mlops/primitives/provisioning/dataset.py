@@ -12,7 +12,7 @@ from airflow_mlops.primitives.provisioning.examples import ROW, Examples
 from airflow_mlops.primitives.provisioning.joined import StoredJoins, join_key, stored_rows, with_features
 from airflow_mlops.primitives.provisioning.request import DatasetRequest, FeatureJoin, JoinPlan, TrainingSet
 from airflow_mlops.primitives.provisioning.session import connect, disk_errors
-from airflow_mlops.primitives.provisioning.sources.base import pin_files
+from airflow_mlops.primitives.provisioning.sources.base import check_names, pin_files
 from airflow_mlops.primitives.provisioning.tail import Division, Facts, JoinedRows, finish
 from airflow_mlops.primitives.provisioning.versions.chunks import Rows, check_join
 from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
@@ -220,6 +220,7 @@ def _features_of(
             f"feature(s) {', '.join(twice)} of service {service!r} have the name of a column of the examples; "
             f"rename it in {query.name}"
         )
+    check_names(joined.references, f"feature service {service!r}")
     log.info("Joined %d features of %s", len(joined.references), service)
     return joined
 

@@ -13,6 +13,7 @@ from airflow_mlops.exceptions import DataError, EmptyDatasetError, SourceError, 
 from airflow_mlops.primitives.provisioning.session import connect, source_errors
 from airflow_mlops.primitives.provisioning.sources.base import (
     LocalSources,
+    check_names,
     check_same_columns,
     open_query,
     open_tables,
@@ -20,6 +21,7 @@ from airflow_mlops.primitives.provisioning.sources.base import (
 )
 from airflow_mlops.primitives.provisioning.splits.rule import iso
 from airflow_mlops.primitives.sql import identifier, literal, one_query, parquet
+from airflow_mlops.spec.examples import PREDICTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -181,8 +183,9 @@ class Examples:
         with source_errors(query.name, files, reader):
             if query.folder is not None:
                 connection.execute(f"SET file_search_path={literal(str(query.folder))}")
+            described = connection.execute(f"DESCRIBE {source}").fetchall()
+            check_names([str(row[0]) for row in described], f"examples: {query.name}")
             connection.execute(f"CREATE TEMP VIEW examples AS {source}")
-            described = connection.execute("DESCRIBE examples").fetchall()
         columns = {str(row[0]): str(row[1]) for row in described}
         examples = cls(query=query, columns=columns, sources=files, reader=reader, tables=tuple(tables))
         examples._check()
@@ -213,11 +216,11 @@ class Examples:
         query = self.query
         roles: dict[str, Role] = dict.fromkeys(query.keys, "key")
         roles[query.timestamp] = "timestamp"
-        answers = {*query.targets, *([query.known_at] if query.known_at else [])} - {query.timestamp}
+        answers = {*query.targets, *([query.known_at] if query.known_at else [])}
         roles.update({name: "input" for name in self.columns if name not in roles and name not in answers})
         if purpose == "training":
             roles.update(dict.fromkeys(query.targets, "target"))
-            if query.known_at and query.known_at != query.timestamp:
+            if query.known_at:
                 roles[query.known_at] = "known_at"
         if roles.get(split or "") == "input":
             roles[split or ""] = "split"
@@ -266,6 +269,8 @@ class Examples:
         if start is None:
             start = first - 1 if length is None else until - length // timedelta(microseconds=1)
         as_of = end if end is not None else as_of
+        if purpose == "training":
+            self._check_known(connection)
         return Window(start, until, as_of if purpose == "training" else None)
 
     def write(
@@ -367,8 +372,34 @@ class Examples:
             )
         return int(future)
 
+    def _check_known(self, connection: DuckDBPyConnection) -> None:
+        """Refuse a time of knowing that is the time of the question under another name.
+
+        :raises DataError: the two are equal in every example.
+        """
+        query = self.query
+        if not query.known_at:
+            return
+        same, rows = self._one(
+            connection,
+            f"SELECT count(*) FILTER ({self._known_at} = {self._time}), count(*) FROM examples "
+            f"WHERE {self._counts('training')}",
+        )
+        if rows > 1 and same == rows:
+            raise DataError(
+                f"examples: {query.known_at} equals {query.timestamp} in all {rows} examples of {query.name}: all targets "
+                "would pass for known when they are asked for, and features may hold the answer. Cure: let "
+                f"{query.known_at} be the time at which the target became known, or remove targets_known_at"
+            )
+
     def _check(self) -> None:
         query = self.query
+        if query.known_at and query.known_at.casefold() == query.timestamp.casefold():
+            raise SpecError(
+                f"examples: timestamp and targets_known_at are both {query.timestamp!r}: all targets would pass for known "
+                "when they are asked for. Cure: name the column with the time at which the target became known, or "
+                "remove targets_known_at"
+            )
         needed = [*query.keys, query.timestamp, *query.targets, *([query.known_at] if query.known_at else [])]
         if missing := [name for name in needed if name not in self.columns]:
             for group in self.sources.values():
@@ -384,8 +415,14 @@ class Examples:
                 f"examples: the time {query.timestamp!r} is {kind}, expected TIMESTAMP, "
                 f"TIMESTAMP WITH TIME ZONE or DATE; cast it in the query"
             )
-        if taken := [name for name in _TAKEN if name in self.columns]:
-            raise SourceError(f"examples: the column name {taken[0]} is taken; rename it in the query")
+        own = [name for name in self.columns if name.casefold() in _TAKEN]
+        own += [name for name in (*query.keys, query.timestamp) if name.casefold() in PREDICTED]
+        if own:
+            raise SourceError(
+                f"examples: {query.name} gives the column {own[0]!r}, a name that is taken by "
+                f"{'datasets' if own[0].casefold() in _TAKEN else 'the files with predictions'}. Cure: give it another "
+                f"name in the query: SELECT {identifier(own[0])} AS …"
+            )
 
     def _check_unique(self, connection: DuckDBPyConnection, table: str, rows: int) -> None:
         names = [*self.query.keys, self.query.timestamp]

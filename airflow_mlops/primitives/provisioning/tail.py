@@ -15,6 +15,7 @@ from airflow_mlops.primitives.provisioning.assumptions import (
     DistributionTest,
     check_table,
     failed,
+    known_when_asked,
     summary,
     warned,
 )
@@ -153,6 +154,9 @@ def finish(
             distribution=facts.distribution,
         ),
     )
+    for known_at in joined.named("known_at"):
+        doubt = known_when_asked(connection, "_divided", known_at, timestamp)
+        findings += [doubt] if doubt else []
     _judge(division.application, manifest.window, findings, joined.count)
     batches = connection.execute(f"FROM _divided ORDER BY {ROW}").to_arrow_reader(BATCH)
     chunks, files = write_chunks(batches, assignment, timestamp, scratch, is_stored)

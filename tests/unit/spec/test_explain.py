@@ -105,6 +105,8 @@ def test_an_unknown_key_has_its_line_and_the_nearest_known_key(problems, old, ne
         ("targets: [late]", "targets: [flight_id]", "provisioning.examples.targets", "which is also keys"),
         ("known_at: known_at", "known_at: late", "provisioning.examples.targets_known_at", "which is also targets"),
         ("keys: [flight_id]", "keys: [prediction]", "provisioning.examples.keys", "a reserved name"),
+        ("keys: [flight_id]", "keys: [Request_ID]", "provisioning.examples.keys", "a reserved name"),
+        ("known_at: known_at", "known_at: event_timestamp", "provisioning.examples.targets_known_at", "the time of the question"),
         ("test: 0.15", "test: 0.25", "provisioning.split.test", "make 1.1"),
         ("gap: 0s", "folds: 1", "provisioning.split.folds", "at least 2"),
         ("gap: 0s", "key: [a]", "provisioning.split.key", "remove it, or write by: group"),

@@ -7,6 +7,7 @@ from airflow_mlops.primitives.provisioning.assumptions.check import (
     compile_check,
     compile_examples,
 )
+from airflow_mlops.primitives.provisioning.assumptions.leakage import known_when_asked
 from airflow_mlops.primitives.provisioning.assumptions.report import failed, report, summary, warned
 from airflow_mlops.primitives.provisioning.assumptions.rules import (
     Assumption,
@@ -25,6 +26,7 @@ __all__ = [
     "compile_check",
     "compile_examples",
     "failed",
+    "known_when_asked",
     "parse_assumptions",
     "report",
     "summary",

@@ -1,11 +1,13 @@
-"""Rules against test sets that are no test: the same entity, or the same example, on both sides of a split."""
+"""Rules against test sets that are no test: the same entity, or the same example, on both sides of a split; and against
+answers that are known before they are asked for.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.primitives.provisioning.assumptions.kind import Kind, key
-from airflow_mlops.primitives.provisioning.assumptions.rules import CheckContext, Finding
+from airflow_mlops.primitives.provisioning.assumptions.rules import Assumption, CheckContext, Finding
 from airflow_mlops.primitives.sql import identifier
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-__all__ = ["NoTwins", "NotSplit", "inputs"]
+__all__ = ["NoTwins", "NotSplit", "inputs", "known_when_asked"]
 
 FOLD = "__fold"
 """Column with the number of the fold that a row of the split train belongs to, where there are folds."""
@@ -121,3 +123,26 @@ def inputs(columns: Mapping[str, str], context: CheckContext) -> tuple[str, ...]
         return tuple(name for name in context.features if name in columns)
     taken = {*context.keys, *context.targets, context.timestamp, context.split}
     return tuple(name for name in columns if name not in taken and not name.startswith("__"))
+
+
+def known_when_asked(
+    connection: DuckDBPyConnection, relation: str, known_at: str, timestamp: str
+) -> Finding | None:
+    """A warning, when most targets were known at the time of their question; ``None`` otherwise.
+
+    :param relation: what stands behind FROM.
+    :param known_at: column with the time at which the target became known.
+    """
+    known, rows = connection.execute(
+        f"SELECT count(*) FILTER ({identifier(known_at)}::TIMESTAMPTZ <= {identifier(timestamp)}::TIMESTAMPTZ), count(*) "
+        f"FROM {relation}"
+    ).fetchall()[0]
+    if known * 2 <= rows:
+        return None
+    said = (
+        f"{known} of {rows} targets known when they are asked for: features may hold the answer. Cure: let {known_at} be "
+        "the time at which the target became known"
+    )
+    # No part of the version: it says nothing that the rows do not say, and versions made before it keep their id.
+    rule = Assumption("known_later", timestamp, (known_at,), "warn")
+    return Finding(rule, passed=False, observed=said, failing=int(known), volatile=True)

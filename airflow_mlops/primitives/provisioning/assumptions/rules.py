@@ -220,6 +220,7 @@ _WORDS: Mapping[str, Callable[[Any, tuple[str, ...]], str]] = {
     "type": lambda value, _: f"type {value}",
     "found_in": lambda value, _: f"values of {value['column']} in {value.get('parquet') or value.get('csv')}",
     "known_by": lambda value, _: f"{value} not after the example's time",
+    "known_later": lambda value, _: f"most targets known after {value}",
     "increasing_per": lambda value, _: (
         "values that never decrease" + (f" per {', '.join(value)}" if value else "")
     ),

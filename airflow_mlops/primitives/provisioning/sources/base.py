@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from airflow_mlops.exceptions import SourceError, SourceUnavailable, SpecError
 from airflow_mlops.primitives.provisioning.sources.columns import (
     check_columns,
+    check_names,
     check_same_columns,
     local_schema,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "Query",
     "Sources",
     "check_columns",
+    "check_names",
     "check_same_columns",
     "find_files",
     "first_file_decides",
@@ -205,14 +207,13 @@ def open_query(
     files = {pattern: sources.find(pattern, folder) for pattern in patterns_of(serialized)}
     decides, absent = first_file_decides(serialized), by_name(serialized)
     for pattern, group in files.items():
-        if len(group) > 1:
-            check_same_columns(
-                group,
-                owner,
-                sources.schema,
-                columns_named(serialized),
-                absent=pattern in absent or pattern not in decides,
-            )
+        check_same_columns(
+            group,
+            owner,
+            sources.schema,
+            columns_named(serialized),
+            absent=pattern in absent or pattern not in decides,
+        )
     return Query(with_files(sql, serialized, files), files)
 
 

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
     Schema = Callable[[str], Mapping[str, str]]
 
-__all__ = ["check_columns", "check_same_columns", "local_schema", "parquet_errors", "schema_of"]
+__all__ = [
+    "check_columns",
+    "check_names",
+    "check_same_columns",
+    "local_schema",
+    "parquet_errors",
+    "schema_of",
+]
 
 _SHOWN = 3
 _AT_ONCE = 8
@@ -29,12 +36,40 @@ def local_schema(file: str) -> dict[str, str]:
     import pyarrow.parquet as pq
 
     with parquet_errors(file):
-        return schema_of(pq.read_schema(file))
+        return schema_of(pq.read_schema(file), file)
 
 
-def schema_of(schema: pa.Schema) -> dict[str, str]:
-    """Column → type as text, of an Arrow schema."""
-    return {str(field.name): str(field.type) for field in schema}
+def schema_of(schema: pa.Schema, file: str) -> dict[str, str]:
+    """Column → type as text, of the Arrow schema of a file.
+
+    :raises SourceError: it has two columns of one name.
+    """
+    found = {str(field.name): str(field.type) for field in schema}
+    if len(found) < len(schema):
+        check_names(schema.names, file)
+    return found
+
+
+def check_names(names: Iterable[str], where: str, only: Collection[str] | None = None) -> None:
+    """Make sure that no two columns are one to SQL, which knows no case.
+
+    DuckDB would call the second one ``name_1``, or take the first for it.
+
+    :param where: what has the columns, for the message.
+    :param only: columns that matter, in any case; all by default.
+    :raises SourceError: naming both.
+    """
+    wanted = None if only is None else {name.casefold() for name in only}
+    seen: dict[str, str] = {}
+    for name in names:
+        folded = name.casefold()
+        if folded in seen and (wanted is None or folded in wanted):
+            how = "twice" if seen[folded] == name else f"and {name!r}, which differ by case only"
+            raise SourceError(
+                f"{where} has the column {seen[folded]!r} {how}: SQL takes both for one column, and one would be "
+                "renamed or lost. Cure: give one of them another name where they are written, or in the query by AS"
+            )
+        seen[folded] = name
 
 
 class parquet_errors:  # noqa: N801 - used like a function, and entered once a file
@@ -67,6 +102,7 @@ def check_columns(
     :raises SourceError: naming file, missing columns and those that are there, or the file whose type differs.
     """
     schemas = _schemas(tuple(files), schema)
+    _check_names(schemas, owner, columns)
     for file, there in schemas.items():
         if missing := [name for name in columns if name not in there]:
             raise SourceError(
@@ -96,6 +132,7 @@ def check_same_columns(
     """
     schemas = _schemas(tuple(file for file in files if file.endswith(".parquet")), schema)
     every = dict.fromkeys(name for there in schemas.values() for name in there)
+    _check_names(schemas, owner, only)
     names = [name for name in every if only is None or name in only]
     if not absent:
         _check_presence(schemas, owner, names)
@@ -107,6 +144,21 @@ def _schemas(files: Sequence[str], schema: Schema) -> dict[str, Mapping[str, str
         return {file: schema(file) for file in files}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return dict(zip(files, pool.map(schema, files), strict=True))
+
+
+def _check_names(schemas: Mapping[str, Mapping[str, str]], owner: str, only: Collection[str] | None) -> None:
+    """Of each file, and of all of them together: a name has one spelling."""
+    wanted = None if only is None else {name.casefold() for name in only}
+    spelled: dict[str, tuple[str, str]] = {}
+    for file, there in schemas.items():
+        check_names(there, f"{owner}: {file}", only)
+        for name in there:
+            other, where = spelled.setdefault(name.casefold(), (name, file))
+            if other != name and (wanted is None or name.casefold() in wanted):
+                raise SourceError(
+                    f"{owner}: {where} has the column {other!r}, and {file} has {name!r}, which differs by case only: "
+                    "SQL takes both for one column. Cure: write the files again with one spelling"
+                )
 
 
 def _check_presence(schemas: Mapping[str, Mapping[str, str]], owner: str, names: Sequence[str]) -> None:

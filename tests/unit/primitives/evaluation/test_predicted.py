@@ -93,6 +93,20 @@ def test_several_classes_by_name_or_number(files, target, prediction):
     assert rows.prediction.tolist() == rows.actual.tolist()
 
 
+def test_great_numbers_stay_the_classes_that_they_are(files):
+    late = "CASE WHEN i % 2 = 0 THEN 1e300 ELSE 2 END"
+    _, rows = files(
+        f"SELECT i AS id, {late} AS prediction FROM range(10) t(i)", TRUTH.replace("i % 2 AS", f"{late} AS")
+    )
+    assert rows.names == ("1e+300", "2")
+    _, rows = files(
+        f"SELECT i AS id, {2**53 + 1} AS prediction FROM range(10) t(i)",
+        TRUTH.replace("i % 2 AS", f"{2**53} + i % 2 AS"),
+    )
+    assert rows.names == (str(2**53), str(2**53 + 1))
+    assert (rows.prediction == rows.actual).tolist() == [False, True] * 5
+
+
 def test_numbers_must_be_finite(files):
     truth = TRUTH.replace("i % 2 AS late", "i * 2.5 AS late")
     _, rows = files("SELECT i AS id, i * 2 AS prediction FROM range(10) t(i)", truth, "regression")

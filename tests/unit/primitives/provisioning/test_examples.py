@@ -206,12 +206,36 @@ def test_an_example_that_comes_twice_is_named(connection, tmp_path):
         ({"sql": "SELEC 1"}, "syntax error"),
         ({"timestamp": "size"}, "the time 'size' is BIGINT, expected TIMESTAMP"),
         ({"sql": "SELECT * FROM read_parquet('nothing/*.parquet')"}, "no file at .*nothing"),
-        ({"sql": f"SELECT *, 1 AS __row FROM ({ROWS})"}, "__row is taken"),
+        ({"sql": f"SELECT *, 1 AS __row FROM ({ROWS})"}, "column .__row., a name that is taken"),
+        ({"sql": f"SELECT *, 1 AS __ROW FROM ({ROWS})"}, "column .__ROW., a name that is taken by datasets"),
+        ({"sql": f"SELECT *, 1 AS SIZE FROM ({ROWS})"}, "the column 'size' and 'SIZE', which differ by case"),
+        ({"sql": f"SELECT * FROM ({ROWS}) a JOIN ({ROWS}) b ON a.id = b.id"}, "the column 'id' twice"),
+        (
+            {"sql": f"SELECT *, id AS request_id FROM ({ROWS})", "keys": ["request_id"]},
+            "column 'request_id', a name that is taken by the files with predictions. Cure",
+        ),
+        (
+            {"sql": f"SELECT *, id AS Prediction FROM ({ROWS})", "keys": ["Prediction"]},
+            "column 'Prediction', a name",
+        ),
     ],
 )
 def test_a_wrong_source_is_explained(connection, tmp_path, changes, message):
     with pytest.raises(SourceError, match=message):
         opened(connection, folder=str(tmp_path), **changes)
+
+
+def test_the_time_of_the_question_is_no_time_of_knowing(connection):
+    with pytest.raises(SpecError, match="timestamp and targets_known_at are both 'at'"):
+        opened(connection, targets_known_at="at")
+
+
+@pytest.mark.parametrize("told", ['"at"', '"at" + INTERVAL 0 DAY', '"at"::TIMESTAMPTZ'])
+def test_nor_is_it_by_another_name(connection, told):
+    examples = opened(connection, sql=f"SELECT * EXCLUDE (known), {told} AS known FROM ({ROWS})")
+    with pytest.raises(DataError, match="known equals at in all 8 examples"):
+        examples.window(connection, "training", None)
+    assert examples.window(connection, "prediction", None)
 
 
 @pytest.mark.parametrize("source", ["parquet", "sql"])

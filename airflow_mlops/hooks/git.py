@@ -8,9 +8,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_mlops.exceptions import RegistryUnavailable, RunnerError
+from airflow_mlops.hooks.connections import afind_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -48,9 +48,8 @@ class GitHook(BaseHook):
         """
         login: dict[str, Any] = {}
         if self.conn_id:
-            with contextlib.suppress(AirflowNotFoundException):
-                connection = await self.aget_connection(self.conn_id)
-                login = {"username": connection.login or "", "password": connection.password or ""}
+            connection = await afind_connection(self.conn_id, RegistryUnavailable)
+            login = {"username": connection.login or "", "password": connection.password or ""}
         try:
             refs = await asyncio.wait_for(asyncio.to_thread(self._refs, login), LONGEST)
         except TimeoutError as error:

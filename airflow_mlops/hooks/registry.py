@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import parse_http_list, parse_keqv_list
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_mlops.exceptions import EngineUnavailable, ImageNotFoundError, RegistryUnavailable, RunnerError
 from airflow_mlops.hooks.aws.service import ECR, check_connection
+from airflow_mlops.hooks.connections import afind_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -125,13 +125,17 @@ class RegistryHook(BaseHook):
     async def _connection_login(self) -> tuple[str, str] | None:
         if not self.conn_id:
             return None
-        with contextlib.suppress(AirflowNotFoundException):
-            connection = await self.aget_connection(self.conn_id)
-            host = (connection.host or "").removeprefix("https://").removeprefix("http://").rstrip("/")
-            host = f"{host}:{connection.port}" if connection.port else host
-            # A login is for the registry that its connection names, and no other one gets to see it.
-            if connection.login and host.partition("/")[0] == self.registry:
-                return connection.login, connection.password or ""
+        try:
+            connection = await afind_connection(self.conn_id, RegistryUnavailable, "docker")
+        except RegistryUnavailable as error:
+            if error.retriable:
+                raise
+            return None  # as for an image that everybody may pull
+        host = (connection.host or "").removeprefix("https://").removeprefix("http://").rstrip("/")
+        host = f"{host}:{connection.port}" if connection.port else host
+        # A login is for the registry that its connection names, and no other one gets to see it.
+        if connection.login and host.partition("/")[0] == self.registry:
+            return connection.login, connection.password or ""
         return None
 
     def _ecr_login(self, account: str, region: str) -> tuple[tuple[str, str], float]:

@@ -17,6 +17,7 @@ from airflow_mlops.exceptions import (
     StoreUnavailable,
 )
 from airflow_mlops.hooks.aws.service import check_connection
+from airflow_mlops.hooks.connections import not_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,7 +161,7 @@ def s3_errors(doing: str, kind: type[MLOpsError] = StoreError) -> Iterator[None]
     try:
         yield
     except AirflowNotFoundException as error:
-        raise kind(f"{doing}: {error}. Create an Airflow connection of type aws with this id") from error
+        raise not_found(error, kind, "aws") from error
     except EngineUnavailable as error:
         raise _UNAVAILABLE[kind](f"{doing}: {error}") from error
     except RunnerError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.exceptions import MLOpsError, SourceError, SourceUnavailable
+from airflow_mlops.hooks.connections import find_connection
 from airflow_mlops.hooks.s3 import s3_client, s3_filesystem, split_s3
 from airflow_mlops.hooks.scratch import ScratchFolder, scratch_folder
 
@@ -135,12 +136,11 @@ def _load_iceberg(text: str, folder: Path | None, conn_id: str, where: str) -> A
 
 def _catalog(name: str) -> dict[str, Any]:
     """Properties of a catalog: those of the Airflow connection of its name, else pyiceberg's own."""
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
     try:
-        connection = BaseHook.get_connection(name)
-    except AirflowNotFoundException:
+        connection = find_connection(name, SourceError)
+    except SourceError as error:
+        if error.retriable:
+            raise
         return {}
     return {**({"uri": connection.host} if connection.host else {}), **connection.extra_dejson}
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-
 from airflow_mlops.exceptions import AssumptionError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.assumption_reports import put_report
-from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
 from airflow_mlops.primitives.provisioning.lines import line_of_reference, line_reference
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ __all__ = ["ValidateDatasetOperator", "check_version", "distribution_test", "ear
 _VERSIONS = 5
 
 
-class ValidateDatasetOperator(BaseOperator):
+class ValidateDatasetOperator(MLOpsOperator):
     """
     Hold assumptions against a dataset version that was published before, for DAGs written by hand.
 

@@ -20,6 +20,7 @@ def report_broken(output: Path, store: str, application: str, command: str) -> s
     :param store: URI of the artifact store.
     """
     from airflow_mlops.hooks.datasets.versions import DatasetStore
+    from airflow_mlops.hooks.secrets import without_known_secrets
     from airflow_mlops.hooks.store.base import open_store
     from airflow_mlops.operators.assumption_reports import put_report
     from airflow_mlops.primitives.training.outcome import assumption_lines, broken_assumptions
@@ -27,7 +28,7 @@ def report_broken(output: Path, store: str, application: str, command: str) -> s
     path = output / "output/assumptions.json"
     if not path.is_file() or path.stat().st_size > JSON_LIMIT:
         return ""
-    failures = broken_assumptions(path.read_bytes())
+    failures = without_known_secrets(broken_assumptions(path.read_bytes()))
     if not failures:
         return ""
     lines = assumption_lines(failures)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import ContractError, TrackingError
-from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
 from airflow_mlops.operators.evaluation import TrainedModelOperator
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_mlops.runners.base import JobState
 
 
-class PlanBatchOperator(BaseOperator):
+class PlanBatchOperator(MLOpsOperator):
     """
     Find the champion and the examples that it has not predicted yet.
 

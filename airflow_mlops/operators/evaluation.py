@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -179,7 +180,11 @@ class EvaluateChampionOperator(TrainedModelOperator):
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
         """Return the metrics; the champion's own run stays as it was."""
         if state.exit_code != 0:
-            said = read_text(output / "output/failure").strip()[:FAILURE_LIMIT]
+            from airflow_mlops.hooks.secrets import without_secrets
+
+            said = without_secrets(read_text(output / "output/failure").strip(), self.secrets or {})[
+                :FAILURE_LIMIT
+            ]
             return self._inconclusive(f"exit code {state.exit_code}: {said}")
         metrics = read_metrics(output / "output/metrics.json")
         kept = keep_predictions(self._datasets(), self.dataset, self._job_name, output)
@@ -229,13 +234,17 @@ class TestModelOperator(TrainedModelOperator):
         if not report.is_file():
             raise ContractError(f"{self._code_name()} tested and wrote no output/tests.xml (JUnit).")
         from airflow_mlops.contract.failures import CasesFailedError
+        from airflow_mlops.hooks.secrets import without_known_secrets
         from airflow_mlops.primitives.evaluation.cases import read_test_summary
 
         summary = read_test_summary(report)
         if state.exit_code == CasesFailedError.exit_code:
             summary = summary.with_unnamed_failure()
+        text = report.read_text(errors="surrogateescape")
+        report.write_text(without_known_secrets(text), errors="surrogateescape")
         self._mlflow().log_file(self.training["run_id"], report, "evaluation")
-        return summary.to_dict()
+        failed = tuple(without_known_secrets(dict(case)) for case in summary.failed)
+        return replace(summary, failed=failed).to_dict()
 
 
 def test_split(datasets: DatasetStore, dataset_id: str, scratch: Path) -> TestSplit:

@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import EmptyDatasetError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 STEP = "extracted"
 
 
-class ExtractFeaturesOperator(BaseOperator):
+class ExtractFeaturesOperator(MLOpsOperator):
     """
     Read what is new in a source, and stage it as Parquet in the artifact store.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.assets import online_store_asset
-from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ApplyFeaturesOperator", "MaterializeFeaturesOperator"]
 
 
-class ApplyFeaturesOperator(BaseOperator):
+class ApplyFeaturesOperator(MLOpsOperator):
     """
     Bring Feast's registry to what is defined: planned first, and written only where it differs.
 
@@ -137,7 +136,7 @@ class ApplyFeaturesOperator(BaseOperator):
         return build
 
 
-class MaterializeFeaturesOperator(BaseOperator):
+class MaterializeFeaturesOperator(MLOpsOperator):
     """
     Copy the newest rows of feature views to the online store, from where the last run ended.
 

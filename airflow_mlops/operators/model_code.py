@@ -258,6 +258,8 @@ class ModelCodeOperator(ModelJob):
 
         The event only wakes this method: what happened is asked of the engine.
         """
+        from airflow_mlops.hooks.secrets import without_known_secrets
+
         name, given_up = job, ""
         self._job_name, self._node, self._task = name, carried.get("node") or "", context["ti"]
         with airflow_errors(), scratch_folder() as folder:
@@ -285,7 +287,8 @@ class ModelCodeOperator(ModelJob):
             runner.cleanup(name)
             if not good:
                 failure = AirflowFailException if outcome.final else AirflowException
-                raise failure(f"{self.command} of {self._code_name()}: {outcome.message}{broken}")
+                said = without_known_secrets(f"{outcome.message}{broken}")
+                raise failure(f"{self.command} of {self._code_name()}: {said}")
             return result
 
     def _collected(

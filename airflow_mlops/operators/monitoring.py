@@ -11,12 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 Window = dict[str, Any]
 
 
-class MonitoringOperator(BaseOperator):
+class MonitoringOperator(MLOpsOperator):
     """
     Base of the monitoring operators: where the windows of an application are.
 

@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import AssumptionError, EmptyDatasetError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.assumption_reports import report_failure, report_warnings
-from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
 from airflow_mlops.operators.versions import commit_record, result_of
 from airflow_mlops.primitives.provisioning.lines import MAIN, line_reference
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ProvisionDatasetOperator"]
 
 
-class ProvisionDatasetOperator(BaseOperator):
+class ProvisionDatasetOperator(MLOpsOperator):
     """
     Join examples with their features as they were known at the time, check them, and publish a dataset version.
 

@@ -7,11 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.sdk import BaseOperator
-
 from airflow_mlops.exceptions import AssumptionError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_mlops.primitives.provisioning.features.snapshot import Batch, FeatureSnapshot
 
 
-class PublishFeaturesOperator(BaseOperator):
+class PublishFeaturesOperator(MLOpsOperator):
     """
     Check the staged rows, and add those of them that are not published yet to the feature table.
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
 from airflow_mlops.operators.fields import json_value
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_mlops.hooks.mlflow.hook import MLflowHook
 
 
-class RegisterModelOperator(BaseOperator):
+class RegisterModelOperator(MLOpsOperator):
     """
     Make the model of a run a version of the registered model, and the version the champion.
 

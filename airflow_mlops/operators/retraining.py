@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, BaseOperator
+from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.assets import code_asset, retraining_asset
+from airflow_mlops.operators.errors import MLOpsOperator
 from airflow_mlops.operators.inlets import read_events
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 ANSWERS = "answers"
 
 
-class ReasonsOperator(BaseOperator):
+class ReasonsOperator(MLOpsOperator):
     """
     Base of the operators around the retraining asset.
 
@@ -154,7 +155,7 @@ class AnswerReasonsOperator(ReasonsOperator):
         return came
 
 
-class RearmOperator(BaseOperator):
+class RearmOperator(MLOpsOperator):
     """
     Wake the training DAG again when reasons came while it worked; skipped otherwise.
 

@@ -8,10 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow.sdk import BaseOperator
-
 from airflow_mlops.exceptions import MLOpsError
-from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +28,12 @@ ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed",
 def end_run(hook: MLflowRunsHook, log: Logger, run: RunInfo | None, status: RunStatus, reason: str) -> None:
     """End a run that did not finish; MLflow being away is a warning: the maintenance ends it later."""
     from airflow_mlops.hooks.mlflow.runs import OPEN
+    from airflow_mlops.hooks.secrets import without_known_secrets
 
     if run is None or run.status not in OPEN:
         return
     try:
-        hook.finish_run(run.run_id, status, reason)
+        hook.finish_run(run.run_id, status, without_known_secrets(reason))
     except MLOpsError as error:
         log.warning("MLflow run %s stays open until the maintenance closes it: %s", run.run_id, error)
 
@@ -84,7 +83,7 @@ def close_runs(
     return closed
 
 
-class CloseRunsOperator(BaseOperator):
+class CloseRunsOperator(MLOpsOperator):
     """
     End MLflow runs that a crash has left open: those of trainings whose task instance is over, or is no more.
 

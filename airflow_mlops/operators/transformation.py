@@ -6,11 +6,9 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator
-
 from airflow_mlops.exceptions import ContractError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
 from airflow_mlops.operators.model_code import ModelCodeOperator
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ STEP = "transformed"
 _CARRIED = ("window", "watermark", "started")
 
 
-class TransformFeaturesOperator(BaseOperator):
+class TransformFeaturesOperator(MLOpsOperator):
     """
     Make features of the extracted rows by one DuckDB query, in which they are the table ``extracted``.
 

@@ -194,12 +194,14 @@ class JobOutput:
     def _masked(self, text: str) -> str:
         if not self._hidden:
             return text
+        from airflow_mlops.primitives.secrets import open_end, without
+
         cut = CUT.search(text)
-        kept, end = (text[: cut.start()], cut.group()) if cut else (text, "")
-        for secret in self._hidden:
-            kept = kept.replace(secret, "***")
+        if cut is None:
+            return without(text, self._hidden)
         # The end of what was kept may be the beginning of a secret.
-        return (kept[: -max(map(len, self._hidden))] if cut else kept) + end
+        kept = text[: cut.start()]
+        return without(kept[: open_end(kept, self._hidden)], self._hidden) + cut.group()
 
 
 def _for_lines(log: Any) -> Any:

@@ -24,6 +24,7 @@ from tests.fixtures.tasks import context
 
 PASSWORD = 'vErY-"c0nfidential"-71/x'
 TOKEN = "tOkEn-of-the-warehouse-72"
+LINES = ("-----BEGIN KEY-----", "MIIEvQIBADANBg+kqhkiG9w0BAQ/FAASCBK", 'Bücher "und" C:\\Schlüssel')
 CONTENT = {
     "conn_type": "postgres",
     "host": "warehouse.example.com",
@@ -31,10 +32,14 @@ CONTENT = {
     "schema": "features",
     "login": "reader",
     "password": PASSWORD,
-    "extra": {"token": TOKEN, "nested": [{"sslmode": "require"}]},
+    "extra": {
+        "token": TOKEN,
+        "nested": [{"sslmode": "require"}],
+        "keyfile": json.dumps({"private_key": "\n".join(LINES)}),
+    },
 }
 #: As they stand in plain text, and in JSON.
-FORMS = (PASSWORD, json.dumps(PASSWORD)[1:-1], TOKEN)
+FORMS = (PASSWORD, json.dumps(PASSWORD)[1:-1], TOKEN, *LINES, json.dumps(json.dumps(LINES[-1])[1:-1])[1:-1])
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +85,7 @@ class TestContainer:
     def test_a_connection_that_is_not_there_leaves_no_container(self, docker_engine):
         wrong = replace(job(self.name), secrets={"warehouse": "no_such_connection"})
         with pytest.raises(
-            RunnerError, match=r"no connection 'no_such_connection' for the secret 'warehouse'.*Cure"
+            RunnerError, match=r"no Airflow connection 'no_such_connection' for the secret 'warehouse'.*Cure"
         ):
             DockerRunner(None).submit(wrong)
         assert docker_engine.containers(self.name) == []

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable, ImageNotFoundError, RunnerError
-from airflow_mlops.hooks.connections import is_missing
+from airflow_mlops.hooks.connections import missing_connection, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,9 +38,7 @@ def aws_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except AirflowNotFoundException as error:
-        raise RunnerError(
-            f"{doing}: {error}. Cure: create an Airflow connection of type aws with this id."
-        ) from error
+        raise not_found(error, RunnerError, "aws") from error
     except ClientError as error:
         raise _refused(error.response, doing) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
@@ -61,16 +59,11 @@ def check_connection(hook: Any) -> None:
     conn_id = hook.aws_conn_id
     if not conn_id or hook.conn_config:
         return
-    if not is_missing(conn_id):
-        raise EngineUnavailable(
-            f"Airflow does not say what its connection {conn_id!r} is. Cure: none is needed where its API server is away; "
-            "the next try asks again."
-        )
+    missing = missing_connection(conn_id, RunnerError, "aws")
+    if missing.retriable:
+        raise EngineUnavailable(str(missing))
     if conn_id != DEFAULT_CONN_ID:
-        raise RunnerError(
-            f"There is no Airflow connection {conn_id!r}. Cure: create one of type aws with this id, or correct "
-            "connection in the YAML."
-        )
+        raise missing
 
 
 class ServiceHook:

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_mlops.contract.paths import CONTRACT_VERSION
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotFoundError, RunnerError
-from airflow_mlops.hooks.connections import is_missing
+from airflow_mlops.hooks.connections import is_missing, missing_connection
 from airflow_mlops.hooks.docker.address import EngineAddress, engine_address
 from airflow_mlops.hooks.docker.images import pull_image, registry_of
 from airflow_mlops.hooks.docker.ssh import forwarded
@@ -116,11 +116,10 @@ class DockerEngineHook(BaseHook):
         name = self.docker_conn_id or ""
         if name == self.default_conn_name and is_missing(name):
             return engine_address(None)
-        raise EngineUnavailable(
-            f"Where the Docker Engine is cannot be found out: Airflow has no connection {name!r}, or does not answer. "
-            f"Cure: airflow connections add {name} --conn-type docker, or correct training.docker.connection, node or "
-            "nodes; when Airflow is away, the next try finds it."
-        ) from error
+        missing = missing_connection(name, RunnerError, "docker")
+        if not missing.retriable:
+            raise missing from error
+        raise EngineUnavailable(f"Where the Docker Engine is cannot be found out. {missing}") from error
 
     def get_conn(self) -> APIClient:
         """Client of the Docker SDK.

@@ -16,10 +16,12 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.exceptions import FeatureStoreError
+from airflow_mlops.hooks.connections import missing_connection
 from airflow_mlops.hooks.feast.logins import registry_login, store_login
+from airflow_mlops.primitives.secrets import secret_texts, spellings, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +52,7 @@ _KEYS = (
 )
 _SECRET_WORDS = ("password", "secret", "token", "private_key", "passphrase", "api_key")
 #: A shorter text is no secret, and leaving it out would make messages unreadable.
-_SHORTEST = 3
+SHORTEST = 3
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,8 @@ class FeastSettings:
         return "apply its definitions with ApplyFeaturesOperator"
 
     def scrub(self, text: str) -> str:
-        """The text without secrets."""
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        return text
+        """The text without secrets, however they are spelled."""
+        return without(text, spellings(self.secrets, SHORTEST))
 
 
 def read_settings(connection: Connection, lookup: Callable[[str], Connection]) -> FeastSettings:
@@ -107,7 +107,7 @@ def read_settings(connection: Connection, lookup: Callable[[str], Connection]) -
         config.setdefault("online_store", None)
     for part in _PARTS:
         config[part] = _part(part, config.get(part), conn_id, lookup, repo)
-    secrets = tuple(sorted(set(_secrets(config)), key=len, reverse=True))
+    secrets = tuple(sorted(set(_secrets(config))))
     return FeastSettings(conn_id, config, repo, secrets)
 
 
@@ -200,9 +200,7 @@ def _other(other_id: str, where: str, lookup: Callable[[str], Connection]) -> Co
     try:
         return lookup(other_id)
     except AirflowNotFoundException as error:
-        raise FeatureStoreError(
-            f"{where} names the Airflow connection {other_id!r}, which does not exist; create it"
-        ) from error
+        raise missing_connection(other_id, FeatureStoreError, about=f"that {where} names") from error
 
 
 def _absolute(part: str, value: dict[str, Any], conn_id: str, repo: Path | None) -> dict[str, Any]:
@@ -225,17 +223,18 @@ def _absolute(part: str, value: dict[str, Any], conn_id: str, repo: Path | None)
 
 
 def _secrets(value: Any, key: str = "") -> Iterator[str]:
-    """Every text in a configuration that is a password or holds one, as it is and as a URL spells it."""
+    """Every text in a configuration that is a password or holds one."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from _secrets(inner, str(name))
+            yield from _secrets(inner, f"{key}.{name}")
     elif isinstance(value, list):
         for inner in value:
             yield from _secrets(inner, key)
     elif isinstance(value, str):
         found = value if any(word in key.lower() for word in _SECRET_WORDS) else _password(value)
-        if len(found) >= _SHORTEST:
-            yield from {found, quote(found, safe=""), quote_plus(found), unquote(found)}
+        if len(found) >= SHORTEST:
+            yield from secret_texts(found)
+            yield unquote(found)
 
 
 def _password(text: str) -> str:

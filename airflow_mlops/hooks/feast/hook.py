@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 
 from airflow_mlops.exceptions import FeatureStoreError, MLOpsError, SourceError
+from airflow_mlops.hooks.connections import find_connection
 from airflow_mlops.hooks.feast.config import OUR_STORE, FeastSettings, read_settings
 from airflow_mlops.hooks.feast.session import feast_errors, import_feast, open_feast, registry_name
 
@@ -56,7 +57,8 @@ class FeastHook(BaseHook):
         :raises FeatureStoreError: something is missing, unknown or cannot be meant.
         """
         if self._settings is None:
-            self._settings = read_settings(self.get_connection(self.feast_conn_id), self.get_connection)
+            connection = find_connection(self.feast_conn_id, FeatureStoreError, "feast")
+            self._settings = read_settings(connection, self.get_connection)
         return self._settings
 
     @property

@@ -185,10 +185,10 @@ def _refuse_ray(settings: FeastSettings) -> None:
 
 def _mask(settings: FeastSettings) -> None:
     """Have Airflow leave the secrets out of task logs, in every spelling."""
-    from airflow.sdk.log import mask_secret
+    from airflow_mlops.hooks.feast.config import SHORTEST
+    from airflow_mlops.hooks.secrets import hide_texts
 
-    for secret in settings.secrets:
-        mask_secret(secret)
+    hide_texts(settings.secrets, SHORTEST)
 
 
 def _settle_registry(registry: Any, settings: FeastSettings, *, create: bool) -> None:

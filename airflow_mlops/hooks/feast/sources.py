@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import FeatureStoreError
+from airflow_mlops.hooks.connections import missing_connection
 from airflow_mlops.hooks.feast.session import feast_errors, import_feast
 
 if TYPE_CHECKING:
@@ -187,9 +188,10 @@ def _endpoint(conn_id: str, where: str, *, needed: bool) -> str | None:
     try:
         extra = BaseHook.get_connection(conn_id).extra_dejson
     except AirflowNotFoundException as error:
-        if not needed:
-            return None
-        raise FeatureStoreError(f"{where}: no Airflow connection {conn_id!r}; create it") from error
+        missing = missing_connection(conn_id, FeatureStoreError, "aws", f"of {where}")
+        if needed or missing.retriable:
+            raise missing from error
+        return None
     own = (extra.get("service_config") or {}).get("s3") or {}
     return own.get("endpoint_url") or extra.get("endpoint_url") or None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
+from airflow_mlops.hooks.connections import find_connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,10 +79,11 @@ def _open(conn_id: str, endpoint: str) -> tuple[Any, str]:
             'extract: http needs the HTTP provider. Cure: pip install "airflow-mlops[http]"'
         ) from error
     try:
+        find_connection(conn_id, SourceError, "http")
         hook = HttpHook(method="GET", http_conn_id=conn_id)
         session = hook.get_conn(extra_options={"stream": True})
     except (AirflowException, ValueError) as error:
-        raise SourceError(f"connection {conn_id}: {error}. Cure: create it with type http") from error
+        raise SourceError(f"connection {conn_id}: {error}. Cure: give it type http and a host") from error
     return session, hook.url_from_endpoint(endpoint)
 
 

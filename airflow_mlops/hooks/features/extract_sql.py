@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_mlops.exceptions import MLOpsError, SourceError, SourceUnavailable
+from airflow_mlops.hooks.connections import find_connection
 from airflow_mlops.hooks.features.extract_arrow import batch_of, write_batches
 from airflow_mlops.primitives.provisioning.features.bound_sql import (
     names_in,
@@ -16,6 +17,7 @@ from airflow_mlops.primitives.provisioning.features.bound_sql import (
     with_settings,
 )
 from airflow_mlops.primitives.provisioning.features.watermark import ReadWindow, bound, kind_of
+from airflow_mlops.primitives.secrets import without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,16 +60,15 @@ class SqlReader:
     """
 
     def __init__(self, conn_id: str, sql: str, batch_rows: int) -> None:
-        from airflow.sdk import BaseHook
         from airflow.sdk.exceptions import AirflowException
 
         self.conn_id, self.sql, self.batch_rows = conn_id, sql, batch_rows
+        self._connection = find_connection(conn_id, SourceError)
         try:
-            self._connection = BaseHook.get_connection(conn_id)
             self._hook: Any = self._connection.get_hook()  # type: ignore[no-untyped-call]
         except (AirflowException, ImportError) as error:
             raise SourceError(
-                f"connection {conn_id}: {error}. Cure: create it, or install the provider of its type"
+                f"connection {conn_id}: {error}. Cure: correct its type, or install the provider of it"
             ) from error
         if not hasattr(self._hook, "placeholder"):
             raise SourceError(
@@ -202,10 +203,10 @@ class SqlReader:
             ) from None
 
     def _without_secrets(self, text: str) -> str:
-        secret = self._connection.password
-        for form in (secret, quote(secret, safe="")) if secret else ():
-            text = text.replace(form, "***")
-        return " ".join(text.split())[:1000]
+        from airflow_mlops.hooks.secrets import connection_texts, hide_texts
+
+        hidden = hide_texts(connection_texts(self._connection))
+        return " ".join(without(text, hidden).split())[:1000]
 
 
 #: Parameters of libpq that a connection's extra may hold.

@@ -13,7 +13,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
-from airflow_mlops.hooks.connections import is_missing
+from airflow_mlops.hooks.connections import missing_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -115,17 +115,12 @@ class KubernetesClusterHook(BaseHook):
     def _without_connection(self, error: AirflowNotFoundException) -> dict[str, Any]:
         """The extra of the default connection that is not there; the jobs of any other one are elsewhere."""
         name = self.kubernetes_conn_id
-        if not is_missing(name):
-            raise EngineUnavailable(
-                f"Airflow does not say what its connection {name!r} is. Cure: none is needed where its API server is away; "
-                "the next try asks again."
-            ) from error
+        missing = missing_connection(name, RunnerError, "kubernetes")
+        if missing.retriable:
+            raise EngineUnavailable(str(missing)) from error
         if name == self.default_conn_name:
             return {}
-        raise RunnerError(
-            f"There is no Airflow connection {name!r}. Cure: create one of type kubernetes, or correct "
-            "training.kubernetes.connection."
-        ) from error
+        raise missing from error
 
 
 def _run_to_end(asked: Coroutine[Any, Any, T]) -> T:

@@ -12,7 +12,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_mlops.contract.progress import parse_progress
-from airflow_mlops.hooks.mlflow.runs import METRICS_PER_BATCH, REASON_TAG, MLflowRunsHook
+from airflow_mlops.exceptions import TrackingError
+from airflow_mlops.hooks.connections import afind_connection
+from airflow_mlops.hooks.mlflow.runs import METRICS_PER_BATCH, REASON_TAG
 from airflow_mlops.hooks.mlflow.session import TrackingServer, verification
 from airflow_mlops.hooks.mlflow.values import metric_name, to_pairs
 
@@ -184,7 +186,7 @@ class MetricSink:
 
     async def _find_server(self) -> TrackingServer:
         if self._server is None:
-            connection = await MLflowRunsHook.aget_connection(self.mlflow_conn_id)
+            connection = await afind_connection(self.mlflow_conn_id, TrackingError, "mlflow")
             self._server = TrackingServer.from_connection(connection)
         return self._server
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from airflow.sdk import BaseHook
 
 from airflow_mlops.exceptions import TrackingError
+from airflow_mlops.hooks.connections import find_connection
 from airflow_mlops.hooks.mlflow.session import TrackingServer, refused_as
 from airflow_mlops.hooks.mlflow.values import batches, metric_name, to_column, to_metric, to_pairs, to_text
 
@@ -88,7 +89,7 @@ class MLflowRunsHook(BaseHook):
     @cached_property
     def server(self) -> TrackingServer:
         """The server that the connection names."""
-        return TrackingServer.from_connection(self.get_connection(self.mlflow_conn_id))
+        return TrackingServer.from_connection(find_connection(self.mlflow_conn_id, TrackingError, "mlflow"))
 
     @cached_property
     def answering(self) -> TrackingServer:

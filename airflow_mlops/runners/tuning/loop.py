@@ -280,7 +280,8 @@ class TuningLoop:
             ]
         if trials[0].pruned_at is not None and state.exit_code != 0:
             return [Ended(trials[0], "pruned", f"stopped at step {trials[0].pruned_at}")]
-        return await asyncio.to_thread(results, self._runner, self._tuning.plan, job, trials, state)
+        secrets = self._tuning.job.get("secrets") or {}
+        return await asyncio.to_thread(results, self._runner, self._tuning.plan, job, trials, state, secrets)
 
     async def _hear(self, trial: Trial, line: LogLine) -> None:
         """Note a line of progress, and stop the trial when the pruner says so."""

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import ContractError
 from airflow_mlops.hooks.scratch import scratch_folder
+from airflow_mlops.hooks.secrets import without_secrets
 from airflow_mlops.primitives.training.outcome import Outcome, classify
 from airflow_mlops.primitives.training.tuning import FIGURES_LIMIT, objective_values, read_figures
 from airflow_mlops.runners.base import ContainerJob, Distribution, Resources
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_mlops.primitives.training.tuning import Plan, Trial, TrialState, Tuning
     from airflow_mlops.runners.base import JobState, Runner
 
@@ -64,11 +67,29 @@ def trial_job(tuning: Tuning, name: str, trials: list[Trial], inputs: dict[str, 
     return replace(job, name=name, config=config, labels=labels, inputs=inputs)
 
 
-def results(runner: Runner, plan: Plan, job: str, trials: list[Trial], state: JobState) -> list[Ended]:
+def results(
+    runner: Runner,
+    plan: Plan,
+    job: str,
+    trials: list[Trial],
+    state: JobState,
+    secrets: Mapping[str, str] | None = None,
+) -> list[Ended]:
     """Take the metrics of a job that is over, and judge its trials.
 
+    :param secrets: name → Airflow connection that the job knows: no reason shows what they say.
     :raises FinalError: the job could not be run at all, and no other one can.
     """
+    try:
+        found = _results(runner, plan, job, trials, state)
+    except FinalError as error:
+        raise FinalError(without_secrets(str(error), secrets or {})) from None
+    for ended in found:
+        ended.reason = without_secrets(ended.reason, secrets or {})
+    return found
+
+
+def _results(runner: Runner, plan: Plan, job: str, trials: list[Trial], state: JobState) -> list[Ended]:
     several = plan.trials_per_container > 1
     paths = ("output/trials",) if several else ("output/metrics.json",)
     with scratch_folder() as folder:

@@ -55,12 +55,20 @@ def addresses(conn_id):
     yield lambda: asyncio.run(DockerEngineHook(conn_id).find_address())
 
 
-@pytest.mark.parametrize("error", [NOT_THERE, *AWAY])
+@pytest.mark.parametrize("error", AWAY)
 def test_an_engine_with_a_name_is_never_the_local_one(answers, error):
     answers(error)
     for find in addresses("gpu_a"):
-        with pytest.raises(EngineUnavailable, match=r"no connection 'gpu_a', or does not answer\. Cure"):
+        with pytest.raises(EngineUnavailable, match=r"does not say what its connection 'gpu_a' is\. Cure"):
             find()
+
+
+def test_an_engine_with_a_name_that_is_not_there_is_final(answers):
+    answers(NOT_THERE)
+    for find in addresses("gpu_a"):
+        with pytest.raises(RunnerError, match=r"no Airflow connection 'gpu_a'\. Cure: create one") as caught:
+            find()
+        assert not caught.value.retriable
 
 
 def test_the_default_engine_is_the_local_one_only_where_airflow_says_that_it_has_none(answers):
@@ -70,7 +78,7 @@ def test_the_default_engine_is_the_local_one_only_where_airflow_says_that_it_has
         answers(error)
         assert not is_missing("docker_default")
         for find in addresses("docker_default"):
-            with pytest.raises(EngineUnavailable, match="does not answer"):
+            with pytest.raises(EngineUnavailable, match="does not say what its connection"):
                 find()
         assert DockerEngineHook("").address.url == LOCAL_ENGINE
 

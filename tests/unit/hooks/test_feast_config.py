@@ -154,7 +154,7 @@ def test_a_relative_sqlite_registry_is_one_of_the_repository(tmp_path):
         ({"project": "p", "registry": '{"connection": '}, "registry is no JSON"),
         (
             {"project": "p", "registry": {"connection": "none"}},
-            "names the Airflow connection 'none', which does not",
+            "no Airflow connection 'none' that connection",
         ),
         (
             {"project": "p", "registry": {"connection": "ftp"}},

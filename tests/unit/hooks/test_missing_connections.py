@@ -6,24 +6,39 @@ import asyncio
 import json
 
 import pytest
+from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import ErrorType
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_mlops.exceptions import (
     EngineUnavailable,
+    FeatureStoreError,
+    MLOpsError,
+    RegistryUnavailable,
     RunnerError,
     SourceError,
     SourceUnavailable,
     StoreError,
     StoreUnavailable,
+    TrackingError,
 )
 from airflow_mlops.hooks.aws.batch import BatchHook
 from airflow_mlops.hooks.aws.cloudwatch import CloudWatchHook
 from airflow_mlops.hooks.aws.sagemaker import SageMakerTrainingHook
 from airflow_mlops.hooks.aws.service import pinned_image
+from airflow_mlops.hooks.feast.config import read_settings
+from airflow_mlops.hooks.feast.hook import FeastHook
+from airflow_mlops.hooks.feast.sources import _endpoint
+from airflow_mlops.hooks.features.extract_http import _open
+from airflow_mlops.hooks.features.extract_sql import SqlReader
+from airflow_mlops.hooks.git import GitHook
 from airflow_mlops.hooks.kubernetes.hook import IN_CLUSTER, KubernetesClusterHook
+from airflow_mlops.hooks.mlflow.progress import MetricSink
+from airflow_mlops.hooks.mlflow.runs import MLflowRunsHook
+from airflow_mlops.hooks.registry import RegistryHook
 from airflow_mlops.hooks.s3 import s3_client, s3_filesystem
+from airflow_mlops.hooks.tables import _catalog
 
 ECR = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
 ASKS = {
@@ -102,6 +117,62 @@ def test_a_cluster_is_asked_from_within_an_event_loop(monkeypatch):
             hook.run(lambda cluster: cluster.get("jobs", "job"))
 
     asyncio.run(ask())
+
+
+OTHERS = {
+    "mlflow": (TrackingError, lambda: MLflowRunsHook("lake").server),
+    "mlflow in the triggerer": (
+        TrackingError,
+        lambda: asyncio.run(MetricSink(mlflow_conn_id="lake", run_id="run")._find_server()),
+    ),
+    "feast": (FeatureStoreError, lambda: FeastHook("lake").settings),
+    "a login of feast": (
+        FeatureStoreError,
+        lambda: read_settings(
+            Connection(
+                conn_id="feast",
+                conn_type="feast",
+                extra=json.dumps({"project": "p", "registry": {"connection": "lake"}}),
+            ),
+            BaseHook.get_connection,
+        ),
+    ),
+    "an endpoint of feast": (FeatureStoreError, lambda: _endpoint("lake", "view x", needed=True)),
+    "sql": (SourceError, lambda: SqlReader("lake", "SELECT 1", 10)),
+    "http": (SourceError, lambda: _open("lake", "rows")),
+    "git": (
+        RegistryUnavailable,
+        lambda: asyncio.run(GitHook("https://127.0.0.1:9/x", "lake").digest("main")),
+    ),
+}
+
+
+@pytest.mark.parametrize("place", OTHERS)
+def test_everybody_else_says_it_too(airflow_says, place):
+    kind, ask = OTHERS[place]
+    airflow_says(ErrorType.CONNECTION_NOT_FOUND)
+    with pytest.raises(kind, match=r"no Airflow connection 'lake'.*Cure: create one") as error:
+        ask()
+    assert not error.value.retriable
+    airflow_says(ErrorType.API_SERVER_ERROR)
+    with pytest.raises(kind, match=r"does not say what its connection 'lake'.* is") as error:
+        ask()
+    assert error.value.retriable
+
+
+def test_what_may_do_without_a_connection_does_so_only_where_there_is_none(airflow_says):
+    asks = [
+        lambda: _endpoint("lake", "view x", needed=False),
+        lambda: _catalog("lake") or None,
+        lambda: asyncio.run(RegistryHook("127.0.0.1:9", "lake")._connection_login()),
+    ]
+    airflow_says(ErrorType.CONNECTION_NOT_FOUND)
+    assert [ask() for ask in asks] == [None] * 3
+    airflow_says(ErrorType.API_SERVER_ERROR)
+    for ask in asks:
+        with pytest.raises(MLOpsError, match=r"does not say what its connection 'lake'.* is") as error:
+            ask()
+        assert error.value.retriable
 
 
 @pytest.mark.parametrize("ask", [s3_client, s3_filesystem])

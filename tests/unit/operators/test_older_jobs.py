@@ -191,7 +191,7 @@ class TestSecretsThatCannotBeRead:
     def test_airflow_that_does_not_answer_is_asked_again_by_the_retry(
         self, place, deferred, monkeypatch, capsys
     ):
-        monkeypatch.setattr("airflow_mlops.hooks.secrets.is_missing", lambda _: False)
+        monkeypatch.setattr("airflow_mlops.hooks.connections.is_missing", lambda _: False)
         said = self.complete(place, deferred, monkeypatch, capsys, max_tries=1)
         assert "Airflow does not say" in said
         assert jobs(place) == [deferred.kwargs["job"]]

@@ -1,0 +1,177 @@
+"""What leaves an operator: final where another try would raise it again, bounded, and without secrets."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    ErrorType,
+)
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import ErrorResponse
+
+from airflow_mlops.exceptions import DataError, StoreUnavailable
+from airflow_mlops.hooks.secrets import hide_texts
+from airflow_mlops.operators import errors
+from airflow_mlops.operators.errors import MESSAGE_LIMIT, MLOpsOperator, airflow_errors
+
+
+def duckdb_error(sql):
+    import duckdb
+
+    try:
+        duckdb.sql(sql).fetchall()
+    except duckdb.Error as error:
+        return error
+    raise AssertionError(sql)
+
+
+def year_one():
+    try:
+        datetime(1, 1, 1, tzinfo=UTC) - timedelta(days=30)
+    except OverflowError as error:
+        return error
+    raise AssertionError
+
+
+FINAL = {
+    "RecursionError": RecursionError("maximum recursion depth exceeded"),
+    "MemoryError": MemoryError(),
+    "OverflowError": year_one(),
+    "ValueError": ValueError("year 0 is out of range"),
+    "KeyError": KeyError("x"),
+    "UnicodeDecodeError": UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
+    "DataError": DataError("wrong"),
+    "ConversionException": duckdb_error("SELECT 'a'::INTEGER"),
+    "BinderException": duckdb_error("SELECT nothing"),
+}
+PASSING = {
+    "StoreUnavailable": StoreUnavailable("away"),
+    "ConnectionError": ConnectionError("away"),
+    "TimeoutError": TimeoutError("away"),
+    "RuntimeError": RuntimeError("who knows"),
+    "IOException": duckdb_error("SELECT * FROM read_parquet('/nowhere.parquet')"),
+}
+
+
+@pytest.mark.parametrize("kind", FINAL)
+def test_what_comes_again_is_final_with_a_cure(kind):
+    with pytest.raises(AirflowFailException, match=kind) as caught, airflow_errors():
+        raise FINAL[kind]
+    assert caught.value.__cause__ is FINAL[kind]
+    assert isinstance(FINAL[kind], DataError) or "Cure: " in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_what_may_pass_is_tried_again(kind):
+    with pytest.raises(Exception) as caught, airflow_errors():
+        raise PASSING[kind]
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x" * 20_000_000), OSError("x" * 20_000_000), DataError("x" * 20_000_000)]
+)
+def test_a_long_message_is_bounded_with_all_that_led_to_it(error):
+    with pytest.raises(Exception) as caught, airflow_errors():
+        raise error from KeyError("y" * 20_000_000)
+    each = caught.value
+    while each is not None:
+        assert len(str(each)) < 3 * MESSAGE_LIMIT
+        assert "more characters" in str(each)
+        each = each.__cause__
+
+
+def test_an_error_whose_words_are_its_own_is_not_printed_beside_its_short_form():
+    class Loud(Exception):  # noqa: N818
+        def __str__(self):
+            return "x" * 1_000_000
+
+    with pytest.raises(AirflowException) as caught, airflow_errors():
+        raise Loud
+    assert len(str(caught.value)) < 2 * MESSAGE_LIMIT
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_airflows_own_words_pass():
+    for error in (AirflowSkipException("nothing new"), AirflowFailException("no"), AirflowException("maybe")):
+        with pytest.raises(type(error)) as caught, airflow_errors():
+            raise error
+        assert caught.value is error
+
+
+def test_a_message_has_no_secret():
+    hide_texts(['kEy-of\n-the "house" 17'])
+    with pytest.raises(AirflowFailException) as caught, airflow_errors():
+        raise DataError(json.dumps({"got": 'kEy-of\n-the "house" 17'}))
+    assert "house" not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_whatever_leaves_an_operator_went_through_the_door(again):
+    class Wrong(MLOpsOperator):
+        def execute(self, context):
+            raise RecursionError
+
+        def wake(self, context):
+            raise RecursionError
+
+    class Wronger(Wrong):
+        def execute(self, context):
+            return super().execute(context)
+
+    operator = Wronger(task_id="wrong")
+    with pytest.raises(AirflowFailException, match="nested too deeply") as caught:
+        operator.resume_execution("wake", {}, {}) if again else operator.execute({})
+    assert "RecursionError" in str(caught.value)
+
+
+def test_every_operator_uses_the_door():
+    import importlib
+    import pkgutil
+
+    from airflow.sdk import BaseOperator
+
+    import airflow_mlops.operators as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        found = vars(importlib.import_module(f"{package.__name__}.{module.name}"))
+        for one in found.values():
+            if (
+                isinstance(one, type)
+                and issubclass(one, BaseOperator)
+                and one.__module__.startswith(package.__name__)
+            ):
+                assert issubclass(one, errors.MLOpsOperator), one
+
+
+class TestMissingConnection:
+    """Of a provider's hook, which knows no errors of ours."""
+
+    def say(self, monkeypatch, error):
+        class Supervisor:
+            def send(self, msg):
+                return ErrorResponse(error=error)
+
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
+        with pytest.raises(AirflowException) as caught, airflow_errors():
+            BaseHook.get_connection("warehouse")
+        return caught.value
+
+    def test_that_airflow_has_not_is_final_with_the_cure(self, monkeypatch):
+        error = self.say(monkeypatch, ErrorType.CONNECTION_NOT_FOUND)
+        assert isinstance(error, AirflowFailException)
+        assert "There is no Airflow connection 'warehouse'. Cure: create one" in str(error)
+
+    def test_is_asked_for_again_while_the_api_server_is_away(self, monkeypatch):
+        error = self.say(monkeypatch, ErrorType.API_SERVER_ERROR)
+        assert not isinstance(error, AirflowFailException)
+        assert "does not say what its connection 'warehouse' is" in str(error)

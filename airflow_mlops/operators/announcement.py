@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.assets import features_asset
-from airflow_mlops.operators.errors import MLOpsOperator
+from airflow_mlops.operators.errors import MLOpsTask
 from airflow_mlops.operators.inlets import newest_event
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["AnnounceFeaturesOperator"]
 _REPORTED = ("snapshot", "partitions", "rows", "new_rows", "files", "watermark")
 
 
-class AnnounceFeaturesOperator(MLOpsOperator):
+class AnnounceFeaturesOperator(MLOpsTask):
     """
     Update the asset of a feature pipeline, unless the newest event has told of the same snapshot already.
 

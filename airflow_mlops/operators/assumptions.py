@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import AssumptionError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.assumption_reports import put_report
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.primitives.provisioning.lines import line_of_reference, line_reference
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ __all__ = ["ValidateDatasetOperator", "check_version", "distribution_test", "ear
 _VERSIONS = 5
 
 
-class ValidateDatasetOperator(MLOpsOperator):
+class ValidateDatasetOperator(MLOpsTask):
     """
     Hold assumptions against a dataset version that was published before, for DAGs written by hand.
 

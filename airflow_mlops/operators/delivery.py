@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import ContractError, TrackingError
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.evaluation import TrainedModelOperator
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_mlops.runners.base import JobState
 
 
-class PlanBatchOperator(MLOpsOperator):
+class PlanBatchOperator(MLOpsTask):
     """
     Find the champion and the examples that it has not predicted yet.
 

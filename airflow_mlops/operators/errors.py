@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-__all__ = ["MLOpsOperator", "airflow_errors"]
+__all__ = ["MLOpsTask", "airflow_errors"]
 
 #: Characters of a message that a log, a tag or a page is given at most; of these at its end.
 MESSAGE_LIMIT, END = 20_000, 5_000
@@ -73,7 +73,7 @@ def airflow_errors() -> Iterator[None]:
         raise
 
 
-class MLOpsOperator(BaseOperator):
+class MLOpsTask(BaseOperator):
     """Base of all operators: whatever leaves one has gone through :func:`airflow_errors`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import EmptyDatasetError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STEP = "extracted"
 
 
-class ExtractFeaturesOperator(MLOpsOperator):
+class ExtractFeaturesOperator(MLOpsTask):
     """
     Read what is new in a source, and stage it as Parquet in the artifact store.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import ContractError, DataError, SpecError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.evaluation import test_split
 from airflow_mlops.operators.fields import json_value
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 GATE_FILE, REPORT_FILE, PAGE_FILE = "evaluation/gate.json", "evaluation/report.json", "evaluation/report.html"
 
 
-class GateModelOperator(MLOpsOperator):
+class GateModelOperator(MLOpsTask):
     """
     Decide whether a candidate may become the champion.
 

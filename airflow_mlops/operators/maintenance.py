@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowException
 
 from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.hooks.scratch import scratch_home, sweep_scratch
-from airflow_mlops.operators.errors import MLOpsOperator
+from airflow_mlops.operators.errors import MLOpsTask
 from airflow_mlops.operators.installation import installation
 from airflow_mlops.operators.older_jobs import older_jobs
 from airflow_mlops.triggers.ownership import OVER, state_key
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_mlops.runners.base import FoundJob
 
 
-class ReapJobsOperator(MLOpsOperator):
+class ReapJobsOperator(MLOpsTask):
     """
     Remove jobs, their GPU leases and their checkpoints, whose task instance is over or no longer exists.
 

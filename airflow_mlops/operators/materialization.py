@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.assets import online_store_asset
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ApplyFeaturesOperator", "MaterializeFeaturesOperator"]
 
 
-class ApplyFeaturesOperator(MLOpsOperator):
+class ApplyFeaturesOperator(MLOpsTask):
     """
     Bring Feast's registry to what is defined: planned first, and written only where it differs.
 
@@ -136,7 +136,7 @@ class ApplyFeaturesOperator(MLOpsOperator):
         return build
 
 
-class MaterializeFeaturesOperator(MLOpsOperator):
+class MaterializeFeaturesOperator(MLOpsTask):
     """
     Copy the newest rows of feature views to the online store, from where the last run ended.
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_mlops.operators.checkpoints import JobCheckpoints
-from airflow_mlops.operators.errors import MLOpsOperator
+from airflow_mlops.operators.errors import MLOpsTask
 from airflow_mlops.operators.installation import installation
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_mlops.runners.base import ContainerJob, JobState, Runner
 
 
-class ModelJob(MLOpsOperator):
+class ModelJob(MLOpsTask):
     """Parts of a job; :class:`~airflow_mlops.operators.model_code.ModelCodeOperator` gives it its life."""
 
     command: ClassVar[str]

@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Window = dict[str, Any]
 
 
-class MonitoringOperator(MLOpsOperator):
+class MonitoringOperator(MLOpsTask):
     """
     Base of the monitoring operators: where the windows of an application are.
 

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow_mlops.exceptions import AssumptionError, EmptyDatasetError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.assumption_reports import report_failure, report_warnings
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.versions import commit_record, result_of
 from airflow_mlops.primitives.provisioning.lines import MAIN, line_reference
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ProvisionDatasetOperator"]
 
 
-class ProvisionDatasetOperator(MLOpsOperator):
+class ProvisionDatasetOperator(MLOpsTask):
     """
     Join examples with their features as they were known at the time, check them, and publish a dataset version.
 

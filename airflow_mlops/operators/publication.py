@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_mlops.exceptions import AssumptionError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_mlops.primitives.provisioning.features.snapshot import Batch, FeatureSnapshot
 
 
-class PublishFeaturesOperator(MLOpsOperator):
+class PublishFeaturesOperator(MLOpsTask):
     """
     Check the staged rows, and add those of them that are not published yet to the feature table.
 

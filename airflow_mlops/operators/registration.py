@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.fields import json_value
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_mlops.hooks.mlflow.hook import MLflowHook
 
 
-class RegisterModelOperator(MLOpsOperator):
+class RegisterModelOperator(MLOpsTask):
     """
     Make the model of a run a version of the registered model, and the version the champion.
 

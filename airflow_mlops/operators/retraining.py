@@ -8,7 +8,7 @@ from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.assets import code_asset, retraining_asset
-from airflow_mlops.operators.errors import MLOpsOperator
+from airflow_mlops.operators.errors import MLOpsTask
 from airflow_mlops.operators.inlets import read_events
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ANSWERS = "answers"
 
 
-class ReasonsOperator(MLOpsOperator):
+class ReasonsOperator(MLOpsTask):
     """
     Base of the operators around the retraining asset.
 
@@ -155,7 +155,7 @@ class AnswerReasonsOperator(ReasonsOperator):
         return came
 
 
-class RearmOperator(MLOpsOperator):
+class RearmOperator(MLOpsTask):
     """
     Wake the training DAG again when reasons came while it worked; skipped otherwise.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_mlops.exceptions import AssumptionError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.assumption_reports import report_failure, report_warnings
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.versions import commit_record, result_of
 from airflow_mlops.primitives.provisioning.lines import line_reference
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["SplitDatasetOperator"]
 
 
-class SplitDatasetOperator(MLOpsOperator):
+class SplitDatasetOperator(MLOpsTask):
     """
     Divide a dataset version otherwise, and publish the outcome as another version, without joining anything.
 

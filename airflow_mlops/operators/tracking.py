@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_mlops.exceptions import MLOpsError
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ def close_runs(
     return closed
 
 
-class CloseRunsOperator(MLOpsOperator):
+class CloseRunsOperator(MLOpsTask):
     """
     End MLflow runs that a crash has left open: those of trainings whose task instance is over, or is no more.
 

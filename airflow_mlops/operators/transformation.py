@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_mlops.exceptions import ContractError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.operators.errors import MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.model_code import ModelCodeOperator
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ STEP = "transformed"
 _CARRIED = ("window", "watermark", "started")
 
 
-class TransformFeaturesOperator(MLOpsOperator):
+class TransformFeaturesOperator(MLOpsTask):
     """
     Make features of the extracted rows by one DuckDB query, in which they are the table ``extracted``.
 

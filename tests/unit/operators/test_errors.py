@@ -19,7 +19,7 @@ from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow_mlops.exceptions import DataError, StoreUnavailable
 from airflow_mlops.hooks.secrets import hide_texts
 from airflow_mlops.operators import errors
-from airflow_mlops.operators.errors import MESSAGE_LIMIT, MLOpsOperator, airflow_errors
+from airflow_mlops.operators.errors import MESSAGE_LIMIT, MLOpsTask, airflow_errors
 
 
 def duckdb_error(sql):
@@ -117,7 +117,7 @@ def test_a_message_has_no_secret():
 
 @pytest.mark.parametrize("again", [False, True])
 def test_whatever_leaves_an_operator_went_through_the_door(again):
-    class Wrong(MLOpsOperator):
+    class Wrong(MLOpsTask):
         def execute(self, context):
             raise RecursionError
 
@@ -150,7 +150,7 @@ def test_every_operator_uses_the_door():
                 and issubclass(one, BaseOperator)
                 and one.__module__.startswith(package.__name__)
             ):
-                assert issubclass(one, errors.MLOpsOperator), one
+                assert issubclass(one, errors.MLOpsTask), one
 
 
 class TestMissingConnection:

@@ -6,13 +6,14 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
 from airflow_mlops.hooks.s3 import s3_client, s3_errors, s3_filesystem, split_s3
 from airflow_mlops.primitives.provisioning.sources.base import LocalSources, relative_names
 from airflow_mlops.primitives.provisioning.sources.columns import parquet_errors, schema_of
+from airflow_mlops.primitives.provisioning.sources.listing import data_files, is_parquet, named_parquet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +87,13 @@ class AirflowSources:
     def columns(self, file: str) -> list[str]:
         """Columns of a Parquet file, in order."""
         return list(self.schema(file))
+
+    def head(self, file: str) -> bytes:
+        """The first bytes of a file; none of an object without any."""
+        if not is_s3(file):
+            return self._local.head(file)
+        with s3_errors(f"reading {file}", SourceError):
+            return self._first_bytes(self._place(file))
 
     def pin(self, files: Sequence[str]) -> list[dict[str, Any]]:
         """Size and digest of a file; size, etag, version and footer's digest of an object.
@@ -197,7 +205,7 @@ class AirflowSources:
         bucket, key = place.bucket, place.key
         magic = _MAGIC.search(key)
         prefix = key[: magic.start()] if magic else key
-        wanted = re.compile(_expression(key) if magic else f"{re.escape(key)}(/.*\\.parquet)?")
+        wanted = re.compile(_expression(key) if magic else f"{re.escape(key)}(/.*)?" if key else ".*")
         pages = self._client(place).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         found = {
             entry["Key"]: entry["ETag"].strip('"')
@@ -205,9 +213,28 @@ class AirflowSources:
             for entry in page.get("Contents", ())
             if wanted.fullmatch(entry["Key"]) and not entry["Key"].endswith("/")
         }
-        if key in found and not magic:
-            found = {key: found[key]}
-        return {f"s3://{bucket}/{name}": etag for name, etag in found.items()}
+        if key in found and not any(sign in key for sign in "*?"):
+            return {f"s3://{bucket}/{key}": found[key]}
+        names = data_files(found, key.rstrip("/"))
+        if not magic:
+            names = [
+                name
+                for name in names
+                if is_parquet(name, lambda name: self._first_bytes(replace(place, key=name)))
+            ]
+        return {f"s3://{bucket}/{name}": found[name] for name in names}
+
+    def _first_bytes(self, place: S3Location) -> bytes:
+        from botocore.exceptions import ClientError
+
+        try:
+            answer = self._client(place).get_object(Bucket=place.bucket, Key=place.key, Range="bytes=0-7")
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416:
+                return b""  # it has none
+            raise
+        data: bytes = answer["Body"].read()
+        return data
 
     def _near(self, place: S3Location) -> str:
         """What is there instead, for a message."""
@@ -234,7 +261,7 @@ class AirflowSources:
             pin: dict[str, Any] = {"bytes": size, "etag": etag}
             if head.get("VersionId", "null") != "null":
                 pin["version_id"] = head["VersionId"]
-            if place.key.endswith(".parquet"):
+            if named_parquet(place.key) or self._first_bytes(place).startswith(b"PAR1"):
                 pin["footer_sha256"] = self._footer(place, etag, size)
         return pin
 

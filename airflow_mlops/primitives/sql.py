@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import SpecError
 
-__all__ = ["identifier", "literal", "one_query", "parquet"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["file_name", "files_list", "identifier", "literal", "one_query", "parquet"]
 
 
 def identifier(name: str) -> str:
@@ -31,10 +34,24 @@ def literal(value: Any) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def parquet(paths: tuple[str, ...], **options: bool) -> str:
-    """A call of ``read_parquet`` over files, whatever their names are: ``[``, ``*`` and ``?`` mean themselves."""
-    files = ", ".join(literal(re.sub(r"([\[*?])", r"[\1]", path)) for path in paths)
-    return f"read_parquet({', '.join([f'[{files}]', *(f'{k}={literal(v)}' for k, v in options.items())])})"
+def parquet(paths: Sequence[str], **options: bool | str) -> str:
+    """A call of ``read_parquet`` over files, which has their own columns and none of their folders' names.
+
+    :param paths: the files, at least one; see :func:`files_list`.
+    :param options: further ones of ``read_parquet``.
+    """
+    given = {"hive_partitioning": False, **options}
+    return f"read_parquet({', '.join([files_list(paths), *(f'{k}={literal(v)}' for k, v in given.items())])})"
+
+
+def files_list(paths: Sequence[str]) -> str:
+    """Files as an argument of a reader, whatever their names are: ``[``, ``*`` and ``?`` mean themselves."""
+    return f"[{', '.join(map(file_name, paths))}]"
+
+
+def file_name(path: str) -> str:
+    """One file as a literal in which ``[``, ``*`` and ``?`` mean themselves."""
+    return literal(re.sub(r"([\[*?])", r"[\1]", path))
 
 
 def one_query(sql: str, where: str) -> str:

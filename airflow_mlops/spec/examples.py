@@ -24,6 +24,12 @@ _RESERVED = "examples"  # the view that holds the query itself
 PREDICTED = ("prediction", "second_prediction", "request_id", "predicted_at", "model_version")
 
 
+def _of_parquet(value: dict[str, str] | None, info: ValidationInfo) -> dict[str, str] | None:
+    if value is not None and "parquet" in info.data and info.data["parquet"] is None:
+        raise complaint("is for parquet only", cure="remove partitions, or write parquet: data/**/*.parquet")
+    return value
+
+
 class Table(Section):
     """A table that ``sql`` may name: of Delta, of Iceberg, or Parquet files."""
 
@@ -39,6 +45,12 @@ class Table(Section):
         default=None,
         description="Parquet file or glob: a path, or s3://bucket/….",
         validate_default=True,
+    )
+    partitions: dict[ColumnName, Text] | None = Field(
+        default=None,
+        min_length=1,
+        description="Folders column=value behind the first wildcard of parquet that become columns: column and "
+        "DuckDB type, such as {day: DATE}. Default: names of folders mean nothing.",
     )
     version: WholeNumber | None = Field(
         default=None, ge=0, description="Version of the Delta table. Default: the newest when it is read."
@@ -63,6 +75,11 @@ class Table(Section):
                     at=("..",),
                 )
         return value
+
+    @field_validator("partitions")
+    @classmethod
+    def _of_files(cls, value: dict[str, str] | None, info: ValidationInfo) -> dict[str, str] | None:
+        return _of_parquet(value, info)
 
     @field_validator("snapshot")
     @classmethod
@@ -104,6 +121,12 @@ class Examples(Section):
         default=None,
         description="Parquet file or glob with the examples, or s3://bucket/…. Either sql or parquet.",
         validate_default=True,
+    )
+    partitions: dict[ColumnName, Text] | None = Field(
+        default=None,
+        min_length=1,
+        description="Folders column=value behind the first wildcard of parquet that become columns: column and "
+        "DuckDB type, such as {day: DATE}. Default: names of folders mean nothing.",
     )
     keys: UniqueColumns = Field(
         min_length=1,
@@ -156,6 +179,11 @@ class Examples(Section):
                 at=("..", "tables"),
             )
         return value
+
+    @field_validator("partitions")
+    @classmethod
+    def _of_files(cls, value: dict[str, str] | None, info: ValidationInfo) -> dict[str, str] | None:
+        return _of_parquet(value, info)
 
     @field_validator("targets_known_at")
     @classmethod

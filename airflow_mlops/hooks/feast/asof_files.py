@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import SourceError
-from airflow_mlops.primitives.provisioning.sources.base import find_files
 from airflow_mlops.primitives.provisioning.sources.columns import parquet_errors
+from airflow_mlops.primitives.provisioning.sources.listing import data_files, find_files, is_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -144,11 +144,12 @@ class ViewFiles:
         files = self._s3
         with s3_errors(f"listing {url}"):
             if any(sign in at for sign in "*?["):
-                found = [str(name) for name in files.glob(at)]
+                found = data_files(map(str, files.glob(at)), at)
             elif files.isfile(at):
                 found = [at]
             else:
-                found = [str(name) for name in files.find(at) if str(name).endswith(".parquet")]
+                every = data_files(map(str, files.find(at)), at.rstrip("/"))
+                found = [name for name in every if is_parquet(name, self._head)]
         if not found:
             raise SourceError(f"no object at {url}: publish the features, or correct the path of the source")
         return tuple(sorted(f"s3://{name}" for name in found))
@@ -160,6 +161,11 @@ class ViewFiles:
         place = split_s3(path, "")
         self.use_s3(place.conn_id or None, endpoint)
         return f"{place.bucket}/{place.key}", place.url
+
+    def _head(self, name: str) -> bytes:
+        with self._s3.open(name, "rb") as source:
+            found: bytes = source.read(8)
+        return found
 
     def _local(self, path: str) -> Path:
         place = Path(path.removeprefix("file://")).expanduser()

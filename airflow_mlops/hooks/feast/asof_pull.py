@@ -122,7 +122,7 @@ def pull_rows(
     ]
     query = (
         f"SELECT {', '.join(names)}{_NOBODY if not keys else ''} "
-        f"FROM {parquet(found, union_by_name=True, hive_partitioning=False)} WHERE {' AND '.join(conditions) or 'TRUE'}"
+        f"FROM {parquet(found, union_by_name=True)} WHERE {' AND '.join(conditions) or 'TRUE'}"
     )
     if latest:
         order = [f"{time} DESC"]

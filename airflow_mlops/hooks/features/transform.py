@@ -32,7 +32,7 @@ def transform(
     """
     target = scratch / "transformed.parquet"
     with contextlib.closing(connect(scratch, memory)) as connection:
-        views = {EXTRACTED: parquet(tuple(str(file) for file in files), hive_partitioning=False)}
+        views = {EXTRACTED: parquet(tuple(str(file) for file in files))}
         for name, pattern in tables.items():
             if name.lower() == EXTRACTED:
                 raise SpecError(

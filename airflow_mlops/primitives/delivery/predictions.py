@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import ContractError
-from airflow_mlops.primitives.sql import identifier, literal
+from airflow_mlops.primitives.sql import identifier, literal, parquet
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,9 +40,9 @@ def write_predictions(
     identity = ", ".join(f"CAST({identifier(key)} AS VARCHAR)" for key in keys)
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
-        connection.from_parquet([str(path) for path in examples]).create_view("examples")
+        connection.sql(f"FROM {parquet([str(path) for path in examples])}").create_view("examples")
         try:
-            connection.from_parquet(str(predictions)).create_view("predicted")
+            connection.sql(f"FROM {parquet([str(predictions)])}").create_view("predicted")
             rows = _check(connection, names)
         except duckdb.Error as error:
             raise ContractError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_mlops.exceptions import ContractError, DataError
-from airflow_mlops.primitives.sql import identifier
+from airflow_mlops.primitives.sql import identifier, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,7 +143,7 @@ def read_predicted(
         return None
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
-        connection.from_parquet([str(path) for path in split.files]).create_view("examples")
+        connection.sql(f"FROM {parquet([str(path) for path in split.files])}").create_view("examples")
         try:
             labels = paradigm in ("classification", "clustering")
             found = _joined(connection, split, predictions, labels=labels)
@@ -163,7 +163,7 @@ def read_columns(split: TestSplit, columns: Sequence[str]) -> dict[str, npt.NDAr
 
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
-        relation = connection.from_parquet([str(path) for path in split.files])
+        relation = connection.sql(f"FROM {parquet([str(path) for path in split.files])}")
         relation.create_view("examples")
         kinds = dict(zip(relation.columns, map(str, relation.types), strict=True))
         known = [name for name in dict.fromkeys(columns) if name in kinds]
@@ -188,7 +188,7 @@ def _joined(
 
     :param labels: they are names of classes, whatever numbers they are written as.
     """
-    predicted = connection.from_parquet(str(predictions))
+    predicted = connection.sql(f"FROM {parquet([str(predictions)])}")
     predicted.create_view("predicted")
     by = [
         *split.keys,

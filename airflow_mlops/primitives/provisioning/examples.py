@@ -13,10 +13,11 @@ from airflow_mlops.exceptions import DataError, EmptyDatasetError, SourceError, 
 from airflow_mlops.primitives.provisioning.session import connect, source_errors
 from airflow_mlops.primitives.provisioning.sources.base import (
     LocalSources,
+    check_files,
     check_names,
-    check_same_columns,
     open_query,
     open_tables,
+    parquet_source,
     pins_of,
 )
 from airflow_mlops.primitives.provisioning.splits.rule import iso
@@ -52,6 +53,7 @@ class ExamplesQuery:
     :param known_at: the time at which the targets were known.
     :param sql: a DuckDB query; this or ``parquet``.
     :param parquet: a Parquet file, folder or pattern.
+    :param partitions: folders ``column=value`` of ``parquet`` that become columns: column → type.
     :param folder: relative paths are below it.
     :param tables: Delta, Iceberg or Parquet tables that the query names, by the name it uses.
     :param connection: Airflow connection of ``s3://`` addresses.
@@ -64,6 +66,7 @@ class ExamplesQuery:
     known_at: str | None = None
     sql: str | None = None
     parquet: str | None = None
+    partitions: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     connection: str | None = None
@@ -77,7 +80,7 @@ class ExamplesQuery:
         """
         known = (
             *("sql", "parquet", "keys", "timestamp", "targets", "targets_known_at", "folder"),
-            *("tables", "connection", "keep_unlabelled"),
+            *("tables", "connection", "keep_unlabelled", "partitions"),
         )
         if unknown := [key for key in value if key not in known]:
             raise SpecError(f"examples: unknown key(s) {', '.join(unknown)}; known are {', '.join(known)}")
@@ -92,6 +95,7 @@ class ExamplesQuery:
             known_at=value.get("targets_known_at"),
             sql=(value.get("sql") or "").strip().rstrip(";") or None,
             parquet=value.get("parquet"),
+            partitions=value.get("partitions") or {},
             folder=Path(value["folder"]) if value.get("folder") else None,
             tables=value.get("tables") or {},
             connection=value.get("connection"),
@@ -115,6 +119,7 @@ class ExamplesQuery:
             "timestamp": self.timestamp,
             "targets": list(self.targets),
             "targets_known_at": self.known_at,
+            **({"partitions": dict(self.partitions)} if self.partitions else {}),
             **({"tables": tables} if tables else {}),
             **({"keep_unlabelled": True} if self.keep_unlabelled else {}),
         }
@@ -171,9 +176,9 @@ class Examples:
         files: Mapping[str, tuple[str, ...]] = {}
         tables: list[dict[str, Any]] = []
         if query.parquet:
-            files = {query.parquet: reader.find(query.parquet, query.folder)}
-            check_same_columns(files[query.parquet], "examples", reader.schema)
-            source = f"(SELECT * FROM {parquet(files[query.parquet])})"
+            given = {"parquet": query.parquet, "partitions": query.partitions}
+            found, source = parquet_source(given, query.folder, reader, "examples")
+            files, source = {query.parquet: found}, f"(SELECT * FROM {source})"
         else:
             with source_errors(query.name):
                 tables = open_tables(connection, query.tables, query.folder, reader)
@@ -403,7 +408,7 @@ class Examples:
         needed = [*query.keys, query.timestamp, *query.targets, *([query.known_at] if query.known_at else [])]
         if missing := [name for name in needed if name not in self.columns]:
             for group in self.sources.values():
-                check_same_columns(group, "examples", self.reader.schema)
+                check_files(group, "examples", self.reader)
             near = difflib.get_close_matches(missing[0], self.columns, n=1)
             raise SourceError(
                 f"examples lack the column(s) {', '.join(missing)}; {query.name} gives "

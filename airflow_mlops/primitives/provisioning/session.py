@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import DataError, SourceError
-from airflow_mlops.primitives.provisioning.sources.base import LocalSources, check_same_columns
+from airflow_mlops.primitives.provisioning.sources.base import LocalSources, check_files
 from airflow_mlops.primitives.sql import literal
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def source_errors(
             raise _no_room("the examples", error) from error
         reader = sources or LocalSources()
         for group in (files or {}).values():
-            check_same_columns(group, "examples", reader.schema)
+            check_files(group, "examples", reader)
         raise SourceError(f"examples: {name}: {error}") from error
 
 

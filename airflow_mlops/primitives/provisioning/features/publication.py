@@ -72,7 +72,7 @@ def normalise(
     :raises DataError: a row has no key, no time, or no time of creation.
     """
     # By name and with the widest type: DuckDB would cast to the first file's, and 1.5 becomes 2 in silence.
-    source = parquet(tuple(str(file) for file in files), union_by_name=True, hive_partitioning=False)
+    source = parquet(tuple(str(file) for file in files), union_by_name=True)
     if published and not (connection.execute(f"SELECT count(*) FROM {source}").fetchone() or (0,))[0]:
         filled = (PUBLISHED_AT,) if rule.filled else ()
         # What has no values may have lost its columns' types.
@@ -198,7 +198,7 @@ def _there(published: Published) -> str:
         listed = ", ".join(
             f"{text} AS {identifier(name)}" for text, name in zip(present + absent, names, strict=True)
         )
-        source = parquet(tuple(str(file) for file in files), hive_partitioning=False)
+        source = parquet(tuple(str(file) for file in files))
         parts.append(f"SELECT {listed}, {count} AS __n FROM {source}")
     return " UNION ALL ".join(parts)
 

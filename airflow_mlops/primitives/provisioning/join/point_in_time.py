@@ -192,7 +192,7 @@ def _source(view: ViewPlan, between: tuple[datetime, datetime] | None, *, filter
         "(file_index::BIGINT << 40) + file_row_number AS _row",
         *(f"{_column(view, feature.column)} AS _f{n}" for n, feature in enumerate(view.features)),
     ]
-    source = f"{parquet(view.paths, union_by_name=view.widen, hive_partitioning=False)} AS _files"
+    source = f"{parquet(view.paths, union_by_name=view.widen)} AS _files"
     if view.sparse and view.keys:
         same = (f"{_column(view, key.column, '_files.')} = _e.{identifier(key.entity)}" for key in view.keys)
         source += f" SEMI JOIN _e ON {' AND '.join(same)}"

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,24 +22,30 @@ from airflow_mlops.primitives.provisioning.sources.columns import (
     check_same_columns,
     local_schema,
 )
+from airflow_mlops.primitives.provisioning.sources.listing import find_files, is_parquet, local_head
 from airflow_mlops.primitives.provisioning.sources.queries import (
     by_name,
+    calls_of,
     columns_named,
     first_file_decides,
     patterns_of,
     serialize,
     with_files,
 )
+from airflow_mlops.primitives.provisioning.sources.reading import partitioned, reading_of
 from airflow_mlops.primitives.sql import identifier, parquet
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+    from airflow_mlops.primitives.provisioning.sources.queries import Call
 
 __all__ = [
     "LocalSources",
     "Query",
     "Sources",
     "check_columns",
+    "check_files",
     "check_names",
     "check_same_columns",
     "find_files",
@@ -48,6 +53,7 @@ __all__ = [
     "footer_digest",
     "open_query",
     "open_tables",
+    "parquet_source",
     "pin_files",
     "pins_of",
     "relative_names",
@@ -77,6 +83,10 @@ class Sources(Protocol):
 
     def columns(self, file: str) -> list[str]:
         """Columns of a Parquet file, in order."""
+        ...
+
+    def head(self, file: str) -> bytes:
+        """The first bytes of a file, at least eight where it has so many."""
         ...
 
     def pin(self, files: Sequence[str]) -> list[dict[str, Any]]:
@@ -135,6 +145,10 @@ class LocalSources:
     def columns(self, file: str) -> list[str]:
         """Columns of a Parquet file, in order."""
         return list(self.schema(file))
+
+    def head(self, file: str) -> bytes:
+        """The first bytes of a file."""
+        return local_head(file)
 
     def pin(self, files: Sequence[str]) -> list[dict[str, Any]]:
         """Pins by size and digest, see :func:`pin_files`."""
@@ -204,17 +218,49 @@ def open_query(
     :raises duckdb.Error: it is no SQL.
     """
     serialized = serialize(connection, sql)
+    calls = calls_of(sql, serialized)
     files = {pattern: sources.find(pattern, folder) for pattern in patterns_of(serialized)}
     decides, absent = first_file_decides(serialized), by_name(serialized)
+    tables = {pattern for call in calls if call.form == "parquet" for pattern in call.patterns}
     for pattern, group in files.items():
-        check_same_columns(
-            group,
-            owner,
-            sources.schema,
-            columns_named(serialized),
-            absent=pattern in absent or pattern not in decides,
-        )
-    return Query(with_files(sql, serialized, files), files)
+        if pattern in tables:
+            check_same_columns(
+                group,
+                owner,
+                sources.schema,
+                columns_named(serialized),
+                absent=pattern in absent or pattern not in decides,
+            )
+
+    def reading(call: Call, listed: Sequence[str], first: str) -> str:
+        columns = sources.schema(listed[0]) if call.types and listed and call.form == "parquet" else {}
+        return reading_of(call, listed, first, folder, columns, owner)
+
+    return Query(with_files(sql, serialized, files, reading), files)
+
+
+def check_files(files: Sequence[str], owner: str, sources: Sources) -> None:
+    """Make sure that those of the files that are Parquet go together, see :func:`check_same_columns`.
+
+    :raises SourceError: they do not.
+    """
+    check_same_columns([file for file in files if is_parquet(file, sources.head)], owner, sources.schema)
+
+
+def parquet_source(
+    given: Mapping[str, Any], folder: Path | None, sources: Sources, owner: str
+) -> tuple[tuple[str, ...], str]:
+    """The files of a pattern, and what stands behind FROM to read them.
+
+    :param given: ``parquet``, and maybe ``partitions``.
+    :raises SourceError: there are none, or they do not go together.
+    """
+    pattern, types = str(given["parquet"]), given.get("partitions") or {}
+    files = sources.find(pattern, folder)
+    check_same_columns(files, owner, sources.schema)
+    if not types:
+        return files, parquet(files)
+    return files, partitioned(files, pattern, folder, types, sources.schema(files[0]), owner=owner)
 
 
 def open_tables(
@@ -238,11 +284,8 @@ def open_tables(
         if len(formats) != 1:
             raise SpecError(f"examples: table {name!r}: expected one of delta, iceberg, parquet, got {given}")
         if formats == ["parquet"]:
-            files = sources.find(given["parquet"], folder)
-            check_same_columns(files, f"table {name!r}", sources.schema)
-            connection.execute(
-                f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {parquet(files)}"
-            )
+            files, source = parquet_source(given, folder, sources, f"table {name!r}")
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {source}")
             pins += pins_of(f"table:{name}", given["parquet"], files, sources)
         else:
             pin = sources.open_table(connection, name, given, folder)
@@ -253,34 +296,6 @@ def open_tables(
 def pins_of(of: str, pattern: str, files: Sequence[str], sources: Sources) -> list[dict[str, Any]]:
     """Pins of the files of a pattern, as the manifest keeps them."""
     return [{"of": of, "pattern": pattern, **pin} for pin in sources.pin(files)]
-
-
-def find_files(pattern: str, folder: Path | None = None) -> tuple[str, ...]:
-    """Local files of a path, a pattern or a folder of Parquet files, sorted by name.
-
-    :param pattern: absolute, or relative to ``folder``.
-    :raises SourceError: there is none.
-    """
-    if "://" in pattern and not pattern.startswith("file://"):
-        cure = "copy it to one of them first, for example by a feature pipeline's extract"
-        if pattern.startswith("s3://"):
-            cure = "an address on S3 needs AirflowSources with an aws connection"
-        raise SourceError(f"{pattern} is no file: only files and s3:// addresses can be read; {cure}")
-    path = Path(pattern.removeprefix("file://")).expanduser()
-    below = folder is not None and not path.is_absolute()
-    pattern, path = str(path), folder / path if folder is not None else path
-    if has_magic(pattern):
-        # The folder is no pattern, whatever its name is.
-        wanted = f"{escape(str(folder))}{os.sep}{pattern}" if below else pattern
-        # not Path.glob, which takes no absolute patterns
-        files = [name for name in glob(wanted, recursive=True) if Path(name).is_file()]  # noqa: PTH207
-    elif path.is_dir():
-        files = [str(file) for file in path.rglob("*.parquet")]
-    else:
-        files = [str(path)] if path.is_file() else []
-    if not files:
-        raise SourceError(f"no file at {path}{_neighbours(path)}")
-    return tuple(sorted(files))
 
 
 def pin_files(files: Sequence[str]) -> list[dict[str, Any]]:
@@ -338,13 +353,3 @@ def _state(file: str) -> tuple[int, int]:
     except OSError:
         return (-1, -1)
     return found.st_size, found.st_mtime_ns
-
-
-def _neighbours(path: Path) -> str:
-    folder = next((parent for parent in path.parents if parent.is_dir()), path.root)
-    try:
-        names = sorted(entry.name for entry in Path(folder).iterdir())
-    except OSError as error:
-        return f"; {folder} cannot be read: {error.strerror}"
-    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-    return f"; {folder} has {shown or 'nothing'}"

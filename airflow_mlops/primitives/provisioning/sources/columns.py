@@ -130,7 +130,7 @@ def check_same_columns(
     :param absent: whether a file may lack a column.
     :raises SourceError: naming the files that lack a column or have it in another type than most.
     """
-    schemas = _schemas(tuple(file for file in files if file.endswith(".parquet")), schema)
+    schemas = _schemas(tuple(files), schema)
     every = dict.fromkeys(name for there in schemas.values() for name in there)
     _check_names(schemas, owner, only)
     names = [name for name in every if only is None or name in only]

@@ -145,6 +145,10 @@ class PinnedSources:
         """Columns of a Parquet file, in order."""
         return list(self.schema(file))
 
+    def head(self, file: str) -> bytes:
+        """The first bytes of a file."""
+        return self.base.head(file)
+
     def pin(self, files: Sequence[str]) -> list[dict[str, Any]]:
         """The pins of the manifest for what is the same, new ones for what is not."""
         names = {found.place: found.pin["file"] for found in self.found if found.place}

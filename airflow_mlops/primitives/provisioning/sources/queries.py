@@ -7,16 +7,19 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_mlops.exceptions import SourceError
-from airflow_mlops.primitives.sql import identifier, literal
+from airflow_mlops.primitives.sql import file_name, files_list, identifier, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from duckdb import DuckDBPyConnection
 
 __all__ = [
     "READERS",
+    "SUFFIXES",
+    "Call",
     "by_name",
+    "calls_of",
     "columns_named",
     "first_file_decides",
     "nodes_of",
@@ -25,27 +28,39 @@ __all__ = [
     "with_files",
 ]
 
-#: Table functions whose files are found and pinned.
-READERS = (
-    "read_parquet",
-    "parquet_scan",
-    "read_csv",
-    "read_csv_auto",
-    "read_json",
-    "read_json_auto",
-    "read_ndjson",
-    "read_ndjson_auto",
-)
-_SUFFIXES = {
-    ".parquet": "read_parquet",
-    ".csv": "read_csv_auto",
-    ".csv.gz": "read_csv_auto",
-    ".json": "read_json_auto",
-    ".jsonl": "read_json_auto",
-    ".ndjson": "read_json_auto",
+#: Table functions whose files are found and pinned, and what they read.
+READERS = {
+    "read_parquet": "parquet",
+    "parquet_scan": "parquet",
+    "read_csv": "csv",
+    "read_csv_auto": "csv",
+    "read_json": "json",
+    "read_json_auto": "json",
+    "read_json_objects": "objects",
+    "read_json_objects_auto": "objects",
+    "read_ndjson": "json",
+    "read_ndjson_auto": "json",
+    "read_ndjson_objects": "objects",
+}
+#: What a file is by its name, in front of .gz or .zst.
+SUFFIXES = {
+    ".parquet": "parquet",
+    ".parq": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
 }
 _TEXT = re.compile(rb"'(?:[^']|'')*'")
 _NAME = re.compile(rb'"(?:[^"]|"")*"|' + _TEXT.pattern)
+_TOKEN = re.compile(
+    rb"""[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|"""
+    rb"""(?P<dollar>\$\w*\$).*?(?P=dollar)|.""",
+    re.DOTALL,
+)
+_OPTION = re.compile(rb"\s*(\w+)\s*(?::=|=>|=)\s*(.*)", re.DOTALL)
 
 
 class _Place(NamedTuple):
@@ -55,6 +70,32 @@ class _Place(NamedTuple):
     kind: str
     at: int
     alias: str = ""
+
+
+class Call(NamedTuple):
+    """A reading of files in a query.
+
+    :param form: ``parquet``, ``csv``, ``json``, or ``objects`` for the texts of JSON.
+    :param patterns: the files as the query names them; empty where their names come from an expression.
+    :param options: what its author gave beside them: name → SQL.
+    :param types: the types of partitions that its author gave: column → SQL type.
+    """
+
+    form: str
+    patterns: tuple[str, ...]
+    options: Mapping[str, str]
+    types: Mapping[str, str]
+
+
+class _Found(NamedTuple):
+    """A call from ``start`` to ``end``, its first argument at ``first``; or the name of a file, ``table``."""
+
+    call: Call
+    start: int
+    end: int
+    places: tuple[_Place, ...]
+    first: tuple[int, int] = (0, 0)
+    table: _Place | None = None
 
 
 def serialize(connection: DuckDBPyConnection, sql: str) -> str:
@@ -110,7 +151,22 @@ def columns_named(serialized: str) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(names))
 
 
-def with_files(sql: str, serialized: str, files: Mapping[str, Sequence[str]]) -> str:
+def calls_of(sql: str, serialized: str) -> tuple[Call, ...]:
+    """All readings of files in a query, in the order of their places.
+
+    :param sql: the query.
+    :param serialized: the same query by :func:`serialize`.
+    :raises SourceError: one is written in a way that cannot be followed.
+    """
+    return tuple(found.call for found in _found(sql.encode(), serialized))
+
+
+def with_files(
+    sql: str,
+    serialized: str,
+    files: Mapping[str, Sequence[str]],
+    reading: Callable[[Call, Sequence[str], str], str],
+) -> str:
     """The query with the files that were found in place of the names it says.
 
     So it reads exactly those files, wherever they are, and none that appears afterwards. All else stays
@@ -119,53 +175,127 @@ def with_files(sql: str, serialized: str, files: Mapping[str, Sequence[str]]) ->
     :param sql: the query.
     :param serialized: the same query by :func:`serialize`.
     :param files: files by the name that the query says; a name without files stays.
+    :param reading: makes what stands behind FROM of a call, its files, and the argument that names them.
     :raises SourceError: a file name is written in a way that cannot be replaced.
     """
     text = sql.encode()
-    places = sorted((place for place in _places(json.loads(serialized)) if place.pattern in files), key=_at)
     parts, end = [], 0
-    for place in places:
-        found = (_NAME if place.kind == "table" else _TEXT).match(text, place.at)
-        if found is None:
-            raise SourceError(
-                f"the file name {place.pattern!r} is written in a way that cannot be followed; "
-                f"write it in single quotes: {literal(place.pattern)}"
-            )
-        parts += [text[end : place.at], _reading(place, files[place.pattern]).encode()]
-        end = found.end()
+    for found in _found(text, serialized):
+        first, listed = _named(found, text, files)
+        made = reading(found.call, listed, first) + (_alias(found.table) if found.table else "")
+        parts += [text[end : found.start], made.encode()]
+        end = found.end
     return b"".join([*parts, text[end:]]).decode()
 
 
-def _at(place: _Place) -> int:
-    return place.at
+def _found(text: bytes, serialized: str) -> list[_Found]:
+    found = []
+    for node in nodes_of(json.loads(serialized)):
+        if _is_call(node):
+            found.append(_function(node, text))
+        elif node.get("type") == "BASE_TABLE" and (form := _form_of(node)) is not None:
+            place = next(_places(node))
+            match = _NAME.match(text, place.at)
+            if match is None:
+                raise _cannot_follow(place)
+            call = Call(form, (place.pattern,), {}, {})
+            found.append(_Found(call, place.at, match.end(), (place,), table=place))
+    return sorted({one.start: one for one in found}.values(), key=lambda one: one.start)
 
 
-def _reading(place: _Place, files: Sequence[str]) -> str:
-    names = ", ".join(literal(re.sub(r"([\[*?])", r"[\1]", file)) for file in files)
-    if place.kind == "item":
-        return names
-    if place.kind == "one":
-        return f"[{names}]"
-    reader = next(reader for suffix, reader in _SUFFIXES.items() if place.pattern.endswith(suffix))
+def _function(node: dict[str, Any], text: bytes) -> _Found:
+    function = node["function"]
+    places = tuple(_places(node))
+    start = int(function["query_location"])
+    end, arguments = _arguments(text, start)
+    options = {}
+    for begin, stop in arguments[1:]:
+        if match := _OPTION.fullmatch(text[begin:stop].strip()):
+            options[match[1].decode().lower()] = match[2].decode()
+    types = {
+        str(child["alias"]): str(child["value"]["value"] if "value" in child else child["column_names"][-1])
+        for given in function["children"]
+        if _name_of(given) == "hive_types"
+        for child in (given.get("right") or given).get("children", ())
+        if "value" in child or "column_names" in child
+    }
+    patterns = tuple(dict.fromkeys(place.pattern for place in places))
+    call = Call(READERS[function["function_name"].lower()], patterns, options, types)
+    return _Found(call, start, end, places, arguments[0])
+
+
+def _arguments(text: bytes, start: int) -> tuple[int, list[tuple[int, int]]]:
+    """Where a call ends, and where each of its arguments begins and ends."""
+    depth, begin = 0, start
+    found: list[tuple[int, int]] = []
+    for token in _TOKEN.finditer(text, start):
+        sign = token[0]
+        if sign in (b"(", b"[", b"{"):
+            depth += 1
+            begin = token.end() if depth == 1 else begin
+        elif sign in (b")", b"]", b"}"):
+            depth -= 1
+            if depth == 0:
+                return token.end(), [*found, (begin, token.start())]
+        elif sign == b"," and depth == 1:
+            found.append((begin, token.start()))
+            begin = token.end()
+    raise SourceError(
+        "a query reads files in a way that cannot be followed: write the call of the reader anew"
+    )
+
+
+def _named(found: _Found, text: bytes, files: Mapping[str, Sequence[str]]) -> tuple[str, list[str]]:
+    """The first argument of a call with the files in place of their names, and the files."""
+    listed = [file for place in found.places for file in files.get(place.pattern, ())]
+    if found.table is not None:
+        return files_list(listed), listed
+    (begin, stop), parts = found.first, []
+    for place in sorted((place for place in found.places if place.pattern in files), key=lambda one: one.at):
+        match = _TEXT.match(text, place.at)
+        if match is None:
+            raise _cannot_follow(place)
+        names = ", ".join(map(file_name, files[place.pattern]))
+        parts += [text[begin : place.at], (names if place.kind == "item" else f"[{names}]").encode()]
+        begin = match.end()
+    return b"".join([*parts, text[begin:stop]]).decode(), listed
+
+
+def _cannot_follow(place: _Place) -> SourceError:
+    return SourceError(
+        f"the file name {place.pattern!r} is written in a way that cannot be followed; "
+        f"write it in single quotes: {literal(place.pattern)}"
+    )
+
+
+def _alias(place: _Place) -> str:
     # DuckDB calls such a table by the name of its file, and so may the query.
     stem = place.pattern.replace("\\", "/").rpartition("/")[2].partition(".")[0]
     named = not place.alias and not re.search(r"[\[*?]", place.pattern)
-    return f"{reader}([{names}])" + (f" AS {identifier(stem)}" if named and stem else "")
+    return f" AS {identifier(stem)}" if named and stem else ""
+
+
+def _is_call(node: dict[str, Any]) -> bool:
+    return node.get("type") == "TABLE_FUNCTION" and node["function"]["function_name"].lower() in READERS
 
 
 def _places(node: Any) -> Iterator[_Place]:
     for inner in nodes_of(node):
-        if inner.get("type") == "TABLE_FUNCTION" and inner["function"]["function_name"] in READERS:
+        if _is_call(inner):
             yield from _texts(inner["function"]["children"][:1], "one")
-        elif inner.get("type") == "BASE_TABLE" and _is_file(inner):
+        elif inner.get("type") == "BASE_TABLE" and _form_of(inner) is not None:
             yield _Place(
                 inner["table_name"], "table", inner.get("query_location", 0), inner.get("alias") or ""
             )
 
 
-def _is_file(table: dict[str, Any]) -> bool:
-    name = str(table.get("table_name"))
-    return name.endswith(tuple(_SUFFIXES)) and not table.get("schema_name")
+def _form_of(table: dict[str, Any]) -> str | None:
+    """What the file is that stands in place of a table."""
+    name = str(table.get("table_name")).lower()
+    for packed in (".gz", ".zst"):
+        name = name.removesuffix(packed)
+    found = next((form for suffix, form in SUFFIXES.items() if name.endswith(suffix)), None)
+    return None if table.get("schema_name") else found
 
 
 def _texts(nodes: list[dict[str, Any]], kind: str) -> Iterator[_Place]:
@@ -174,6 +304,11 @@ def _texts(nodes: list[dict[str, Any]], kind: str) -> Iterator[_Place]:
             yield _Place(node["value"]["value"], kind, node.get("query_location", 0))
         elif node.get("function_name") == "list_value":
             yield from _texts(node["children"], "item")
+
+
+def _name_of(argument: dict[str, Any]) -> str:
+    names = (argument.get("left") or {}).get("column_names") or [argument.get("alias") or ""]
+    return str(names[-1]).lower()
 
 
 def nodes_of(node: Any) -> Iterator[dict[str, Any]]:

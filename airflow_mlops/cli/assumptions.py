@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.cli.report import UsageError, print_json
 from airflow_mlops.hooks.scratch import scratch_folder
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from airflow_mlops.hooks.datasets.versions import DatasetStore
@@ -79,7 +79,7 @@ def _flow(value: Any) -> str:
         return f"[{', '.join(map(_flow, value))}]"
     if isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _NO_WORDS:
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return json_text(value, ensure_ascii=False)
 
 
 def _suggest(datasets: DatasetStore, dataset_id: str) -> list[dict[str, Any]]:

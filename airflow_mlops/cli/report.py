@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.spec import (
     DEFAULTS_FILE,
     LoadedFile,
@@ -64,4 +64,4 @@ def from_here(path: Path) -> Path:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json_text(value, indent=2, ensure_ascii=False))

@@ -10,6 +10,8 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_mlops.contract.documents import json_text
+
 _SECONDS = 30
 #: The login: a token, or a user and a password to get one with.
 TOKEN, USER, PASSWORD = "AIRFLOW_TOKEN", "AIRFLOW_USER", "AIRFLOW_PASSWORD"
@@ -61,7 +63,7 @@ def _token(airflow: str, environment: Mapping[str, str]) -> str:
 def _call(method: str, url: str, token: str, content: Mapping[str, Any] | None = None) -> dict[str, Any]:
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     request = urllib.request.Request(  # noqa: S310 - http and https only, see above
-        url, None if content is None else json.dumps(content).encode(), headers, method=method
+        url, None if content is None else json_text(content).encode(), headers, method=method
     )
     where = urllib.parse.urlsplit(url).path
     try:

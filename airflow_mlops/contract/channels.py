@@ -7,9 +7,10 @@ is copied there, into one folder, at the end.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
+
+from airflow_mlops.contract.documents import json_text
 
 #: The channel of what belongs elsewhere, and the folder in ``output/data`` of what would be lost.
 CHANNEL = FOLDER = "mlops"
@@ -60,7 +61,7 @@ class Channels:
             else:
                 shutil.copy2(entry, kept / entry.name, follow_symlinks=False)
         kept.mkdir(parents=True, exist_ok=True)
-        (kept / "exit_code").write_text(json.dumps(exit_code), encoding="utf-8")
+        (kept / "exit_code").write_text(json_text(exit_code), encoding="utf-8")
 
 
 def _channel(root: Path) -> Path:

@@ -17,6 +17,7 @@ from airflow_mlops.contract.distribution import (
     program_of_this_process,
     read_topology,
 )
+from airflow_mlops.contract.documents import json_text
 from airflow_mlops.contract.environment import write_environment
 from airflow_mlops.contract.failures import (
     AssumptionError,
@@ -104,7 +105,7 @@ def execute(model_code: type[ModelCode], command: str, paths: Paths | None = Non
         if not is_worker():
             _clear(command, paths)
         job = read_job(command, paths, model_code.parameters)
-        parameters = json.dumps(dict(job.parameters))
+        parameters = json_text(dict(job.parameters))
         _say(f"{model_code.name} {model_code.version}: {command}, seed {job.seed}, parameters {parameters}")
         code = model_code()
         # Of several processes, the one that started them measures all.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -11,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from airflow_mlops.contract.documents import json_text
 from airflow_mlops.contract.results import write_text
 
 FILE = "environment.json"
@@ -47,7 +47,7 @@ def write_environment(folder: Path) -> None:
     """Write ``environment.json``, and a copy of the lock file, into a folder that is made if need be."""
     lock = lock_file()
     content = {**environment(), "lock_file": lock.name if lock else None}
-    write_text(folder / FILE, json.dumps(content, indent=1) + "\n")
+    write_text(folder / FILE, json_text(content, indent=1) + "\n")
     if lock:
         shutil.copyfile(lock, folder / lock.name)
 

@@ -8,6 +8,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from airflow_mlops.contract.documents import json_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -93,7 +95,7 @@ def write_metrics(path: Path, metrics: Sequence[Metric]) -> None:
 def write_assumptions(path: Path, failures: Sequence[Mapping[str, Any]]) -> None:
     """Write ``assumptions.json``, if there is something to say; what JSON does not know becomes text."""
     if failures:
-        write_text(path, json.dumps([dict(failure) for failure in failures], indent=1, default=str) + "\n")
+        write_text(path, json_text([dict(failure) for failure in failures], indent=1, default=str) + "\n")
 
 
 def write_failure(path: Path, message: str, details: str = "") -> None:

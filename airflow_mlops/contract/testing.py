@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_mlops.contract.documents import json_text
 from airflow_mlops.contract.entrypoint import execute
 from airflow_mlops.contract.job import read_job
 from airflow_mlops.contract.model_code import ModelCode
@@ -234,7 +235,7 @@ class ModelCodeTestCase(unittest.TestCase):
             "run": {},
             "columns": dict(self.columns),
         }
-        paths.config.write_text(json.dumps(config), encoding="utf-8")
+        paths.config.write_text(json_text(config), encoding="utf-8")
 
     def _execute(self, command: str, paths: Paths) -> int:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -287,7 +288,7 @@ def _post(server: Any, content: Mapping[str, Any]) -> tuple[int, dict[str, Any]]
     host, port = server.server_address[:2]
     request = urllib.request.Request(
         f"http://{host}:{port}/invocations",
-        json.dumps(content, default=str).encode(),
+        json_text(content, default=str).encode(),
         {"Content-Type": "application/json"},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -32,6 +32,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.contract.documents import json_text
 from airflow_mlops.contract.failures import JobError, TryAgainError
 from airflow_mlops.contract.supervision import VARIABLE
 from airflow_mlops.contract.tarball import CHUNK, Tarball
@@ -149,7 +150,7 @@ class Transfer:
             "problem": problem or str(refused or ""),
             "outputs": sent,
         }
-        content = json.dumps(done).encode()
+        content = json_text(done).encode()
         self._put(self.document["done"], lambda: iter([content]), len(content), "the last word")
         if refused is not None:
             raise refused

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.contract.documents import json_text
 from airflow_mlops.contract.failures import ParameterError, StopRequested
 from airflow_mlops.contract.paths import Paths
 from airflow_mlops.contract.results import write_text
@@ -92,7 +93,7 @@ def run_trials(trials: list[dict[str, Any]], paths: Paths, execute: Callable[[Tr
         own = TrialPaths(paths.root, int(trial["number"]))
         content = {key: value for key, value in config.items() if key != "trials"}
         write_text(
-            own.config, json.dumps({**content, "parameters": trial["parameters"], "resume": False}, indent=1)
+            own.config, json_text({**content, "parameters": trial["parameters"], "resume": False}, indent=1)
         )
         try:
             exit_code = execute(own)

@@ -14,6 +14,7 @@ from airflow_mlops.factories.application import runner_of
 from airflow_mlops.factories.features import prepare_runner
 from airflow_mlops.operators.maintenance import ReapJobsOperator
 from airflow_mlops.operators.tracking import CloseRunsOperator
+from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.spec import ApplicationSpec, application_files, load_spec
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def build_maintenance_dag(specs: Sequence[Spec]) -> DAG:
             task_id="reap",
             # Many applications share an engine.
             runners=[
-                json.loads(text) for text in sorted({json.dumps(each, sort_keys=True) for each in runners})
+                json.loads(text) for text in sorted({json_text(each, sort_keys=True) for each in runners})
             ],
             stores=sorted({spec.store for spec in specs}),
             applications=sorted({_name(spec) for spec in specs}),

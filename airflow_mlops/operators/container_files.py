@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import ContractError
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ def dataset_inputs(
             inputs[f"input/data/{split}/{number:05d}.parquet"] = str(path)
     if "train" in splits and version.folds:
         folds = scratch / "folds.json"
-        folds.write_text(json.dumps(fold_files(version), indent=2))
+        folds.write_text(json_text(fold_files(version), indent=2))
         inputs["input/data/folds.json"] = str(folds)
     return inputs
 
@@ -108,7 +109,7 @@ def read_metrics(path: Path, most: int = ENTRIES_LIMIT) -> list[dict[str, Any]]:
         if problems := metric_problems(metric):
             raise ContractError(
                 f"output/{path.name}[{number}] breaks the contract: {'; '.join(problems)[:500]}. It is "
-                f"{json.dumps(metric)[:200]}."
+                f"{json_text(metric)[:200]}."
             )
     series = {
         (metric["name"], metric.get("split"), metric.get("slice")) for metric in found if "step" in metric

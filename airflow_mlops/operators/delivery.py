@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -95,8 +97,9 @@ class PredictBatchOperator(TrainedModelOperator):
     """
     Predict a dataset version with the champion and publish the predictions, all or nothing.
 
-    ``predictions/<window>/predictions.parquet`` holds the keys, ``request_id``, the example's time, ``prediction``,
-    ``predicted_at`` and ``model_version``; ``meta.json`` beside it is written last and makes the batch exist.
+    ``predictions/<window>/<digest>.parquet`` holds the keys, ``request_id``, the example's time, ``prediction``,
+    ``predicted_at`` and ``model_version``; ``meta.json`` beside it names the file (``file``), is written last and makes
+    the batch exist. Neither is ever replaced.
     Skipped when a later run has predicted these examples since: somebody cleared a task of an old run.
     """
 
@@ -105,18 +108,21 @@ class PredictBatchOperator(TrainedModelOperator):
 
     def execute(self, context: Context) -> Any:
         """Predict, unless it has been done."""
+        with airflow_errors():
+            self._skip_overtaken()
+        return super().execute(context)
+
+    def _skip_overtaken(self) -> None:
         from airflow_mlops.hooks.store.base import open_store, published_batches
         from airflow_mlops.primitives.delivery.batch import overtaken_by
 
-        with airflow_errors():
-            published = published_batches(open_store(self.store), self.application)
+        published = published_batches(open_store(self.store), self.application)
         start, end = self.dataset["window"]
         if batch := overtaken_by(published, start, end):
             raise AirflowSkipException(
                 f"Examples after {start} have been predicted since this run was planned, in batch {batch}. "
                 "Cure: start a new run, or clear plan_batch too."
             )
-        return super().execute(context)
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
         """Check the predictions against the examples and publish them."""
@@ -156,18 +162,32 @@ class PredictBatchOperator(TrainedModelOperator):
             predicted_at=now.isoformat(),
             reference={"metrics": plan["metrics"]},
         )
-        created = _publish(open_store(self.store), batch, target)
-        self.log.info(
-            "%s %d predictions of %s", "Published" if created else "Already published", rows, window
-        )
-        return {"window_id": window, "rows": rows, "model_version": plan["version"], "created": created}
+        self._skip_overtaken()  # the job took its time
+        created, published = _publish(open_store(self.store), batch, target)
+        rows, version = published["rows"], published["model_version"]
+        how = "Published" if created else "Already published"
+        self.log.info("%s %d predictions of %s by version %s", how, rows, window, version)
+        return {"window_id": window, "rows": rows, "model_version": version, "created": created}
 
 
-def _publish(store: Store, batch: PredictionBatch, predictions: Path) -> bool:
-    folder = f"{batch.application}/predictions/{batch.window_id}"
-    file, meta = f"{folder}/predictions.parquet", f"{folder}/meta.json"
-    if not store.put_if_absent(file, predictions) and not store.exists(meta):
-        # Left by a try that died before meta.json, perhaps by another champion's.
-        _, etag = store.read_versioned(file)
-        store.compare_and_set(file, predictions.read_bytes(), etag)
-    return store.put_if_absent(meta, batch.to_json())
+def _publish(store: Store, batch: PredictionBatch, predictions: Path) -> tuple[bool, dict[str, Any]]:
+    """Make the batch exist, unless the window has one: whether this call did, and the metadata of the one there is.
+
+    The file is named by its content and ``meta.json`` names the file, each written once: a worker that stood still
+    in between can neither change a published batch nor have its own file pass for another's.
+    """
+    from airflow_mlops.primitives.delivery.batch import batch_folder, predictions_key
+
+    with predictions.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    batch = replace(batch, file=f"{digest}.parquet")
+    file, meta = (
+        predictions_key(asdict(batch)),
+        f"{batch_folder(batch.application, batch.window_id)}/meta.json",
+    )
+    store.put_if_absent(file, predictions)
+    created = store.put_if_absent(meta, batch.to_json())
+    published: dict[str, Any] = store.read_json(meta)
+    if predictions_key(published) != file:
+        store.delete(file)  # no batch names it, and none will: the window has one
+    return created, published

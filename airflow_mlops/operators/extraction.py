@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow_mlops.exceptions import EmptyDatasetError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +144,7 @@ def run_name(context: Context, retries: int | None) -> str:
     """Name of what this task stages: the same for a retry, another after a Clear."""
     ti = context["ti"]
     generation = (ti.max_tries or 0) - (retries or 0)
-    raw = json.dumps([ti.dag_id, ti.run_id, ti.task_id, ti.map_index, generation])
+    raw = json_text([ti.dag_id, ti.run_id, ti.task_id, ti.map_index, generation])
     return hashlib.sha256(raw.encode()).hexdigest()[:16]
 
 

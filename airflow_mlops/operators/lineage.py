@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.operators.container_files import JSON_LIMIT
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from airflow_mlops.hooks.datasets.versions import DatasetStore
@@ -118,4 +119,4 @@ def example_rows(
     with pq.ParquetFile(path) as file:
         batch = next(file.iter_batches(batch_size=count, columns=list(names)), None)
     rows = [] if batch is None else batch.to_pylist()
-    return [json.loads(json.dumps(row, default=str)) for row in rows]
+    return [json.loads(json_text(row, default=str)) for row in rows]

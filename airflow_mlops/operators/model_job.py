@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_mlops.operators.checkpoints import JobCheckpoints
 from airflow_mlops.operators.errors import MLOpsTask
 from airflow_mlops.operators.installation import installation
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +77,7 @@ class ModelJob(MLOpsTask):
         ti = context["ti"]
         generation = (ti.max_tries or 0) - (self.retries or 0)
         # Two Airflows on one engine have equal runs: scheduled__2026-01-05T03:00:00+00:00.
-        raw = json.dumps([self.store, ti.dag_id, ti.run_id, ti.task_id, ti.map_index, generation])
+        raw = json_text([self.store, ti.dag_id, ti.run_id, ti.task_id, ti.map_index, generation])
         readable = re.sub(r"[^a-zA-Z0-9_.-]", "-", f"mlops-{self.application}-{ti.task_id}")[:80]
         return f"{readable}-{hashlib.sha256(raw.encode()).hexdigest()[:12]}"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_mlops.exceptions import DataError
+from airflow_mlops.exceptions import DataError, MLOpsError, SourceError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 
@@ -95,22 +95,23 @@ class ProfileInputsOperator(MonitoringOperator):
         with airflow_errors():
             store, rule = self._open(), DriftRule.from_mapping(self.drift)
             applied: list[dict[str, Any]] = []
-            broken: list[DataError] = []
+            broken: list[MLOpsError] = []
             for window in self._windows(store):
                 if store.exists(self._key(window, "inputs.json")):
                     continue
                 try:
                     report = self._apply(store, window, rule).to_json()
-                except DataError as error:
-                    broken.append(DataError(f"Window {window['window_id']}: {error}"))
+                except MLOpsError as error:
+                    broken.append(_of(window, error))
+                    if not isinstance(error, DataError) or error.retriable:
+                        continue  # nothing is known of the window yet
                     report = {"error": str(error), "rows": window["rows"], "drifted": []}
                 report = self._write_once(store, window, "inputs.json", report)
                 self.log.info(
                     "%s: %d rows, drifted: %s", window["window_id"], report["rows"], report["drifted"]
                 )
                 applied.append({**_names(window), "rows": report["rows"], "drifted": report["drifted"]})
-            if broken:
-                raise DataError(" ".join(map(str, broken)))
+            _raise_all(broken)
             return applied
 
     def _apply(self, store: Store, window: Window, rule: DriftRule) -> DriftReport:
@@ -179,7 +180,7 @@ class MeasurePerformanceOperator(MonitoringOperator):
             states: dict[str, BettingState] = {}
             waiting: set[str] = set()
             measured: list[dict[str, Any]] = []
-            broken: list[DataError] = []
+            broken: list[MLOpsError] = []
             for window in self._windows(store):
                 version = window["model_version"]
                 if version in waiting:
@@ -188,11 +189,14 @@ class MeasurePerformanceOperator(MonitoringOperator):
                 if report is None:
                     try:
                         tested = self._promise(window, rule)
-                    except DataError as error:
-                        broken.append(DataError(f"Window {window['window_id']}: {error}"))
-                        self._write_once(store, window, "performance.json", _unmeasured(window, error))
+                        fresh = self._measure(store, window, rule, tested, states.get(version))
+                    except MLOpsError as error:
+                        broken.append(_of(window, error))
+                        if isinstance(error, DataError) and not isinstance(error, SourceError):
+                            self._write_once(store, window, "performance.json", _unmeasured(window, error))
+                        else:  # the next try may find the source in order
+                            waiting.add(version)
                         continue
-                    fresh = self._measure(store, window, rule, tested, states.get(version))
                     if fresh is None:
                         waiting.add(version)
                         self.log.info("%s waits for its labels.", window["window_id"])
@@ -203,8 +207,7 @@ class MeasurePerformanceOperator(MonitoringOperator):
                     self.log.info("%s", measured[-1])
                 if "state" in report:
                     states[version] = _state(report)
-            if broken:
-                raise DataError(" ".join(map(str, broken)))
+            _raise_all(broken)
             return measured
 
     def _promise(self, window: Window, rule: PerformanceRule) -> ExpectedLoss:
@@ -221,14 +224,21 @@ class MeasurePerformanceOperator(MonitoringOperator):
         tested: ExpectedLoss,
         state: BettingState | None,
     ) -> PerformanceReport | None:
+        from airflow_mlops.primitives.delivery.batch import predictions_key
         from airflow_mlops.primitives.monitoring.labels import join_labels, labels_are_complete
         from airflow_mlops.primitives.monitoring.performance import BettingState, measure
 
-        key = f"{self.application}/predictions/{window['window_id']}/predictions.parquet"
+        key = predictions_key(window)
         with scratch_folder() as scratch:
             found = join_labels(store.local(key, Path(scratch)), self.examples)
         if not labels_are_complete(found, datetime.fromisoformat(window["window"][1]), rule.min_labelled):
             return None
+        if found.replaced:
+            self.log.warning(
+                "%s: %d older label(s) of the same key and time were replaced by newer ones.",
+                window["window_id"],
+                found.replaced,
+            )
         return measure(
             found.prediction,
             found.actual,
@@ -238,6 +248,7 @@ class MeasurePerformanceOperator(MonitoringOperator):
             state=state or BettingState(),
             false_alarm_rate=rule.false_alarm_rate,
             min_labels=rule.min_rows,
+            replaced=found.replaced,
         )
 
 
@@ -351,5 +362,16 @@ def _unmeasured(window: Window, error: DataError) -> dict[str, Any]:
 def _state(report: Mapping[str, Any]) -> BettingState:
     from airflow_mlops.primitives.monitoring.performance import BettingState
 
-    state = report["state"]
-    return BettingState(tuple(state["log_wealth"]), state["labels"])
+    return BettingState.of(report["state"])
+
+
+def _of(window: Window, error: MLOpsError) -> MLOpsError:
+    """The error with the name of its window, of the same type: some are worth another try."""
+    return type(error)(f"Window {window['window_id']}: {error}")
+
+
+def _raise_all(broken: list[MLOpsError]) -> None:
+    """Tell of all windows at once; try again only where another try may help all that failed."""
+    if broken:
+        final = [error for error in broken if not error.retriable]
+        raise type((final or broken)[0])(" ".join(map(str, broken)))

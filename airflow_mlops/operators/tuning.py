@@ -21,6 +21,7 @@ from airflow_mlops.operators.model_code import ModelCodeOperator
 from airflow_mlops.operators.older_jobs import end_older_jobs
 from airflow_mlops.operators.tracking import end_run
 from airflow_mlops.operators.tuning_record import end_tuning, log_tuning, tuning_tags
+from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.triggers.tuning import TuningTrigger
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ class TuneModelOperator(ModelCodeOperator):
     def _new(self, name: str, plan: Plan, job: ContainerJob, inputs: dict[str, str]) -> Tuning:
         from airflow_mlops.primitives.training.tuning import Tuning
 
-        content = json.loads(json.dumps(asdict(job)))
+        content = json.loads(json_text(asdict(job)))
         return Tuning(name, plan, content, dict(self.runner), time.time(), inputs=inputs)
 
     def _plan(self) -> Plan:

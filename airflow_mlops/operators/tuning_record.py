@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.lineage import code_record
 from airflow_mlops.operators.tracking import end_run, run_tags
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -116,7 +116,7 @@ def _write_report(tuning: Tuning, folder: Path) -> None:
     from airflow_mlops.primitives.training.tuning_report import history_svg, importance_svg, trial_rows
 
     (folder / "history.svg").write_text(history_svg(tuning))
-    (folder / "trials.json").write_text(json.dumps(trial_rows(tuning), indent=1))
+    (folder / "trials.json").write_text(json_text(trial_rows(tuning), indent=1))
     importance = OptunaStudy(tuning).importance()
     if importance:
         (folder / "importance.svg").write_text(importance_svg(importance))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import RunnerError
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -101,13 +101,13 @@ def checked_name(name: str) -> str:
 
 def hyperparameters(parameters: Mapping[str, Any]) -> dict[str, str]:
     """Parameters as strings, as SageMaker hands them over: text as it is, everything else as JSON."""
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in parameters.items()}
+    return {key: value if isinstance(value, str) else json_text(value) for key, value in parameters.items()}
 
 
 def _configuration(config: Mapping[str, Any]) -> Iterator[InputFile]:
     strings = hyperparameters(config.get("parameters") or {})
-    yield InputFile("input/config/hyperparameters.json", json.dumps(strings, indent=2).encode())
-    yield InputFile("input/config/mlops.json", json.dumps(dict(config), indent=2).encode())
+    yield InputFile("input/config/hyperparameters.json", json_text(strings, indent=2).encode())
+    yield InputFile("input/config/mlops.json", json_text(dict(config), indent=2).encode())
 
 
 def _walk(path: str, source: Path) -> Iterator[InputFile]:

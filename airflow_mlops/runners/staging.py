@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.contract.supervision import VARIABLE
 from airflow_mlops.exceptions import ContractError, MLOpsError, RunnerError
 from airflow_mlops.hooks.scratch import scratch_folder
+from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.runners.archive import CHUNK, copy, unpack
 from airflow_mlops.runners.layout import (
     InputFile,
@@ -113,7 +114,7 @@ class Staging:
             "done": self._signed("put_object", f"{prefix}done.json"),
             "inputs": [*self._sign(self._upload(prefix, files)), *self._sign(self._shared(job))],
         }
-        self.store.put(f"{prefix}transfer.json", json.dumps(document).encode())
+        self.store.put(f"{prefix}transfer.json", json_text(document).encode())
         return Staged({VARIABLE: self._signed("get_object", f"{prefix}transfer.json")})
 
     def stage_shared(self, job: ContainerJob) -> None:
@@ -121,7 +122,7 @@ class Staging:
         prefix = self._prefix(job.name)
         if self.store.read(f"{prefix}shared.json") is None:
             kept = self._upload(prefix, shared_files(job))
-            self.store.put(f"{prefix}shared.json", json.dumps(kept).encode())
+            self.store.put(f"{prefix}shared.json", json_text(kept).encode())
 
     def delivered(self, name: str) -> Delivered | None:
         """What the container left; ``None`` when it did not say that it had finished.

@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from airflow_mlops.primitives.documents import json_text
+
 JOB, LOG, STARTED, EXITED, LOCK = "job.json", "log", "started.json", "exited.json", "lock"
 PR_SET_PDEATHSIG = 1
 
@@ -102,7 +104,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a file that is never seen half."""
     scratch = path.with_suffix(".tmp")
     with scratch.open("w") as file:
-        json.dump(value, file)
+        file.write(json_text(value))
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -179,7 +178,9 @@ def _default(value: dict[str, Any], *, required: bool) -> str:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    from airflow_mlops.contract.documents import json_text
+
+    return value if isinstance(value, str) else json_text(value)
 
 
 def _plain(description: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +43,7 @@ def compact(value: Any) -> str:
     """A JSON value in one line."""
     if isinstance(value, str):
         return " ".join(value.split())
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = json_text(value, ensure_ascii=False, default=str)
     return text if len(text) <= 300 else f"{text[:297]}…"
 
 

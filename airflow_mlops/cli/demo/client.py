@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 from airflow_mlops.cli.demo.servers import AirflowSettings
 from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.primitives.documents import json_text
 
 
 class AirflowClient:
@@ -86,7 +87,7 @@ class AirflowClient:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else json_text(body).encode()
         request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - our own http address
         with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
             return json.load(response)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.primitives.documents import json_text
 
 APPLICATION = "flight_delay"
 IMAGE = "flight-delay:1.0.0"
@@ -91,10 +91,10 @@ class DemoHome:
     def _defaults(self, run_on: str) -> str:
         return (
             "# What holds for every application of this folder: written by the demo.\n"
-            f"store: {json.dumps(str(self.store))}\n"
+            f"store: {json_text(str(self.store))}\n"
             "provisioning:\n"
             "  examples:\n"
-            f"    folder: {json.dumps(str(self.path / 'data'))}\n"
+            f"    folder: {json_text(str(self.path / 'data'))}\n"
             "training:\n"
             f"  run_on: {run_on}\n"
             "  # Airflow 3.3 sometimes fails a task that comes back within seconds of its deferral; the retry adopts the job.\n"

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 
 from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.primitives.documents import json_text
 
 _SCRIPTS = Path(sys.executable).parent
 
@@ -222,7 +223,7 @@ def _all_healthy(body: bytes) -> bool:
 def _password(home: Path) -> str:
     path = home / "passwords.json"
     if not path.exists():
-        _write_private(path, json.dumps({"admin": secrets.token_urlsafe(12)}))
+        _write_private(path, json_text({"admin": secrets.token_urlsafe(12)}))
     return str(json.loads(path.read_text())["admin"])
 
 

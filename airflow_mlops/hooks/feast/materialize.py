@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from airflow_mlops.exceptions import FeatureStoreError
 from airflow_mlops.hooks.feast.asof_files import ViewFiles
 from airflow_mlops.hooks.feast.objects import describe
 from airflow_mlops.hooks.feast.session import feast_errors
+from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.primitives.provisioning.features.snapshot import BATCHES
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def definition_digest(view: FeatureView) -> str:
     """Digest of what decides about a view's rows in the online store."""
     told = {name: value for name, value in describe(view).items() if name in _STORED}
     told["source"] = {name: value for name, value in told.get("source", {}).items() if name not in _ABOUT}
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json_text(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def first_published(hook: FeastHook, view: FeatureView, since: datetime) -> datetime | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from datetime import date, datetime
 from decimal import Decimal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from airflow_mlops.exceptions import SourceError
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -108,7 +108,7 @@ def _times(name: str, values: Sequence[Any]) -> pa.Array:
 
 
 def _text(value: Any) -> str:
-    return str(value) if isinstance(value, UUID) else json.dumps(value, sort_keys=True, default=str)
+    return str(value) if isinstance(value, UUID) else json_text(value, sort_keys=True, default=str)
 
 
 def _mixed(name: str, kinds: Counter[type], values: Sequence[Any]) -> str:

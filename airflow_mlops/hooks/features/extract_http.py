@@ -9,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
 from airflow_mlops.hooks.connections import find_connection
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,7 +157,7 @@ def _records(file: Path, records: str | None, following: str | None, url: str) -
             "the path to the rows, as records: data.items"
         )
     with file.open("w", encoding="utf-8") as sink:
-        sink.writelines(json.dumps(row) + "\n" for row in rows)
+        sink.writelines(json_text(row) + "\n" for row in rows)
     link = _at(content, following) if following else None
     return str(link) if link else None
 

@@ -23,6 +23,7 @@ from airflow_mlops.hooks.mlflow.runs import (
 from airflow_mlops.hooks.mlflow.session import refused_as, transfer, translated
 from airflow_mlops.hooks.mlflow.values import to_tags
 from airflow_mlops.hooks.scratch import scratch_folder
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -128,7 +129,7 @@ class MLflowHook(MLflowRunsHook):
 
     def log_json(self, run_id: str, artifact_file: str, value: Any) -> None:
         """Write JSON into an artifact, replacing what was there."""
-        self.log_text(run_id, artifact_file, json.dumps(value, indent=1, sort_keys=True))
+        self.log_text(run_id, artifact_file, json_text(value, indent=1, sort_keys=True))
 
     def log_text(self, run_id: str, artifact_file: str, text: str) -> None:
         """Write text into an artifact, replacing what was there."""

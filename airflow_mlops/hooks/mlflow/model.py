@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 
 from airflow_mlops.exceptions import ContractError
 from airflow_mlops.hooks.mlflow.values import to_column
+from airflow_mlops.primitives.documents import json_text
 
 MODEL_FILE = "MLmodel"
 EXAMPLE_FILE, SERVING_FILE = "input_example.json", "serving_input_example.json"
@@ -35,13 +35,13 @@ def complete_model(
     model, added = read_model(path), []
     if not model.get("signature") and columns:
         inputs = [{**to_column(column), "required": False} for column in columns]
-        model["signature"] = {"inputs": json.dumps(inputs), "outputs": None, "params": None}
+        model["signature"] = {"inputs": json_text(inputs), "outputs": None, "params": None}
         added.append("signature")
     if not model.get("saved_input_example_info") and rows and columns:
         names = [column["name"] for column in columns]
         split = {"columns": names, "data": [[row.get(name) for name in names] for row in rows]}
-        (directory / EXAMPLE_FILE).write_text(json.dumps(split, default=str))
-        (directory / SERVING_FILE).write_text(json.dumps({"dataframe_split": split}, default=str))
+        (directory / EXAMPLE_FILE).write_text(json_text(split, default=str))
+        (directory / SERVING_FILE).write_text(json_text({"dataframe_split": split}, default=str))
         model["saved_input_example_info"] = {
             "artifact_path": EXAMPLE_FILE,
             "pandas_orient": "split",

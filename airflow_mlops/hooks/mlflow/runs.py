@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from airflow_mlops.exceptions import TrackingError
 from airflow_mlops.hooks.connections import find_connection
 from airflow_mlops.hooks.mlflow.session import TrackingServer, refused_as
 from airflow_mlops.hooks.mlflow.values import batches, metric_name, to_column, to_metric, to_pairs, to_text
+from airflow_mlops.primitives.documents import json_text
 
 #: Tag that finds a run again, whoever created it.
 JOB_TAG = "airflow_mlops.job"
@@ -216,17 +216,17 @@ class MLflowRunsHook(BaseHook):
         :param context: ``training``, ``validation`` or ``testing``.
         :param schema: ``name`` and ``type`` of each column.
         """
-        columns = json.dumps({"mlflow_colspec": [to_column(column) for column in schema]})
+        columns = json_text({"mlflow_colspec": [to_column(column) for column in schema]})
         dataset = {
             "name": name,
             "digest": digest[:_DIGEST_LENGTH],
             "source_type": "s3" if source.startswith("s3://") else "local",
-            "source": json.dumps({"uri": source.removeprefix("file://")}),
+            "source": json_text({"uri": source.removeprefix("file://")}),
         }
         if schema and len(columns) <= _SCHEMA_LENGTH:
             dataset["schema"] = columns
         if rows is not None:
-            dataset["profile"] = json.dumps({"num_rows": rows})
+            dataset["profile"] = json_text({"num_rows": rows})
         marks = {"mlflow.data.context": context, DATASET_TAG: digest, **(tags or {})}
         self.answering.call(
             f"Logging dataset {digest} of run {run_id}",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
+
+from airflow_mlops.primitives.documents import json_text
 
 Value = TypeVar("Value")
 
@@ -64,7 +65,7 @@ def to_text(value: Any) -> str:
         return value
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return json.dumps(value, sort_keys=True, default=str)
+    return json_text(value, sort_keys=True, default=str)
 
 
 def to_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.exceptions import StoreError
+from airflow_mlops.primitives.documents import json_text
 
 __all__ = ["Store", "checked_key", "in_parallel", "json_bytes", "open_store", "published_batches"]
 
@@ -183,7 +184,7 @@ def in_parallel(function: Callable[[_Given], _Result], given: Iterable[_Given]) 
 
 def json_bytes(value: Any) -> bytes:
     """A value as readable JSON, the same bytes for the same value."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    return json_text(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def published_batches(store: Store, application: str) -> list[dict[str, Any]]:

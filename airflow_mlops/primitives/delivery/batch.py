@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from airflow_mlops.primitives.documents import json_text
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class PredictionBatch:
     :param reference_dataset_id: dataset version that this model version was trained on.
     :param reference: the model's evaluation on its own test split.
     :param run_id: MLflow run that trained the model.
+    :param file: name of the file with the predictions, beside ``meta.json``: its SHA-256 digest.
     """
 
     window_id: str
@@ -33,10 +35,21 @@ class PredictionBatch:
     run_id: str
     predicted_at: str
     reference: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
 
     def to_json(self) -> bytes:
         """Readable JSON."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+        return json_text(asdict(self), indent=1, sort_keys=True).encode()
+
+
+def batch_folder(application: str, window: str) -> str:
+    """Key of the folder of a window's batch; ``meta.json`` in it makes the batch exist."""
+    return f"{application}/predictions/{window}"
+
+
+def predictions_key(batch: Mapping[str, Any]) -> str:
+    """Key of the file that a batch's metadata name; batches of old releases name none."""
+    return f"{batch_folder(batch['application'], batch['window_id'])}/{batch.get('file') or 'predictions.parquet'}"
 
 
 def window_id(start: str, end: str) -> str:

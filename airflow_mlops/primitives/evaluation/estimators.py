@@ -21,6 +21,7 @@ from airflow_mlops.primitives.evaluation.intervals import (
     resampled_sums,
     resampled_values,
 )
+from airflow_mlops.primitives.present import is_present
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,11 +174,9 @@ def of_lists(of: Callable[[PredictedRows], Floats]) -> Measure:
 
 def _both_classes(rows: PredictedRows) -> tuple[Floats, Floats] | None:
     """Scores and labels of the rows that have a label, if there are both kinds."""
-    import numpy as np
-
     if rows.actual is None:
         return None
-    known = np.isfinite(rows.actual)
+    known = is_present(rows.actual)
     label = rows.actual[known]
     return (rows.prediction[known], label) if 0 < label.sum() < len(label) else None
 
@@ -246,7 +245,7 @@ def at_k(what: str, k: int) -> Measure:
         label = rows.truth
         best = np.zeros(len(rows))
         best[ranking.best_of(rows.prediction, k)] = 1
-        known = np.isfinite(label)
+        known = is_present(label)
         return best * known, np.where(known, label, 0.0), float(np.nansum(label))
 
     def estimate(rows: PredictedRows) -> Estimate | None:
@@ -329,7 +328,10 @@ def _agreement_with_target(rows: PredictedRows) -> Estimate | None:
 
     if rows.actual is None:
         return None
-    return _agreement(rows.prediction.astype(np.int64), rows.actual.astype(np.int64))
+    known = is_present(rows.actual)
+    if not known.any():
+        return None
+    return _agreement(rows.prediction[known].astype(np.int64), rows.actual[known].astype(np.int64))
 
 
 def _not_paired(new: PredictedRows, old: PredictedRows, sign: int) -> None:  # noqa: ARG001

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_mlops.exceptions import ContractError, DataError
+from airflow_mlops.primitives.answers import match_answers
+from airflow_mlops.primitives.coding import binary_sql, is_binary
+from airflow_mlops.primitives.present import is_present
 from airflow_mlops.primitives.sql import identifier, parquet
 
 if TYPE_CHECKING:
@@ -188,15 +191,8 @@ def _joined(
 
     :param labels: they are names of classes, whatever numbers they are written as.
     """
-    predicted = connection.sql(f"FROM {parquet([str(predictions)])}")
-    predicted.create_view("predicted")
-    by = [
-        *split.keys,
-        *([split.timestamp] if split.timestamp in predicted.columns and split.timestamp else []),
-    ]
-    names = ", ".join(identifier(name) for name in by)
-    _check(connection, names, split)
-    types = dict(zip(predicted.columns, map(str, predicted.types), strict=True))
+    answers = match_answers(connection, predictions, keys=split.keys, timestamp=split.timestamp, split="test")
+    types = dict(answers.types)
     types |= _labels(connection, "predicted", types, "prediction", SECOND) if labels else {}
     wanted = [f"p.{_plain('prediction', types)} AS prediction"]
     if SECOND in types:
@@ -208,37 +204,9 @@ def _joined(
         wanted.append(f"e.{_plain(split.target, known)} AS actual")
     wanted.append(f"e.{identifier(split.keys[0])}::VARCHAR AS first_key")
     order = ", ".join(f"e.{identifier(name)}" for name in _order_names(split))
-    joined = connection.execute(
-        f"SELECT {', '.join(wanted)} FROM examples e JOIN predicted p USING ({names}) ORDER BY {order}"
-    )
+    joined = connection.execute(f"SELECT {', '.join(wanted)} FROM {answers.joined} ORDER BY {order}")
     found: Mapping[str, Any] = joined.fetchnumpy()
     return found
-
-
-def _check(connection: duckdb.DuckDBPyConnection, names: str, split: TestSplit) -> None:
-    """Each row has its one prediction.
-
-    A small file can claim any number of rows: they are counted by its footer, and too many are never read.
-    """
-    counted = "SELECT (SELECT count(*) FROM examples), (SELECT count(*) FROM predicted)"
-    given, predicted = connection.execute(counted).fetchall()[0]
-    found, cure = f"{given} rows, {predicted} predictions", "write one prediction for each row, with its keys"
-    good = given == predicted
-    if good:
-        distinct, matching, known, missing = connection.execute(
-            f"""SELECT (SELECT count(*) FROM (SELECT DISTINCT {names} FROM predicted)),
-            (SELECT count(*) FROM predicted SEMI JOIN examples USING ({names})),
-            (SELECT count(*) FROM (SELECT DISTINCT {names} FROM examples)),
-            (SELECT count(*) FROM predicted WHERE prediction IS NULL)"""
-        ).fetchall()[0]
-        if known < given:
-            cure = f"write the column {split.timestamp} beside the keys, which name several rows each"
-        found += f", {distinct} with different keys, {matching} of known keys, {missing} null"
-        good = predicted == distinct == matching and not missing
-    if not good:
-        raise ContractError(
-            f"output/predictions.parquet does not answer the split test one to one: {found}. Cure: {cure}."
-        )
 
 
 def _plain(name: str, types: Mapping[str, str]) -> str:
@@ -274,6 +242,7 @@ def _order(split: TestSplit) -> str:
 def _classification(split: TestSplit, found: Mapping[str, Any], threshold: float) -> PredictedRows:
     import numpy as np
 
+    _refuse_missing(found, split.target)
     prediction, actual = _filled(found["prediction"]), _filled(found["actual"])
     numbers = prediction.dtype.kind == "f" and actual.dtype.kind == "f"
     if numbers and np.isin(actual, (0.0, 1.0)).all():
@@ -283,15 +252,55 @@ def _classification(split: TestSplit, found: Mapping[str, Any], threshold: float
                 f"values from {prediction.min():g} to {prediction.max():g}."
             )
         return PredictedRows("binary", prediction, actual, threshold)
-    names, (left, right) = _codes(_texts(prediction), _texts(actual))
+    predicted, true = _texts(prediction), _texts(actual)
+    names, (left, right) = _codes(predicted, true)
+    _check_coding(split.target or "target", prediction, set(predicted.tolist()), set(true.tolist()), actual)
     return PredictedRows("classes", left.astype(np.float64), right.astype(np.float64), names=names)
 
 
+def _refuse_missing(found: Mapping[str, Any], target: str | None) -> None:
+    """Rows without target say nothing of a prediction, right or wrong."""
+    missing = int((~is_present(found["actual"])).sum())
+    if missing:
+        raise DataError(
+            f"The target {target} is null or NaN in {missing} of {len(found['actual'])} rows of the split test, which "
+            "therefore cannot be judged. Cure: provision the dataset again without keep_unlabelled; examples without "
+            "target are left out."
+        )
+
+
+def _check_coding(
+    target: str, prediction: npt.NDArray[Any], predicted: set[str], true: set[str], actual: npt.NDArray[Any]
+) -> None:
+    """Predictions must be able to be right: classes as the target spells them, or probabilities of a 0/1 target."""
+    if predicted <= true or not len(prediction):
+        return
+    numbers = prediction.dtype.kind == "f"
+    shares = numbers and prediction.min() >= 0 and prediction.max() <= 1
+    probabilities = shares and bool((prediction != prediction.round()).any())
+    hard = shares and not probabilities and len(true) <= 2
+    if not (probabilities or hard or not predicted & true):
+        return
+    shown = "; ".join(
+        f"{name} has {', '.join(sorted(values)[:4])}{', …' if len(values) > 4 else ''}"
+        for name, values in (("prediction", predicted), (f"the target {target}", true))
+    )
+    made = binary_sql(target, dict.fromkeys(actual[:100_000].tolist())) if len(true) <= 2 else ""
+    sql = f" (in the examples' SQL: {made})" if made else ""
+    raise DataError(
+        f"output/predictions.parquet cannot be held against the target: {shown}. Cure: where prediction is a "
+        f"probability, let the target be the number 0 or 1{sql}; else write as prediction the class as the target "
+        "spells it."
+    )
+
+
 def _regression(split: TestSplit, found: Mapping[str, Any], threshold: float) -> PredictedRows:  # noqa: ARG001
+    _refuse_missing(found, split.target)
     return PredictedRows("numbers", _number("prediction", found), _number("actual", found, split.target))
 
 
 def _ranking(split: TestSplit, found: Mapping[str, Any], threshold: float) -> PredictedRows:  # noqa: ARG001
+    _refuse_missing(found, split.target)
     _, (group,) = _codes(_texts(found["first_key"]), most=None)
     rows = _number("prediction", found), _number("actual", found, split.target)
     return PredictedRows("ranking", *rows, group=group)
@@ -303,9 +312,16 @@ def _anomaly(split: TestSplit, found: Mapping[str, Any], threshold: float) -> Pr
     score = _number("prediction", found)
     if split.target is None:
         return PredictedRows("anomaly", score, None, threshold)
-    label = np.ma.filled(np.ma.asarray(found["actual"], dtype=np.float64), np.nan)
-    if not np.isin(label[np.isfinite(label)], (0.0, 1.0)).all():
-        raise DataError(f"{split.target} of an anomaly detection must be 0, 1, or null for not known.")
+    if found["actual"].dtype.kind != "f":
+        label, known = np.full(len(score), np.nan), set(found["actual"][is_present(found["actual"])].tolist())
+    else:
+        label = np.ma.filled(np.ma.asarray(found["actual"], dtype=np.float64), np.nan)
+        known = set(label[is_present(label)].tolist())
+    if not is_binary(known):
+        raise DataError(
+            f"{split.target} of an anomaly detection must be the number 0, 1, or null for not known; got "
+            f"{', '.join(sorted(map(str, known))[:4])}. Cure: in the examples' SQL: {binary_sql(split.target, known)}"
+        )
     return PredictedRows("anomaly", score, label, threshold)
 
 
@@ -316,7 +332,9 @@ def _clustering(split: TestSplit, found: Mapping[str, Any], threshold: float) ->
     second = _codes(_texts(found[SECOND]))[1][0] if SECOND in found else None
     actual = None
     if split.target:
-        actual = _codes(_texts(found["actual"]), most=None)[1][0].astype(np.float64)
+        known = is_present(found["actual"])
+        actual = np.full(len(known), np.nan)
+        actual[known] = _codes(_texts(found["actual"][known]), most=None)[1][0]
     return PredictedRows("clusters", cluster.astype(np.float64), actual, second=second, names=names)
 
 

@@ -32,12 +32,18 @@ def iterate_columns(
             "No Parquet file to read columns from: expected at least one, got none. "
             "The dataset version has an empty split; provision it again."
         )
-    files = [pq.ParquetFile(path) for path in paths]
+    files: list[pq.ParquetFile] = []
     try:
+        files += [pq.ParquetFile(path) for path in paths]
         _check_columns(paths, [file.schema_arrow.names for file in files], names)
         for name in names:
             tables = [file.read(columns=[name]) for file in files]
             yield name, pa.concat_tables(tables, promote_options="permissive").column(name)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceError(
+            f"{', '.join(Path(path).name for path in paths)}: expected readable Parquet files, got: {error}. "
+            "Restore them from a backup."
+        ) from error
     finally:
         for file in files:
             file.close()

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError, SourceError, SpecError
+from airflow_mlops.primitives.coding import binary_sql
+from airflow_mlops.primitives.present import present_sql, same_sql
 from airflow_mlops.primitives.sql import identifier, literal, one_query
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import duckdb
     import numpy as np
@@ -30,6 +32,7 @@ class LabelledPredictions:
     :param rows: predictions of the window, labelled or not.
     :param newest_known: when the newest label of the whole source was known; ``None`` without labels.
     :param usual_delay: seconds within which 99 % of the labels are known after their example.
+    :param replaced: older labels of a key and time that a newer one took the place of.
     """
 
     prediction: npt.NDArray[np.float64]
@@ -37,6 +40,7 @@ class LabelledPredictions:
     rows: int
     newest_known: datetime | None
     usual_delay: float
+    replaced: int = 0
 
 
 def labels_are_complete(found: LabelledPredictions, window_end: datetime, min_labelled: float) -> bool:
@@ -59,10 +63,12 @@ def labels_are_complete(found: LabelledPredictions, window_end: datetime, min_la
 def join_labels(predictions: Path, examples: Mapping[str, Any]) -> LabelledPredictions:
     """Join predictions with the labels of their examples by key and time: a customer may be asked about every month.
 
+    Of several labels for one key and time the one known last counts; the others are counted as replaced.
+
     :param predictions: Parquet file with the key columns, the example's time and ``prediction``.
     :param examples: the application's examples: ``sql`` or ``parquet``, ``keys``, ``timestamp``, ``targets``,
         optionally ``targets_known_at`` and ``folder`` (where relative paths begin).
-    :raises SourceError: the examples cannot be read, or a key has several labels.
+    :raises SourceError: the examples cannot be read.
     :raises DataError: a label is no number.
     """
     import duckdb
@@ -76,7 +82,7 @@ def join_labels(predictions: Path, examples: Mapping[str, Any]) -> LabelledPredi
         except duckdb.ConversionException as error:
             raise DataError(
                 f"Labels in column {_target(examples)}: expected numbers or booleans, got something else ({error}). "
-                "Let the examples' SQL turn the target into a number."
+                f"Let the examples' SQL turn the target into a number, such as {binary_sql(_target(examples), ['no', 'yes'])}."
             ) from error
         except duckdb.Error as error:
             raise SourceError(
@@ -88,39 +94,57 @@ def join_labels(predictions: Path, examples: Mapping[str, Any]) -> LabelledPredi
 def _join(
     connection: duckdb.DuckDBPyConnection, predictions: Path, examples: Mapping[str, Any]
 ) -> LabelledPredictions:
-    keys = ", ".join(identifier(key) for key in examples["keys"])
+    names = [identifier(key) for key in examples["keys"]]
+    keys = ", ".join(names)
     time = identifier(examples["timestamp"])
     known = identifier(examples.get("targets_known_at") or examples["timestamp"])
     target = identifier(_target(examples))
     connection.execute(
-        f"""CREATE TEMP TABLE labels AS
-        SELECT {keys}, CAST({target} AS DOUBLE) AS label, epoch(CAST({known} AS TIMESTAMPTZ)) AS known,
+        f"""CREATE TEMP TABLE given AS
+        SELECT {keys}, {target} AS label, epoch(CAST({known} AS TIMESTAMPTZ)) AS known,
             epoch(CAST({time} AS TIMESTAMPTZ)) AS happened
-        FROM {_source(examples)} WHERE {target} IS NOT NULL"""
+        FROM {_source(examples)}"""
+    )
+    type_ = str(connection.table("given").types[len(names)])
+    # The value breaks a tie, so that every try takes the same.
+    connection.execute(
+        f"CREATE TEMP TABLE labels AS SELECT {keys}, happened, "
+        "arg_max(struct_pack(label := label, known := known), struct_pack(a := coalesce(known, happened), b := label)) "
+        f"AS newest, count(*) AS n FROM given WHERE {present_sql('label', type_)} GROUP BY {keys}, happened"
     )
     connection.execute(
         f"CREATE TEMP VIEW predicted AS SELECT *, epoch(CAST({time} AS TIMESTAMPTZ)) AS happened "
         f"FROM read_parquet({literal(str(predictions))})"
     )
     rows = _one(connection, "SELECT count(*) FROM predicted")[0]
-    newest, delay = _one(connection, "SELECT max(known), quantile_cont(known - happened, 0.99) FROM labels")
-    identity = ", ".join(f"CAST({identifier(key)} AS VARCHAR)" for key in examples["keys"])
+    newest, delay = _one(
+        connection, "SELECT max(newest.known), quantile_cont(newest.known - happened, 0.99) FROM labels"
+    )
+    identity = ", ".join(f"CAST(p.{name} AS VARCHAR)" for name in names)
     joined = connection.execute(
-        f"SELECT prediction, label FROM predicted JOIN labels USING ({keys}, happened) "
-        f"ORDER BY sha256(concat_ws('|', {identity})), {keys}, happened"
+        f"SELECT prediction, CAST(newest.label AS DOUBLE) AS label, n FROM predicted p JOIN labels l ON {_same(connection, names)} "
+        f"ORDER BY sha256(concat_ws('|', {identity})), {', '.join(f'p.{name}' for name in names)}, p.happened"
     ).fetchnumpy()
-    if len(joined["label"]) > rows:
-        raise SourceError(
-            f"The examples have several labels for one key ({', '.join(examples['keys'])}) and time: {rows} predictions "
-            f"found {len(joined['label'])} labels. Let the examples' SQL keep one row per key and time."
-        )
     return LabelledPredictions(
         prediction=_array(joined["prediction"]),
         actual=_array(joined["label"]),
         rows=rows,
         newest_known=None if newest is None else datetime.fromtimestamp(newest, UTC),
         usual_delay=max(0.0, delay or 0.0),
+        replaced=int(_array(joined["n"]).sum()) - len(joined["n"]),
     )
+
+
+def _same(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> str:
+    """A condition to join predictions with labels by keys and time."""
+    types = [
+        {identifier(name): str(type_) for name, type_ in zip(table.columns, table.types, strict=True)}
+        for table in (connection.table("predicted"), connection.table("labels"))
+    ]
+    same = [
+        same_sql(f"p.{name}", types[0].get(name, ""), f"l.{name}", types[1].get(name, "")) for name in names
+    ]
+    return " AND ".join([*same, "p.happened = l.happened"])
 
 
 def _source(examples: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError
+from airflow_mlops.primitives.coding import binary_sql, is_binary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,6 +74,14 @@ class BettingState:
     log_wealth: tuple[float, ...] = (0.0,) * len(_BETS)
     labels: int = 0
 
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> BettingState:
+        """Read a kept state; a bet whose wealth is no number begins anew."""
+        wealth = (
+            value if value is not None and math.isfinite(value) else 0.0 for value in kept["log_wealth"]
+        )
+        return cls(tuple(wealth), kept["labels"])
+
 
 @dataclass(frozen=True)
 class BettingResult:
@@ -102,6 +111,7 @@ class PerformanceReport:
     :param fired_after: labels of this window until the threshold was crossed.
     :param degraded: it was crossed, and the window's mean is above the bound too.
     :param state: the wager, for the next window of this model version.
+    :param replaced: older labels of the same key and time that newer ones took the place of.
     """
 
     rows: int
@@ -117,6 +127,7 @@ class PerformanceReport:
     degraded: bool
     fired_after: int | None
     state: BettingState
+    replaced: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON values for the store."""
@@ -134,11 +145,18 @@ def losses(loss: str, prediction: Floats, actual: Floats) -> Floats:
     import numpy as np
 
     if loss == "absolute_error":
-        return np.abs(prediction - actual)
-    if not np.isin(actual, (0.0, 1.0)).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            found: Floats = np.abs(prediction - actual)
+        if odd := int((~np.isfinite(found)).sum()):
+            raise DataError(
+                f"Loss {loss}: {odd} of {len(found)} labels or predictions are too large or no finite number. Let the "
+                "examples' SQL leave such rows out, or give them a number."
+            )
+        return found
+    if not is_binary(known := set(actual.tolist())):
         raise DataError(
-            f"Loss {loss}: expected labels 0 and 1, got {sorted(set(actual.tolist()))[:5]}. "
-            "Use loss: absolute_error for numbers."
+            f"Loss {loss}: expected labels 0 and 1, got {sorted(known)[:5]}. Let the examples' SQL make them, such as "
+            f"{binary_sql('label', sorted(known)[:2])}, or use loss: absolute_error for numbers."
         )
     if len(prediction) and not (prediction.min() >= 0 and prediction.max() <= 1):
         raise DataError(
@@ -170,8 +188,14 @@ def expected_loss(metrics: Sequence[Mapping[str, Any]], loss: str, where: str) -
             "output/metrics.json with stderr and n, or choose another monitoring.performance.loss."
         )
     mean, rows = float(found["value"]), found.get("n")
+    stderr = _stderr(found, mean, loss, where)
+    if not (math.isfinite(mean) and math.isfinite(stderr)):
+        raise DataError(
+            f"{where}: metric {found['name']} of the model's evaluation is {mean} with stderr {stderr}, and a wager needs "
+            "finite numbers. Let the model code's evaluate write both so to output/metrics.json."
+        )
     auc = whole.get("auc", {}).get("value")
-    return ExpectedLoss(mean, _stderr(found, mean, loss, where), rows, None if auc is None else float(auc))
+    return ExpectedLoss(mean, stderr, rows, None if auc is None else float(auc))
 
 
 def bet(
@@ -186,8 +210,12 @@ def bet(
     :param state: where the wager stood.
     :param threshold: e-value of an alarm, ``1 / false alarm rate``.
     :param min_labels: labels of the whole series before the first alarm.
+    :raises DataError: a loss is no number; it would silence the wager for ever.
     """
     import numpy as np
+
+    if not np.isfinite(observed).all() or not math.isfinite(bound):
+        raise DataError("A loss, or its bound, is NaN or infinite: no wager can be made on it.")
 
     if not len(observed):
         return BettingResult(state, _e_value(np.asarray(state.log_wealth)), None)
@@ -218,6 +246,7 @@ def measure(
     state: BettingState,
     false_alarm_rate: float,
     min_labels: int,
+    replaced: int = 0,
 ) -> PerformanceReport:
     """Measure one window.
 
@@ -231,6 +260,7 @@ def measure(
     :param state: the wager after the model version's previous window.
     :param false_alarm_rate: per label.
     :param min_labels: labels of the model version before the first alarm.
+    :param replaced: older labels that newer ones took the place of.
     """
     observed = losses(loss, prediction, actual)
     scale = 1.0 if loss != "absolute_error" else max(_CAP * tested.bound, 1e-12)
@@ -254,6 +284,7 @@ def measure(
         degraded=degraded,
         fired_after=result.fired_after,
         state=BettingState(labels=result.state.labels) if degraded else result.state,
+        replaced=replaced,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError, SourceError
 from airflow_mlops.primitives.monitoring.columns import iterate_columns, kind_of, plain
+from airflow_mlops.primitives.present import is_present_arrow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -165,10 +166,11 @@ def count_like(reference: Column, name: str, values: pa.ChunkedArray) -> Column:
 def _numbers(values: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     import numpy as np
 
-    if values.null_count == len(values):
+    there = values.filter(is_present_arrow(values))
+    if not len(there):
         return np.empty(0)
-    numbers: npt.NDArray[np.float64] = values.drop_null().to_numpy().astype(np.float64)
-    return numbers[~np.isnan(numbers)]
+    numbers: npt.NDArray[np.float64] = there.to_numpy().astype(np.float64)
+    return numbers
 
 
 def _has_few_levels(numbers: npt.NDArray[np.float64]) -> bool:
@@ -199,22 +201,19 @@ def _bin(numbers: npt.NDArray[np.float64], edges: tuple[float, ...]) -> tuple[in
 def _labels(values: pa.ChunkedArray) -> dict[str, int]:
     import pyarrow.compute as pc
 
-    counted = pc.value_counts(values.drop_null())
+    counted = pc.value_counts(values.filter(is_present_arrow(values)))
     labels: dict[str, int] = {}
     for item in counted.to_pylist():
         label = _label(item["values"])
-        if label is not None:
-            labels[label] = labels.get(label, 0) + item["counts"]
+        labels[label] = labels.get(label, 0) + item["counts"]
     return dict(sorted(labels.items()))
 
 
-def _label(value: Any) -> str | None:
-    """One text for equal values, whether they came as 7 or as 7.0; ``None`` for NaN."""
+def _label(value: Any) -> str:
+    """One text for equal values, whether they came as 7 or as 7.0."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        if value != value:  # noqa: PLR0124 - NaN is the only value that differs from itself
-            return None
         return str(int(value)) if value.is_integer() and abs(value) <= 2**53 else repr(value)
     return str(value)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError, EmptyDatasetError, SourceError, SpecError
+from airflow_mlops.primitives.present import or_null_sql, present_sql
 from airflow_mlops.primitives.provisioning.session import connect, source_errors
 from airflow_mlops.primitives.provisioning.sources.base import (
     LocalSources,
@@ -347,10 +348,14 @@ class Examples:
         return f"{identifier(self.query.known_at)}::TIMESTAMPTZ" if self.query.known_at else self._time
 
     def _counts(self, purpose: Purpose) -> str:
-        needed = [self._time]
+        needed = {self._time: f"{self._time} IS NOT NULL"}
         if purpose == "training" and not self.query.keep_unlabelled:
-            needed += [identifier(target) for target in self.query.targets] + [self._known_at]
-        return " AND ".join(f"{name} IS NOT NULL" for name in dict.fromkeys(needed))
+            needed |= {name: self._present(name) for name in self.query.targets}
+            needed |= {self._known_at: f"{self._known_at} IS NOT NULL"}
+        return " AND ".join(needed.values())
+
+    def _present(self, name: str) -> str:
+        return present_sql(identifier(name), self.columns[name])
 
     def _one(self, connection: DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
         with self._errors():
@@ -431,7 +436,7 @@ class Examples:
 
     def _check_unique(self, connection: DuckDBPyConnection, table: str, rows: int) -> None:
         names = [*self.query.keys, self.query.timestamp]
-        empty = " AND ".join(f"{identifier(name)} IS NULL" for name in self.query.keys)
+        empty = " AND ".join(f"NOT {self._present(name)}" for name in self.query.keys)
         if nulls := self._one(connection, f"SELECT count(*) FROM {table} WHERE {empty}")[0]:
             log.warning(
                 "%d of %d examples have no value in any key (%s): no feature can be joined to them",
@@ -439,16 +444,17 @@ class Examples:
                 rows,
                 ", ".join(self.query.keys),
             )
-        key = f"struct_pack({', '.join(f'k{n} := {identifier(name)}' for n, name in enumerate(names))})"
+        values = [or_null_sql(identifier(name), self.columns[name]) for name in names]
+        key = f"struct_pack({', '.join(f'k{n} := {value}' for n, value in enumerate(values))})"
         distinct = self._one(connection, f"SELECT count(DISTINCT {key}) FROM {table}")[0]
         if distinct == rows:
             return
         twice = connection.execute(
-            f"SELECT {', '.join(identifier(name) for name in names)}, count(*) FROM {table} "
+            f"SELECT {', '.join(values)}, count(*) FROM {table} "
             "GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
         ).fetchone()
-        *values, times = twice or ()
-        shown = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=False))
+        *found, times = twice or ()
+        shown = ", ".join(f"{name}={value}" for name, value in zip(names, found, strict=False))
         raise DataError(
             f"{rows - distinct} of {rows} examples repeat the keys and time of another one, such as {shown} "
             f"({times} times): {self.query.name} must give each example once"

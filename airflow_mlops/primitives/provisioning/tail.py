@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import AssumptionError, DataError
+from airflow_mlops.primitives.coding import binary_sql, is_binary
+from airflow_mlops.primitives.present import present_sql
 from airflow_mlops.primitives.provisioning.assumptions import (
     CheckContext,
     DistributionTest,
@@ -158,6 +160,8 @@ def finish(
         doubt = known_when_asked(connection, "_divided", known_at, timestamp)
         findings += [doubt] if doubt else []
     _judge(division.application, manifest.window, findings, joined.count)
+    for target in joined.named("target"):
+        _say_coding(connection, joined.rows.examples, target, types[target])
     batches = connection.execute(f"FROM _divided ORDER BY {ROW}").to_arrow_reader(BATCH)
     chunks, files = write_chunks(batches, assignment, timestamp, scratch, is_stored)
     if (rows := sum(chunk.rows for chunk in chunks)) != kept:
@@ -253,6 +257,23 @@ def _files(connection: DuckDBPyConnection, rules: Sequence[Assumption], scratch:
     file = scratch / "dataset.parquet"
     connection.execute(f"COPY (FROM _divided) TO {literal(str(file))} (FORMAT parquet, COMPRESSION lz4_raw)")
     return [file]
+
+
+def _say_coding(connection: DuckDBPyConnection, relation: str, target: str, type_: str) -> None:
+    """Warn of a target of two values other than 0 and 1, which no probability can be held against."""
+    name = identifier(target)
+    found = connection.execute(
+        f"SELECT DISTINCT {name} FROM {relation} WHERE {present_sql(name, type_)} LIMIT 3"
+    ).fetchall()
+    values = [value for (value,) in found]
+    if len(values) == 2 and not is_binary(values):
+        log.warning(
+            "The target %s has the values %s. Where the model predicts probabilities, it must be the number 0 or 1. In "
+            "the examples' SQL: %s",
+            target,
+            " and ".join(sorted(map(repr, values))),
+            binary_sql(target, values),
+        )
 
 
 def _judge(application: str, window: tuple[str, str], findings: list[Finding], rows: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import SpecError
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,7 +93,7 @@ def promise_to_tags(metrics: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     :param metrics: entries of ``metrics.json``.
     """
     whole = [dict(metric) for metric in metrics if not metric.get("slice") and "step" not in metric]
-    text = json.dumps(whole, separators=(",", ":"))
+    text = json_text(whole, separators=(",", ":"))
     return {PROMISE_TAG: text} if whole and len(text) <= TAG_LIMIT else {}
 
 
@@ -104,9 +105,9 @@ def promise_from_tags(tags: Mapping[str, str]) -> list[dict[str, Any]] | None:
 
 def parameters_digest(parameters: Mapping[str, Any]) -> str:
     """SHA-256 of the parameters' canonical JSON: equal for equal parameters in any order."""
-    text = json.dumps(parameters, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json_text(parameters, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return value if isinstance(value, str) else json_text(value, sort_keys=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.runners.aws.claimed import ClaimedRunner
 from airflow_mlops.runners.aws.requests import container_properties, tag, tags
 from airflow_mlops.runners.base import JobState
@@ -124,7 +124,7 @@ class AwsBatchRunner(ClaimedRunner):
             "retryStrategy": {"attempts": 1},
             "timeout": {"attemptDurationSeconds": max(60, int(self.time_limit))},
         }
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+        digest = hashlib.sha256(json_text(content, sort_keys=True).encode()).hexdigest()[:24]
         # Its name is its content: whoever needs the same finds it.
         return {
             **content,

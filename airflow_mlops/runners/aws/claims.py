@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import RunnerError, StoreConflictError
+from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.runners.base import FoundJob
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Claim:
     def content(self) -> bytes:
         """The document."""
         said = {key: getattr(self, key) for key in ("token", "at", "labels", "service_id", "image")}
-        return json.dumps(said).encode()
+        return json_text(said).encode()
 
 
 class Claims:

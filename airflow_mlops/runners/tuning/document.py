@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError
 from airflow_mlops.hooks.store.base import json_bytes, open_store
+from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.primitives.training.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class TuningDocument:
         def write() -> str:
             lines = []
             for trial in trials:
-                line = trial if isinstance(trial, str) else json.dumps(trial, ensure_ascii=False)
+                line = trial if isinstance(trial, str) else json_text(trial, ensure_ascii=False)
                 if isinstance(trial, dict) and trial["state"] != "running":
                     ended[trial["number"]] = line  # it does not change any more
                 lines.append(line)

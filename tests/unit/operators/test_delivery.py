@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from airflow_mlops.hooks.mlflow.hook import MLflowHook, ModelVersionInfo
 from airflow_mlops.hooks.store.base import open_store, published_batches
 from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+from airflow_mlops.primitives.delivery.batch import predictions_key
 from airflow_mlops.runners.base import JobState
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
 
@@ -85,8 +87,7 @@ class Application:
             row
             for batch in published_batches(self.store, "tiny")
             for row in duckdb.sql(
-                "SELECT id, model_version FROM "
-                f"'{self.store.path('tiny/predictions/' + batch['window_id'] + '/predictions.parquet')}'"
+                f"SELECT id, model_version FROM '{self.store.path(predictions_key(batch))}'"
             ).fetchall()
         ]
 
@@ -139,6 +140,7 @@ class TestPublish:
         files = {key: tiny.store.read(key) for key in tiny.store.list("tiny/predictions/")}
         again = tiny.publish({**plan, "version": "2"}, dataset, tmp_path / "out")
         assert (first["created"], again["created"]) == (True, False)
+        assert again["model_version"] == "1"  # that of the batch there is
         assert {key: tiny.store.read(key) for key in tiny.store.list("tiny/predictions/")} == files
 
     def test_what_a_dead_try_left_never_passes_for_the_next_champions(self, tiny, tmp_path, monkeypatch):
@@ -164,6 +166,41 @@ class TestPublish:
         assert {version for _, version in tiny.published()} == {"2"}
         (batch,) = published_batches(tiny.store, "tiny")
         assert (batch["model_version"], batch["rows"]) == ("2", 10)
+
+    @pytest.mark.parametrize("place", ["before its file", "before meta.json"])
+    def test_a_writer_that_stood_still_changes_nothing_of_what_was_published_meanwhile(
+        self, tiny, tmp_path, monkeypatch, place
+    ):
+        """A paused machine: the retry, with the next champion, publishes the window; then the first one goes on."""
+        tiny.arrive(2, "2026-02-01")
+        plan = tiny.plan()
+        dataset, real = tiny.dataset(plan), type(tiny.store).put_if_absent
+        paused, seen = [place], {}
+
+        def put(store, key, data):
+            if paused and key.endswith("meta.json" if place == "before meta.json" else ".parquet"):
+                paused.clear()
+                tiny.publish({**plan, "version": "2"}, dataset, tmp_path / "other")
+                (batch,) = published_batches(tiny.store, "tiny")
+                seen["batch"], seen["file"] = batch, tiny.store.read(predictions_key(batch))
+            return real(store, key, data)
+
+        monkeypatch.setattr(type(tiny.store), "put_if_absent", put)
+        late = tiny.publish(plan, dataset, tmp_path / "out")
+        assert (late["created"], late["model_version"]) == (False, "2")
+        (batch,) = published_batches(tiny.store, "tiny")
+        assert batch == seen["batch"]
+        assert tiny.store.read(predictions_key(batch)) == seen["file"]
+        assert {version for _, version in tiny.published()} == {batch["model_version"]} == {"2"}
+        assert len(tiny.store.list("tiny/predictions/")) == 2  # nothing of the late one stays
+
+    def test_the_file_is_named_by_its_digest(self, tiny, tmp_path):
+        tiny.arrive(2, "2026-02-01")
+        plan = tiny.plan()
+        tiny.publish(plan, tiny.dataset(plan), tmp_path / "out")
+        (batch,) = published_batches(tiny.store, "tiny")
+        content = tiny.store.read(predictions_key(batch))
+        assert batch["file"] == f"{hashlib.sha256(content).hexdigest()}.parquet"
 
     def test_a_task_of_an_old_run_that_is_cleared_predicts_nothing_twice(self, tiny, tmp_path):
         """Its plan is from before the later run; its dataset, made again, reaches up to the newest example."""

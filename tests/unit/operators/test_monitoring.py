@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 
+import duckdb
+import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -92,3 +95,53 @@ def test_such_a_window_is_decided_by_its_inputs(world):
     assert alarm["reason"] == "drift"
     assert "could not be measured" in alarm["message"]
     json.dumps(decision, allow_nan=False)
+
+
+def examples_of(world, number: int, **columns) -> None:
+    """Change columns of a day's labels, by SQL."""
+    path = world.folder / "data" / f"{number}.parquet"
+    made = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
+    table = duckdb.sql(f"SELECT * REPLACE ({made}) FROM '{path}'").to_arrow_table()
+    pq.write_table(table, path)
+
+
+def report_of(world, window: str) -> dict:
+    return world.store.read_json(f"tiny/monitoring/windows/{window}/performance.json")
+
+
+def test_a_window_of_labels_that_are_none_stops_no_other_one(world):
+    first, second, other = (
+        world.predict(1, "1", [BRIER]),
+        world.predict(2, "1", [BRIER]),
+        world.predict(3, "2", [BRIER]),
+    )
+    target = EXAMPLES["targets"][0]
+    examples_of(world, 1, **{target: "2.0::DOUBLE"})
+    with pytest.raises(AirflowFailException, match=rf"{first}.*expected labels 0 and 1.*CASE"):
+        world.measure()
+    assert "error" in report_of(world, first)
+    assert [report_of(world, window)["labelled"] for window in (second, other)] == [50, 50]
+    assert world.measure() == []
+
+
+def test_the_newest_of_several_labels_counts_and_the_others_are_counted(world):
+    window = world.predict(1, "1", [BRIER])
+    path = world.folder / "data" / "1.parquet"
+    pq.write_table(
+        duckdb.sql(f"FROM '{path}' LIMIT 7").to_arrow_table(), world.folder / "data" / "again.parquet"
+    )
+    world.measure()
+    report = report_of(world, window)
+    assert (report["labelled"], report["replaced"]) == (50, 7)
+
+
+def test_nan_labels_are_no_labels_and_do_not_silence_the_alarm(world):
+    window, later = world.predict(1, "1", [BRIER]), world.predict(2, "1", [BRIER])
+    target = EXAMPLES["targets"][0]
+    examples_of(world, 1, **{target: f"CASE WHEN id % 50 = 7 THEN 'nan'::DOUBLE ELSE {target}::DOUBLE END"})
+    world.measure()
+    assert report_of(world, window)["labelled"] == 49
+    state = report_of(world, later)["state"]["log_wealth"]
+    assert all(math.isfinite(wealth) for wealth in state)
+    raw = world.store.read(f"tiny/monitoring/windows/{window}/performance.json")
+    json.loads(raw, parse_constant=pytest.fail)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.primitives.evaluation.estimators import silhouettes_of
 from airflow_mlops.primitives.evaluation.intervals import of_few, of_mean, of_share
+from airflow_mlops.primitives.present import is_present
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,7 +56,7 @@ def _known(rows: PredictedRows) -> tuple[Floats, Floats] | None:
 
     if rows.actual is None:
         return None
-    known = np.isfinite(rows.actual)
+    known = is_present(rows.actual)
     score, label = rows.prediction[known], rows.actual[known]
     order = np.argsort(-score, kind="stable")
     return (score[order], label[order]) if 0 < label.sum() < len(label) else None
@@ -129,15 +130,13 @@ def _calibration(both: Sequence[tuple[str, PredictedRows]]) -> Figure | None:
 
 def _scores(both: Sequence[tuple[str, PredictedRows]]) -> Figure | None:
     """Where the candidate's scores lie, by what is true."""
-    import numpy as np
-
     rows = both[0][1]
     if rows.actual is None or not len(rows):
         return _histogram("Scores", "How the scores are spread.", "score", [("all", rows.prediction)])
     groups = [
         (name, rows.prediction[rows.actual == label]) for name, label in (("negative", 0), ("positive", 1))
     ]
-    unknown = rows.prediction[np.isnan(rows.actual)]
+    unknown = rows.prediction[~is_present(rows.actual)]
     groups += [("not known", unknown)] if len(unknown) else []
     note = "Share of each group by score: the further apart, the better."
     return _histogram("Scores", note, "score", [(name, values) for name, values in groups if len(values)])
@@ -244,12 +243,12 @@ def _precision_at(both: Sequence[tuple[str, PredictedRows]]) -> Figure | None:
 
     series = []
     for name, rows in both:
-        if rows.actual is None or not np.isfinite(rows.actual).any():
+        if rows.actual is None or not is_present(rows.actual).any():
             continue
         label = rows.actual[np.argsort(-rows.prediction, kind="stable")]
         points, errors = [], []
         for k in sorted({*(10, 20, 30, 50, 75, 100, 150, 200, 300, 500), math.ceil(len(label) / 10)}):
-            known = label[:k][np.isfinite(label[:k])]
+            known = label[:k][is_present(label[:k])]
             if k <= len(label) and len(known):
                 share = of_few(int(known.sum()), len(known))
                 points.append([k, _short(share.value)])

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.primitives.present import is_present, is_present_arrow
 from airflow_mlops.primitives.provisioning.assumptions.kind import Kind
 from airflow_mlops.primitives.provisioning.assumptions.leakage import inputs
 from airflow_mlops.primitives.provisioning.assumptions.rules import Finding
@@ -117,12 +118,9 @@ class Target:
     def of(cls, column: Any) -> Target:
         """A target from its Arrow column of numbers or text."""
         import numpy as np
-        import pyarrow.compute as pc
         import pyarrow.types as pt
 
-        known = pc.is_valid(column)
-        if pt.is_floating(column.type):
-            known = pc.and_(known, pc.invert(pc.is_nan(column.fill_null(0))))
+        known = is_present_arrow(column)
         column = column.filter(known)
         classes = np.asarray(column.combine_chunks().dictionary_encode().indices, dtype=np.int64)
         counts = np.bincount(classes)
@@ -161,7 +159,7 @@ def _groups(feature: Any, classes: Codes) -> Codes:
         return np.asarray(codes, dtype=np.int64)
     values = np.asarray(feature.cast("float64", safe=False), dtype=np.float64)
     found = np.zeros(len(values), dtype=np.int64)
-    present = ~np.isnan(values)
+    present = is_present(values)
     if present.any():
         found[present] = 1 + _bins(values[present], classes[present])
     return found

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Kind", "RowWise", "Table", "is_float", "key", "not_checked"]
+__all__ = ["Kind", "RowWise", "Table", "key", "not_checked"]
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,6 @@ class RowWise(Kind):
 def key(columns: Sequence[str]) -> str:
     """One value for several columns. A struct even of one: a null in it then counts as a value like others."""
     return f"struct_pack({', '.join(f'k{n} := {identifier(name)}' for n, name in enumerate(columns))})"
-
-
-def is_float(type_: str) -> bool:
-    """Whether a column of this Arrow type may hold NaN."""
-    return type_ in ("double", "float", "halffloat")
 
 
 def not_checked(rule: Assumption, why: str) -> Finding:

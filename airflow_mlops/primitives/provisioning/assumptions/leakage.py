@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.primitives.present import present_sql
 from airflow_mlops.primitives.provisioning.assumptions.kind import Kind, key
 from airflow_mlops.primitives.provisioning.assumptions.rules import Assumption, CheckContext, Finding
 from airflow_mlops.primitives.sql import identifier
@@ -90,7 +91,9 @@ class NotSplit(_AcrossSplits):
 
     def present(self) -> str:
         """An entity that is not known is none."""
-        return " AND ".join(f"{identifier(name)} IS NOT NULL" for name in self.rule.columns)
+        return " AND ".join(
+            present_sql(identifier(name), self.table.columns[name]) for name in self.rule.columns
+        )
 
     def judge(self) -> Finding:
         """Not one may lie in two."""

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.primitives.present import is_float, present_sql
 from airflow_mlops.primitives.provisioning.assumptions.check import check_table
-from airflow_mlops.primitives.provisioning.assumptions.kind import is_float
 from airflow_mlops.primitives.provisioning.assumptions.rules import CheckContext, parse_assumptions
 from airflow_mlops.primitives.sql import identifier
 
@@ -110,7 +110,7 @@ def _look(
 def _measures(name: str, type_: str) -> Iterator[str]:
     column = identifier(name)
     text = type_ == "string"
-    there = f"NOT isnan({column})" if is_float(type_) else f"{column} IS NOT NULL"
+    there = present_sql(column, type_)
     measured = f"length({column})" if text else column
     yield f"count(*) - count(*) FILTER (WHERE {there})"
     for extreme in ("min", "max"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from airflow_mlops.primitives.provisioning.assumptions.kind import Kind, RowWise, is_float
+from airflow_mlops.primitives.present import is_float, present_sql
+from airflow_mlops.primitives.provisioning.assumptions.kind import Kind, RowWise
 from airflow_mlops.primitives.provisioning.assumptions.rules import Finding
 from airflow_mlops.primitives.sql import identifier, literal
 
@@ -35,9 +36,8 @@ class NotNull(RowWise):
 
     def fault(self) -> str:
         """NULL, or NaN: writers that know no NULL say so."""
-        name = identifier(self.rule.columns[0])
-        or_nan = f" OR isnan({name})" if is_float(self.table.columns[self.rule.columns[0]]) else ""
-        return f"({name} IS NULL{or_nan})"
+        name = self.rule.columns[0]
+        return f"NOT {present_sql(identifier(name), self.table.columns[name])}"
 
 
 class NullShare(NotNull):
@@ -94,7 +94,8 @@ class OneOf(RowWise):
         """Not in it."""
         name = identifier(self.rule.columns[0])
         values = ", ".join(literal(value) for value in self.rule.value)
-        return f"{name} IS NOT NULL AND {name} NOT IN ({values})"
+        there = present_sql(name, self.table.columns[self.rule.columns[0]])
+        return f"{there} AND {name} NOT IN ({values})"
 
 
 class Matches(RowWise):

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
 from airflow_mlops.exceptions import SpecError, StoreError
+from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.primitives.provisioning.features.watermark import Watermark
 
 __all__ = ["PUBLISHED_AT", "Batch", "FeatureSnapshot", "Part", "Partition", "TableRule"]
@@ -135,7 +136,7 @@ class FeatureSnapshot:
     def id(self) -> str:
         """Digest of what can be read: the same files and columns have the same id."""
         content = [self.name, self.rule.to_json(), list(self.columns.items()), [p.file for p in self.parts]]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(json_text(content, sort_keys=True).encode()).hexdigest()[:32]
 
     @property
     def rows(self) -> int:
@@ -210,7 +211,7 @@ class FeatureSnapshot:
 
     def to_bytes(self) -> bytes:
         """The document, one line for each key, the same bytes for the same snapshot."""
-        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in self.to_json().items()]
+        lines = [f"{json_text(key)}: {json_text(value)}" for key, value in self.to_json().items()]
         return ("{" + ",\n ".join(lines) + "}\n").encode()
 
     @classmethod

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from airflow_mlops.exceptions import DataError
+from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -181,4 +182,4 @@ class Manifest:
 
 def canonical_json(value: Any) -> str:
     """The one JSON text of a value: keys sorted, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json_text(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

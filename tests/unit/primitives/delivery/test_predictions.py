@@ -57,8 +57,8 @@ def test_a_request_keeps_its_id_when_it_is_asked_again_and_only_then(tmp_path):
 @pytest.mark.parametrize(
     ("predicted", "message"),
     [
-        (f"{PREDICTED} LIMIT 9", "10 examples, 9 predictions"),
-        (f"{PREDICTED} UNION ALL {PREDICTED}", "10 examples, 20 predictions"),
+        (f"{PREDICTED} LIMIT 9", "10 rows, 9 predictions"),
+        (f"{PREDICTED} UNION ALL {PREDICTED}", "10 rows, 20 predictions"),
         (f"(FROM ({PREDICTED}) LIMIT 9) UNION ALL (FROM ({PREDICTED}) LIMIT 1)", "9 with different keys"),
         (PREDICTED.replace("SELECT i", "SELECT i + 1"), "9 of known keys"),
         (PREDICTED.replace("i / 10", "nullif(i, 3)"), "1 null or not finite"),
@@ -96,3 +96,23 @@ def test_what_is_no_parquet_is_refused(tmp_path):
             predicted_at=AT,
         )
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_an_entity_asked_twice_in_a_window_gets_both_answers(tmp_path, monkeypatch):
+    name = ODD.replace('"', '""')
+    twice = f"""SELECT i // 2 AS "{name}", TIMESTAMPTZ '2024-01-01 00:00:00+00' + to_hours(i) AS asked FROM range(6) t(i)"""
+    monkeypatch.setitem(globals(), "EXAMPLES", twice)
+    predicted = f"SELECT i // 2 AS \"{name}\", TIMESTAMP '2024-01-01' + to_hours(i) AS asked, i / 10 AS prediction FROM range(6) t(i)"
+    rows, written = write(tmp_path, predicted)
+    assert rows == 6
+    assert [row["prediction"] for row in written] == [n / 10 for n in range(6)]
+    assert len({row["request_id"] for row in written}) == 6
+    with pytest.raises(ContractError, match="write the column asked beside the keys"):
+        write(tmp_path, predicted.replace("asked, i", "at, i"))
+
+
+def test_a_key_without_a_value_has_its_prediction(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "EXAMPLES", EXAMPLES.replace("SELECT i AS", "SELECT nullif(i, 4) AS"))
+    rows, written = write(tmp_path, PREDICTED.replace("SELECT i AS", "SELECT nullif(i, 4) AS"))
+    assert rows == 10
+    assert [row["prediction"] for row in written if row[ODD] is None] == [0.4]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import duckdb
 import numpy as np
 import pytest
 
 from airflow_mlops.exceptions import ContractError, DataError
+from airflow_mlops.primitives.evaluation.measures import measure
 from airflow_mlops.primitives.evaluation.predicted import TestSplit, read_columns, read_predicted
 
 TRUTH = "SELECT i AS id, DATE '2026-01-01' + i::INTEGER AS at, i % 2 AS late, i * 1.5 AS size, 'o' || i % 3 AS origin"
@@ -112,7 +115,7 @@ def test_numbers_must_be_finite(files):
     _, rows = files("SELECT i AS id, i * 2 AS prediction FROM range(10) t(i)", truth, "regression")
     assert (rows.actual - rows.prediction).tolist() == [i / 2 for i in range(10)]
     for bad in ("'NaN'::DOUBLE", "'many'"):
-        with pytest.raises(ContractError, match="a finite number in every row"):
+        with pytest.raises(ContractError, match=r"a finite number in every row|10 null or NaN"):
             files(f"SELECT i AS id, {bad} AS prediction FROM range(10) t(i)", truth, "regression")
 
 
@@ -151,3 +154,95 @@ def test_what_nobody_can_measure(files):
     assert files(SCORES, paradigm="other")[1] is None
     assert files(SCORES, target=None)[1] is None
     assert files(SCORES, paradigm="reinforcement", target=None)[1].kind == "returns"
+
+
+# Labels that are not there, and how two classes are coded ----------------------------------------
+
+SURE = "SELECT i AS id, CASE WHEN i % 2 = 1 THEN 0.9 ELSE 0.1 END AS prediction FROM range(10) t(i)"
+
+
+@pytest.mark.parametrize("odd", ["NULL", "'NaN'::DOUBLE"])
+@pytest.mark.parametrize("paradigm", ["classification", "regression", "ranking"])
+def test_a_row_without_target_cannot_be_judged_and_the_target_is_named(files, odd, paradigm):
+    truth = TRUTH.replace("i % 2 AS late", f"CASE WHEN i = 7 THEN {odd} ELSE (i % 2)::DOUBLE END AS late")
+    with pytest.raises(DataError, match="target late is null or NaN in 1 of 10 rows"):
+        files(SURE, truth, paradigm)
+
+
+def test_a_nan_prediction_is_none(files):
+    nan = (
+        "SELECT i AS id, CASE WHEN i = 3 THEN 'NaN'::DOUBLE ELSE i % 2 END AS prediction FROM range(10) t(i)"
+    )
+    with pytest.raises(ContractError, match="1 null or NaN"):
+        files(nan, TRUTH.replace("i % 2 AS late", "i % 3 AS late"))
+
+
+@pytest.mark.parametrize("odd", ["NULL", "'NaN'::DOUBLE"])
+def test_a_cluster_is_held_against_the_targets_that_are_there(files, odd):
+    truth = TRUTH.replace("i % 2 AS late", f"CASE WHEN i > 5 THEN {odd} ELSE (i % 2)::DOUBLE END AS late")
+    _, rows = files("SELECT i AS id, i % 2 AS prediction FROM range(10) t(i)", truth, "clustering")
+    agreement = measure("adjusted_rand", rows)
+    assert (agreement.value, agreement.n) == (1.0, 6)
+
+
+@pytest.mark.parametrize(
+    ("coded", "sql"),
+    [
+        ("CASE WHEN i % 2 = 1 THEN 1 ELSE -1 END", 'CASE "late" WHEN -1 THEN 0 WHEN 1 THEN 1 END AS "late"'),
+        ("i % 2 + 1", 'CASE "late" WHEN 2 THEN 0 WHEN 1 THEN 1 END'),
+        ("(i % 2)::VARCHAR", "CASE \"late\" WHEN '0' THEN 0 WHEN '1' THEN 1 END"),
+        ("CASE WHEN i % 2 = 1 THEN 'True' ELSE 'False' END", "WHEN 'False' THEN 0 WHEN 'True' THEN 1"),
+        ("CASE WHEN i % 2 = 1 THEN 'yes' ELSE 'no' END", "WHEN 'no' THEN 0 WHEN 'yes' THEN 1"),
+        ("i % 2 * 2", "WHEN 0 THEN 0 WHEN 2 THEN 1"),
+    ],
+)
+@pytest.mark.parametrize("flip", [False, True])
+def test_probabilities_against_other_codes_than_0_and_1_are_an_error_with_the_sql(files, coded, sql, flip):
+    predicted = SURE.replace("0.9 ELSE 0.1", "0.1 ELSE 0.9") if flip else SURE
+    with pytest.raises(DataError, match=re.escape(sql)):
+        files(predicted, TRUTH.replace("i % 2 AS late", f"{coded} AS late"))
+
+
+@pytest.mark.parametrize(
+    ("coded", "predicted"),
+    [
+        ("CASE WHEN i % 2 = 1 THEN 'A' ELSE 'B' END", "CASE WHEN i % 2 = 1 THEN 'a' ELSE 'b' END"),
+        ("(i % 2)::BOOLEAN", "CASE WHEN i % 2 = 1 THEN 'True' ELSE 'False' END"),
+        ("CASE WHEN i % 2 = 1 THEN 1 ELSE -1 END", "i % 2"),
+        ("'c' || i % 3", "i % 3"),
+    ],
+)
+def test_classes_spelt_otherwise_are_an_error(files, coded, predicted):
+    with pytest.raises(DataError, match="as the target spells it"):
+        files(
+            f"SELECT i AS id, {predicted} AS prediction FROM range(10) t(i)",
+            TRUTH.replace("i % 2 AS late", f"{coded} AS late"),
+        )
+
+
+def test_classes_as_the_target_spells_them_are_measured(files):
+    for coded in ("CASE WHEN i % 2 = 1 THEN 1 ELSE -1 END", "'c' || i % 3", "(i % 2)::VARCHAR"):
+        _, rows = files(
+            f"SELECT i AS id, {coded} AS prediction FROM range(10) t(i)",
+            TRUTH.replace("i % 2 AS late", f"{coded} AS late"),
+        )
+        assert measure("accuracy", rows).value == 1.0
+
+
+def test_anomalies_of_another_code_are_told_the_sql(files):
+    truth = TRUTH.replace("i % 2 AS late", "CASE WHEN i % 5 = 1 THEN -1 ELSE 1 END AS late")
+    with pytest.raises(DataError, match=r'CASE "late" WHEN -1 THEN 0 WHEN 1 THEN 1 END'):
+        files(SCORES, truth, "anomaly")
+
+
+# Keys without a value --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", ["NULL", "'NaN'::DOUBLE"])
+def test_a_key_without_a_value_is_matched_by_one_without(files, said):
+    truth = TRUTH.replace("i AS id", "nullif(i, 3) AS id")
+    _, rows = files(
+        f"SELECT CASE WHEN i = 3 THEN {said} ELSE i END AS id, i % 2 AS prediction FROM range(10) t(i)", truth
+    )
+    assert measure("accuracy", rows).value == 1.0
+    assert len(rows) == 10

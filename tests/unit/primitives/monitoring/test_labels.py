@@ -83,12 +83,19 @@ def test_the_same_key_at_another_time_is_another_example(folder):
     assert found.actual.tolist() == [i % 2 for i in SHUFFLED]
 
 
-def test_two_labels_for_one_key_are_an_error_not_two_rows(folder):
-    write_labels(folder, range(8), name="again")
-    with pytest.raises(
-        SourceError, match=r"several labels for one key \(flight_id\) and time: 10 predictions found 16"
-    ):
-        join(folder)
+def test_of_two_labels_for_one_key_the_newest_counts_and_the_other_is_counted(folder):
+    newer = [START + timedelta(days=1, hours=i) for i in range(8)]
+    write_labels(folder, range(8), name="again", known_at=newer, late=[1] * 8)
+    found = join(folder)
+    assert len(found.actual) == 8
+    assert set(found.actual.tolist()) == {1.0}
+    assert found.replaced == 8
+
+
+def test_a_label_that_is_nan_is_none(folder):
+    write_labels(folder, range(8), late=[float("nan"), *[1.0] * 7])
+    found = join(folder)
+    assert (len(found.actual), found.rows) == (7, 10)
 
 
 def test_text_labels_name_the_column(folder):

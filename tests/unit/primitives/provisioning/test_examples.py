@@ -265,3 +265,22 @@ def test_a_month_that_lacks_a_column_is_named(connection, tmp_path, source, brok
 def test_a_description_that_cannot_be_meant_is_refused(changes, message):
     with pytest.raises(SpecError, match=message):
         ExamplesQuery.from_mapping({**GIVEN, **changes})
+
+
+@pytest.mark.parametrize("type_", ["DOUBLE", "FLOAT"])
+def test_a_target_that_is_nan_is_not_known(connection, tmp_path, type_):
+    nan = f"CASE WHEN i % 2 = 0 THEN 'NaN'::{type_} ELSE 1 END AS late"
+    examples = opened(
+        connection, sql=ROWS.replace("CASE WHEN i < 8 THEN i % 2 END AS late", nan), targets_known_at=None
+    )
+    window = examples.window(connection, "training", None)
+    assert examples.write(connection, "training", window, tmp_path / "rows.parquet") == 5
+    assert {row["id"] % 2 for row in rows(connection, tmp_path / "rows.parquet")} == {1}
+
+
+def test_nan_and_null_are_one_key(connection, tmp_path):
+    twice = "SELECT unnest(['NaN'::DOUBLE, NULL]) AS id, TIMESTAMP '2024-01-01' AS at, 1 AS late"
+    examples = opened(connection, sql=twice, targets_known_at=None)
+    window = examples.window(connection, "training", None)
+    with pytest.raises(DataError, match="1 of 2 examples repeat the keys and time"):
+        examples.write(connection, "training", window, tmp_path / "rows.parquet")

@@ -1,0 +1,37 @@
+"""What is said of a dataset while it is made."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tests.fixtures.tasks import context
+
+
+@pytest.mark.parametrize(
+    ("coded", "said"),
+    [
+        ("i % 2", None),
+        ("(i % 2)::BOOLEAN", None),
+        ("(i % 2)::DOUBLE", None),
+        ("i % 3", None),
+        ("i % 2 + 1", 'CASE "y" WHEN 2 THEN 0 WHEN 1 THEN 1 END AS "y"'),
+        ("(i % 2)::VARCHAR", "CASE \"y\" WHEN '0' THEN 0 WHEN '1' THEN 1 END AS \"y\""),
+        ("CASE WHEN i % 2 = 1 THEN 1 WHEN i % 4 = 0 THEN -1 ELSE 'NaN'::DOUBLE END", "WHEN -1 THEN 0"),
+    ],
+)
+def test_two_classes_that_are_not_0_and_1_are_told_the_sql(tmp_path, caplog, coded, said):
+    from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+
+    sql = f"SELECT i AS id, TIMESTAMPTZ '2026-01-01' + to_minutes(i) AS at, i AS x, {coded} AS y FROM range(60) t(i)"
+    with caplog.at_level(logging.WARNING, "airflow_mlops"):
+        ProvisionDatasetOperator(
+            task_id="provision",
+            application="tiny",
+            store=str(tmp_path / "store"),
+            examples={"sql": sql, "keys": ["id"], "timestamp": "at", "targets": ["y"]},
+        ).execute(context("provision"))
+    told = [record.getMessage() for record in caplog.records if "The target y" in record.getMessage()]
+    assert len(told) == (said is not None)
+    assert said is None or said in told[0]

@@ -18,6 +18,7 @@ from airflow_mlops.exceptions import (
 )
 from airflow_mlops.hooks.aws.service import check_connection
 from airflow_mlops.hooks.connections import not_found
+from airflow_mlops.hooks.s3_deadline import BoundedClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +89,7 @@ def split_s3(uri: str, default_conn_id: str = DEFAULT_CONN_ID) -> S3Location:
 
 
 def s3_client(conn_id: str = DEFAULT_CONN_ID, kind: type[MLOpsError] = StoreError) -> Any:
-    """A boto3 client for the connection, safe to share between threads.
+    """A boto3 client for the connection, safe to share between threads, each of whose requests has an end.
 
     Timeouts and retries are those of this module, or what the connection's ``config_kwargs`` says.
 
@@ -96,7 +97,7 @@ def s3_client(conn_id: str = DEFAULT_CONN_ID, kind: type[MLOpsError] = StoreErro
     :raises StoreError: there is no such connection.
     """
     with s3_errors(f"opening connection {conn_id}", kind):
-        return _hook(conn_id).get_conn()
+        return BoundedClient(_hook(conn_id).get_conn(), _UNAVAILABLE[kind])
 
 
 def s3_presigner(conn_id: str = DEFAULT_CONN_ID) -> Any:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import RunnerError
+from airflow_mlops.exceptions import EngineUnavailable, RunnerError
 from airflow_mlops.runners.archive import copy
 from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
 from airflow_mlops.runners.layout import (
@@ -46,6 +46,8 @@ POLL = 0.3
 TURN = 200
 #: What a job's environment takes over from the worker's; never a secret of Airflow.
 ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+#: Seconds that another worker, which starts the same job, is waited for.
+START_WAIT = 300.0
 TREE, SCRATCH = "ml", "tmp"
 
 
@@ -78,7 +80,7 @@ class ProcessRunner:
 
         Who holds the lock of the folder fills it and starts the job; the supervisor inherits the lock.
         """
-        folder = self._folder(job.name)
+        folder, deadline = self._folder(job.name), time.monotonic() + START_WAIT
         while True:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with _locked(folder) as lock:
@@ -89,6 +91,11 @@ class ProcessRunner:
             state = self.inspect(job.name)
             if state.status in ("running", "exited"):
                 return state
+            if time.monotonic() > deadline:
+                raise EngineUnavailable(
+                    f"Job {job.name}: another worker has been starting it in {folder} for {START_WAIT:.0f} s. Cure: "
+                    f"`fuser {folder / LOCK}` says which process that is; let it go on, or end it. A retry adopts the job."
+                )
             time.sleep(0.1)
 
     def _start(self, job: ContainerJob, folder: Path, lock: int) -> None:

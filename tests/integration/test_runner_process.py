@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_mlops.exceptions import ContractError, RunnerError
+from airflow_mlops.exceptions import ContractError, EngineUnavailable, RunnerError
+from airflow_mlops.runners import process
 from airflow_mlops.runners.base import Resources
 from airflow_mlops.runners.process import ProcessRunner
 from tests.fixtures.deadlines import SOON
@@ -289,3 +290,15 @@ def test_a_program_that_is_not_there_is_the_jobs_failure(runner):
 
     assert (state.status, state.exit_code) == ("exited", 127)
     assert "no-such-program" in state.error
+
+
+def test_a_worker_that_stands_still_while_it_starts_a_job_is_not_waited_for_for_ever(
+    runner, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(process, "START_WAIT", 0.3)
+    folder = runner._folder("job")
+    folder.mkdir(parents=True)
+    with process._locked(folder) as lock:
+        assert lock is not None
+        with pytest.raises(EngineUnavailable, match=r"another worker has been starting it.*fuser"):
+            runner.submit(tiny_job("job", do="learn"))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import StoreConflictError, StoreError
-from airflow_mlops.hooks.store.base import in_parallel, json_bytes
+from airflow_mlops.exceptions import StoreError
+from airflow_mlops.hooks.datasets.lock import PruneLock
+from airflow_mlops.hooks.store.base import in_parallel
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from airflow_mlops.hooks.datasets.versions import DatasetStore, VersionInfo
     from airflow_mlops.primitives.provisioning.versions.retention import RetentionRule, Verdict, VersionFacts
@@ -24,9 +22,9 @@ __all__ = ["Pruned", "Pruning", "open_windows"]
 GRACE = timedelta(days=1)
 #: A publish that was announced, or an upload that was begun, longer ago was killed.
 ANNOUNCED_FOR = timedelta(days=1)
-#: How long a prune may remove things, and how long others believe that it does: the difference is what clocks
-#: of different machines may differ by.
-WORKING, LOCKED = timedelta(minutes=10), timedelta(minutes=15)
+#: How long a prune may remove things after it has renewed its lock, and how long others believe that it does: the
+#: difference is what clocks of different machines may differ by.
+WORKING, LOCKED = timedelta(minutes=1), timedelta(minutes=2)
 #: A window of predictions whose inputs have not been profiled by then will hardly ever be.
 WINDOW_WAITS = timedelta(days=30)
 
@@ -168,8 +166,8 @@ class Pruning:
         """
         if not versions and not chunks:
             return set(), []
-        store, deadline = self.datasets.store, time.monotonic() + WORKING.total_seconds()
-        with self._locked(versions, chunks):
+        store = self.datasets.store
+        with self._locked(versions, chunks) as lock:
             before = set(self.datasets.ids())
             pending, refs = self._pending(), set(self.datasets.refs().values())
             versions = versions - refs - {note["dataset_id"] for note in pending}
@@ -185,8 +183,7 @@ class Pruning:
             files = sorted(key for digest, key in chunks.items() if digest not in needed)
             # Manifests first: a version is gone before it could lack a chunk.
             for key in (*going, *files):
-                if time.monotonic() > deadline:
-                    raise StoreConflictError(f"removing took longer than {WORKING}: prune again for the rest")
+                lock.check()
                 store.delete(key)
         return versions, files
 
@@ -202,27 +199,9 @@ class Pruning:
         records = zip(keys, in_parallel(store.read_json, keys), strict=True)
         return [key for key, record in records if record and record["dataset_id"] in versions]
 
-    @contextlib.contextmanager
-    def _locked(self, versions: Collection[str], chunks: Collection[str]) -> Iterator[None]:
-        store, key, now = self.datasets.store, self.datasets.key("prune.json"), datetime.now(UTC)
-        data, etag = store.read_versioned(key)
-        plan = None if data is None else json.loads(data)
-        if plan is not None and datetime.fromisoformat(plan["until"]) > now:
-            raise StoreConflictError(
-                f"another prune of {self.datasets.application!r} has been at work since {plan['time']}. "
-                f"Try again after {plan['until']}"
-            )
-        value = {
-            "time": now.isoformat(),
-            "until": (now + LOCKED).isoformat(),
-            "versions": sorted(versions),
-            "chunks": sorted(chunks),
-        }
-        store.compare_and_set(key, json_bytes(value), etag)
-        try:
-            yield
-        finally:
-            store.delete(key)
+    def _locked(self, versions: Collection[str], chunks: Collection[str]) -> PruneLock:
+        plan = {"versions": sorted(versions), "chunks": sorted(chunks)}
+        return PruneLock(self.datasets, plan, WORKING, LOCKED)
 
 
 def open_windows(datasets: DatasetStore, now: datetime | None = None) -> dict[str, list[str]]:

@@ -29,7 +29,7 @@ __all__ = ["DatasetStore", "VersionInfo", "commit_time"]
 
 _REF_ATTEMPTS = 20
 #: Seconds that a publish waits for a prune which removes what it needs.
-PRUNE_WAIT = 60.0
+PRUNE_WAIT = 150.0
 
 
 @dataclass(frozen=True)

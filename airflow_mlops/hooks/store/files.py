@@ -6,6 +6,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import random
+import time
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +23,8 @@ __all__ = ["FileStore"]
 
 #: A staged file that is older than this was left by a writer that died.
 STAGED_FOR = timedelta(days=1)
+#: Seconds that a lock is waited for, which its holder needs for some milliseconds, and between two looks.
+LOCK_WAIT, LOCK_POLL = 15.0, 0.01
 
 _PASSING = {
     errno.EIO,
@@ -126,7 +130,8 @@ class FileStore(Store):
         :raises StoreConflictError: somebody else wrote first.
         """
         target = self.path(key)
-        with self._locked(key), self._staged(target, data) as staged:
+        # Written before the lock is taken: it is held for a moment only.
+        with self._staged(target, data) as staged, self._locked(key):
             _, found = self.read_versioned(key)
             if found != expected:
                 raise StoreConflictError(
@@ -231,8 +236,6 @@ class FileStore(Store):
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        import fcntl
-
         folder = self.root / ".locks"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -240,10 +243,31 @@ class FileStore(Store):
         except OSError as error:
             raise _failure(f"cannot write below {self.root}", error) from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            self._lock(handle, name)
             yield
         finally:
             os.close(handle)
+
+    def _lock(self, handle: int, name: str) -> None:
+        """Wait for a lock, and not for ever: a writer may stand still that holds it."""
+        import fcntl
+
+        deadline = time.monotonic() + LOCK_WAIT
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(
+                        f"cannot write {self.root / name}: another process has held its lock for {LOCK_WAIT:.0f} s, "
+                        f"which takes a moment only. Cure: `fuser {self.root / '.locks'}/*` on each machine that "
+                        "mounts the store says which process that is; let it go on, or end it"
+                    ) from error
+                time.sleep(LOCK_POLL * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            except OSError as error:
+                raise _failure(f"cannot lock {self.root / name}", error) from error
+            else:
+                return
 
 
 def _failure(what: str, error: OSError) -> StoreError:

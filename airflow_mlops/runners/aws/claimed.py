@@ -117,7 +117,7 @@ class ClaimedRunner(ABC):
             image = pinned_image(job.image, self.aws_conn_id)
             request = self.prepare(job, image, claim)
         except Exception:
-            self._forget(job.name)
+            self._forget(job.name, claim)
             raise
         if not self.claims.is_still(job.name, claim):
             raise EngineUnavailable(
@@ -128,7 +128,7 @@ class ClaimedRunner(ABC):
         except RunnerError as error:
             # After an answer that was lost there may be a job: the claim finds it.
             if not error.retriable:
-                self._forget(job.name)
+                self._forget(job.name, claim)
             raise
         log.info("Submitted job %s to %s as %s", job.name, self.place, service_id)
         kept = self.claims.complete(job.name, claim, service_id, image)
@@ -136,11 +136,11 @@ class ClaimedRunner(ABC):
             self.end(service_id, "Another worker submitted the same job")
         return kept
 
-    def _forget(self, name: str) -> None:
-        """Remove what a submit that failed has left; its error is what counts."""
+    def _forget(self, name: str, claim: Claim) -> None:
+        """Remove what a submit that failed has left, unless another worker submits it now; its error is what counts."""
         with contextlib.suppress(MLOpsError):
-            self.claims.remove(name)
-            self.staging.cleanup(name)
+            if self.claims.give_up(name, claim):
+                self.staging.cleanup(name)
 
     # Watching ----------------------------------------------------------------------------------
 

@@ -115,6 +115,14 @@ class Claims:
                 found.append(FoundJob(name, claim.labels, datetime.fromtimestamp(claim.at, UTC)))
         return found
 
+    def give_up(self, name: str, claim: Claim) -> bool:
+        """Remove a claim if it is still the claimer's; ``False`` when another one has taken it over."""
+        # Renewed first: that is held to the document which is ours, and keeps others away until it is removed.
+        mine = self._write(name, replace(claim, at=time.time()), claim.etag)
+        if mine is not None:
+            self.remove(name)
+        return mine is not None
+
     def remove(self, name: str) -> None:
         """Forget the job."""
         self._staging.store.delete(self._key(name))

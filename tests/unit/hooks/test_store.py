@@ -6,15 +6,19 @@ import errno
 import hashlib
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError, StoreUnavailable
+from airflow_mlops.hooks.store import files
 from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.hooks.store.files import FileStore
 from tests.fixtures.deadlines import DEADLINE
+from tests.fixtures.jobs import eventually
 from tests.fixtures.store_cases import StoreCases
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -243,3 +247,34 @@ def test_what_a_killed_writer_staged_is_removed_by_a_later_one_and_never_a_runni
         os.utime(staging / name, (time.time() - age,) * 2)
     FileStore(tmp_path).put_if_absent("a", b"")
     assert [path.name for path in staging.iterdir()] == ["young"]
+
+
+FROZEN = """
+import os, signal, sys
+from pathlib import Path
+from airflow_mlops.hooks.store.files import FileStore
+
+class Frozen(FileStore):
+    def read_versioned(self, key):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return super().read_versioned(key)
+
+Frozen(Path(sys.argv[1])).compare_and_set("refs/latest.json", b"1", None)
+"""
+
+
+def test_a_writer_that_stands_still_stops_nobody_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_WAIT", 0.5)
+    store = FileStore(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", FROZEN, str(tmp_path)]) as frozen:
+        try:
+            eventually(lambda: Path(f"/proc/{frozen.pid}/stat").read_text().rpartition(") ")[2][0] == "T", 60)
+            with pytest.raises(
+                StoreUnavailable, match=r"refs/latest.json: another process has held its lock.*fuser"
+            ):
+                store.compare_and_set("refs/latest.json", b"2", None)
+            assert store.compare_and_set("refs/other.json", b"2", None)
+        finally:
+            frozen.kill()
+    assert store.compare_and_set("refs/latest.json", b"2", None)
+    assert store.read("refs/latest.json") == b"2"

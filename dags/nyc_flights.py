@@ -59,7 +59,12 @@ def _arriving(dag_id: str, description: str) -> DAG:
         catchup=False,
         params={"month": Param(MONTHS[0], type="string", enum=MONTHS, description="the month that arrives")},
         tags=["flight_delay", "source"],
-        default_args={"owner": "source", "retries": 2, "retry_delay": timedelta(seconds=10)},
+        default_args={
+            "owner": "source",
+            "retries": 2,
+            "retry_delay": timedelta(seconds=10),
+            "execution_timeout": timedelta(hours=1),
+        },
     )
 
 

@@ -14,7 +14,9 @@ from airflow_mlops.factories.aws import aws_batch_runner, sagemaker_runner
 from airflow_mlops.factories.kubernetes import kubernetes_runner
 
 if TYPE_CHECKING:
-    from airflow_mlops.spec import ApplicationSpec
+    from datetime import timedelta
+
+    from airflow_mlops.spec import ApplicationSpec, FeaturesSpec
     from airflow_mlops.spec.training import DockerOptions
 
 #: Tries after the first of a task that only keeps the books, even where a training has none.
@@ -48,6 +50,7 @@ def application_dag(spec: ApplicationSpec, primitive: str, summary: str, **kwarg
             "owner": spec.owner,
             "retries": spec.training.retries,
             "retry_delay": spec.training.retry_delay,
+            "execution_timeout": spec.task_timeout,
         },
         **kwargs,
     )
@@ -69,7 +72,18 @@ def model_code_arguments(spec: ApplicationSpec) -> dict[str, Any]:
         "job_timeout": training.timeout.total_seconds(),
         "stall_timeout": training.stall_timeout.total_seconds() if training.stall_timeout else None,
         "deferrable": training.deferrable,
+        "execution_timeout": job_task_timeout(spec, training.timeout, deferrable=training.deferrable),
     }
+
+
+def job_task_timeout(
+    spec: ApplicationSpec | FeaturesSpec, job: timedelta, *, deferrable: bool
+) -> timedelta | None:
+    """``execution_timeout`` of a task that waits for a job: what the job may take, and what a task may take beside it.
+
+    None where the task is deferred: Airflow would count the wait, in which other limits hold.
+    """
+    return None if deferrable else job + spec.task_timeout
 
 
 def runner_of(spec: ApplicationSpec) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TriggerRule, chain, literal
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.factories.application import ApplicationDag, jobs_folder
+from airflow_mlops.factories.application import ApplicationDag, job_task_timeout, jobs_folder
 from airflow_mlops.factories.schedules import schedule_of
 from airflow_mlops.operators.announcement import AnnounceFeaturesOperator
 from airflow_mlops.operators.features import (
@@ -91,7 +91,12 @@ def _features_dag(spec: FeaturesSpec) -> DAG:
         max_active_runs=1,
         tags=["mlops", spec.features, *spec.tags],
         params=_form(),
-        default_args={"owner": spec.owner, "retries": spec.retries, "retry_delay": spec.retry_delay},
+        default_args={
+            "owner": spec.owner,
+            "retries": spec.retries,
+            "retry_delay": spec.retry_delay,
+            "execution_timeout": spec.task_timeout,
+        },
     )
 
 
@@ -199,6 +204,7 @@ def _made(spec: FeaturesSpec, extracted: Any) -> BaseOperator:
         seed=prepare.seed,
         job_timeout=prepare.timeout.total_seconds(),
         deferrable=prepare.deferrable,
+        execution_timeout=job_task_timeout(spec, prepare.timeout, deferrable=prepare.deferrable),
         **common,
     )
 

@@ -51,7 +51,11 @@ def build_maintenance_dag(specs: Sequence[Spec]) -> DAG:
         catchup=False,
         max_active_runs=1,
         tags=["mlops"],
-        default_args={"retries": 1, "retry_delay": timedelta(minutes=5)},
+        default_args={
+            "retries": 1,
+            "retry_delay": timedelta(minutes=5),
+            "execution_timeout": timedelta(hours=1),
+        },
     ) as dag:
         ReapJobsOperator(
             task_id="reap",

@@ -11,6 +11,7 @@ from airflow_mlops.factories.application import (
     BOOKKEEPING_RETRIES,
     application_dag,
     code_of,
+    job_task_timeout,
     model_code_arguments,
     training_dataset_arguments,
     training_form,
@@ -156,6 +157,8 @@ def _tuned(spec: ApplicationSpec, job: dict[str, Any], **arguments: Any) -> XCom
     if tuning is None:
         return cast("XComArg", arguments["description"])
     seconds = {"timeout": tuning.timeout.total_seconds()} if tuning.timeout else {}
+    longest = tuning.timeout or tuning.trials * spec.training.timeout
+    limit = job_task_timeout(spec, longest, deferrable=spec.training.deferrable)
     return TuneModelOperator(
         task_id="tune",
         tuning={**tuning.model_dump(mode="json", exclude_none=True), **seconds},
@@ -165,7 +168,7 @@ def _tuned(spec: ApplicationSpec, job: dict[str, Any], **arguments: Any) -> XCom
         mlflow_conn_id=spec.tracking.connection,
         distributed=_distributed(spec),
         **arguments,
-        **job,
+        **{**job, "execution_timeout": limit},
     ).output
 
 

@@ -22,9 +22,11 @@ from airflow_mlops.spec.values import (
     Flag,
     FreeText,
     Label,
+    PositiveDuration,
     Section,
     Text,
     complaint,
+    duration,
     section,
     unstated,
 )
@@ -61,6 +63,10 @@ class ApplicationSpec(Document):
         default="", description="One sentence for people: what is predicted, for whom."
     )
     owner: Label = Field(default="airflow", description="Owner of the DAGs.")
+    task_timeout: PositiveDuration = Field(
+        default=duration("6h"),
+        description="How long a task may be at work on a worker; a job of model code has training.timeout for itself.",
+    )
     tags: tuple[Label, ...] = Field(default=(), description="Tags of the DAGs.")
     paradigm: Paradigm = Field(
         default="classification",

@@ -21,6 +21,7 @@ from airflow_mlops.spec.values import (
     FolderPath,
     FreeText,
     Label,
+    PositiveDuration,
     Schedule,
     Section,
     Text,
@@ -93,6 +94,10 @@ class FeaturesSpec(Document):
         default="", description="One sentence for people: what is measured of what."
     )
     owner: Label = Field(default="airflow", description="Owner of the DAG.")
+    task_timeout: PositiveDuration = Field(
+        default=duration("6h"),
+        description="How long a task may be at work on a worker; a job of prepare has prepare.timeout for itself.",
+    )
     tags: tuple[Label, ...] = Field(default=(), description="Tags of the DAG and of the views.")
     store: StoreUri = Field(
         description="Folder (or file:// or s3:// URL) for the published rows, shared by all workers; relative to "

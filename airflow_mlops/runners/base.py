@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 JobStatus = Literal["created", "running", "exited", "gone"]
 #: Why a job ended without its own doing: it lost its machine; could not be started; no machine took it in time; it
-#: used more than a limit other than memory, or more time. Empty when its exit code says all.
-Cause = Literal["", "preempted", "not_started", "not_scheduled", "over_limit", "over_time"]
+#: used more than a limit other than memory, wrote more than it may, or used more time. Empty when its exit code says all.
+Cause = Literal["", "preempted", "not_started", "not_scheduled", "over_limit", "over_disk", "over_time"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Resources:
     :param memory: bytes of memory, swap included; ``None`` for no limit.
     :param shm: bytes of ``/dev/shm``.
     :param pids: most processes and threads.
+    :param disk: bytes that the job may write to its machine's disk, beside its inputs; ``None`` for no limit.
     :param gpus: a number of GPUs, ``"all"``, a list of their UUIDs, or ``{"type": …, "count": …}``; 0 for none.
     """
 
@@ -29,6 +30,7 @@ class Resources:
     memory: int | None = None
     shm: int = 64 * 1024**2
     pids: int = 512
+    disk: int | None = None
     gpus: int | str | tuple[str, ...] | Mapping[str, Any] = 0
 
 

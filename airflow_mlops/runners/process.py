@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
 from airflow_mlops.runners.archive import copy
 from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
+from airflow_mlops.runners.disk import DiskWatch, allowed, folder_size, judged
 from airflow_mlops.runners.layout import (
     SHARED,
     checked_name,
@@ -58,7 +59,7 @@ class ProcessRunner:
     A job outlives the worker, not the machine. It is not isolated: the network, the worker's files and all of the
     machine's memory are within its reach, so run only code that you trust. ``Resources.memory``, ``shm`` and
     ``pids`` are not enforced (a limit of address space would stop numpy and pyarrow, which reserve far more than
-    they use); ``cpus`` becomes the number of threads that numerical libraries are asked to use. What it prints is kept
+    they use); ``disk`` is what its folder may hold, and what it writes elsewhere is not seen; ``cpus`` becomes the number of threads that numerical libraries are asked to use. What it prints is kept
     whole in its folder until it is cleaned up.
 
     A job whose supervisor died without a word (the machine was restarted) is ``gone``; a new submit starts it anew.
@@ -121,7 +122,7 @@ class ProcessRunner:
                 "directory": job.directory or str(tree),
                 "environment": environment(job, folder),
             }
-            write_json(folder / JOB, {**content, "labels": dict(job.labels)})
+            write_json(folder / JOB, {**content, "labels": dict(job.labels), "disk": allowed(job)})
             supervisor = Path(__file__).with_name("supervisor.py")
             subprocess.run(
                 [sys.executable, "-I", str(supervisor), str(folder)],
@@ -171,13 +172,14 @@ class ProcessRunner:
         started, exited = _read_json(folder / STARTED), _read_json(folder / EXITED)
         started_at = started.get("started_at")
         if exited:
-            return JobState(
+            state = JobState(
                 "exited",
                 exited["exit_code"],
                 started_at=started_at,
                 finished_at=exited["finished_at"],
                 error=exited["error"],
             )
+            return judged(state, _disk_limit(folder), lambda: folder_size(folder))
         if (started or prepared) and not alive:
             return JobState(
                 "gone", started_at=started_at, error="its supervisor died: was the machine restarted?"
@@ -199,9 +201,14 @@ class ProcessRunner:
         self, name: str, on_log: OnLog, since: str = "", deadline: float | None = None
     ) -> JobState:
         """Wait until the job is over, or the deadline, looking several times a second."""
-        reader = FileReader(self._folder(name) / LOG, since)
+        folder = self._folder(name)
+        reader = FileReader(folder / LOG, since)
+        disk = DiskWatch(lambda: asyncio.to_thread(folder_size, folder))
         while True:
             state = self.inspect(name)
+            if state.status == "running" and await disk.is_over(_disk_limit(folder)):
+                _signal(folder, signal.SIGKILL)
+                continue
             for number, line in enumerate(reader.read()):
                 await hand_over(line, on_log)
                 if number % TURN == TURN - 1:
@@ -319,6 +326,11 @@ def _is_locked(folder: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def _disk_limit(folder: Path) -> int | None:
+    given = _read_json(folder / JOB).get("disk")
+    return given if isinstance(given, int) else None
 
 
 def _signal(folder: Path, number: int) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_mlops.exceptions import RunnerError
+from airflow_mlops.runners import disk
 from airflow_mlops.runners.base import Resources
 from airflow_mlops.runners.docker.runner import DockerRunner
 from tests.fixtures.jobs import Heard, tiny_job
@@ -43,3 +44,38 @@ def test_the_network_of_somebody_else_is_refused(docker_engine, network):
     with pytest.raises(RunnerError, match=r"of another container\. Cure: none, bridge"):
         DockerRunner(None).submit(job)
     assert docker_engine.containers(job.name) == []
+
+
+def test_a_job_that_fills_the_engines_disk_is_killed(docker_engine, monkeypatch):
+    monkeypatch.setattr(disk, "LOOK_EVERY", 0.5)
+    runner = DockerRunner(None)
+    job = replace(tiny_job("mlops-test-disk", do="fill"), resources=Resources(disk=30 * 1024**2))
+    try:
+        runner.submit(job)
+        runner.wait(job.name, Heard(), deadline=time.time() + 120)
+        state = runner.inspect(job.name)
+        assert (state.status, state.exit_code, state.cause) == ("exited", 137, "over_disk")
+        assert "30 MiB may. Cure" in state.error
+    finally:
+        runner.cleanup(job.name)
+
+
+def test_what_lies_in_a_volume_counts_as_written(docker_engine):
+    name = "mlops-test-volume"
+    fill = "head -c 5m /dev/zero >/layer; head -c 7m /dev/zero >/volume/file"
+    try:
+        docker_engine(
+            "run",
+            "--name",
+            name,
+            "--volume",
+            "/volume",
+            "--entrypoint",
+            "sh",
+            "airflow-mlops-test-tiny:1",
+            "-c",
+            fill,
+        )
+        assert 12 * 1024**2 <= DockerRunner(None).hook.written(name) < 14 * 1024**2
+    finally:
+        docker_engine("rm", "--force", "--volumes", name)

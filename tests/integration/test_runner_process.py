@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, RunnerError
-from airflow_mlops.runners import process
+from airflow_mlops.runners import disk, process
 from airflow_mlops.runners.base import Resources
 from airflow_mlops.runners.process import ProcessRunner
 from tests.fixtures.deadlines import SOON
@@ -302,3 +302,14 @@ def test_a_worker_that_stands_still_while_it_starts_a_job_is_not_waited_for_for_
         assert lock is not None
         with pytest.raises(EngineUnavailable, match=r"another worker has been starting it.*fuser"):
             runner.submit(tiny_job("job", do="learn"))
+
+
+def test_a_job_that_writes_more_than_it_may_is_killed(runner, monkeypatch):
+    monkeypatch.setattr(disk, "LOOK_EVERY", 0.2)
+    job = replace(tiny_job(NAME, do="fill"), resources=Resources(disk=30 * 1024**2))
+
+    assert run(runner, job).cause == "over_disk"
+
+    state = runner.inspect(NAME)
+    assert (state.exit_code, state.cause) == (137, "over_disk")
+    assert "30 MiB may. Cure" in state.error

@@ -270,6 +270,27 @@ class DockerEngineHook(BaseHook):
             except NotFound:
                 return None
 
+    def written(self, name: str) -> int | None:
+        """Bytes that a container has written: its layer, and the volumes that it may write to; ``None`` when it is gone.
+
+        The engine measures it file by file, whatever its storage driver is.
+        """
+        client: Any = self.get_conn()
+        with self._translated(f"measure container {name}"):
+            found = client.containers(all=True, size=True, filters={"name": f"^/{name}$"})
+            if not found:
+                return None
+            volumes = {
+                mount.get("Name")
+                for mount in found[0].get("Mounts") or ()
+                if mount.get("Type") == "volume" and mount.get("RW")
+            }
+            known = (client.df().get("Volumes") or ()) if volumes else ()
+            sizes = [
+                (each.get("UsageData") or {}).get("Size") or 0 for each in known if each["Name"] in volumes
+            ]
+            return int(found[0].get("SizeRw") or 0) + sum(max(0, int(size)) for size in sizes)
+
     def containers(self, labels: Sequence[str]) -> list[dict[str, Any]]:
         """What the engine lists of all containers, running or not, that have all of these labels.
 

@@ -52,6 +52,7 @@ CAUSES: Mapping[str, tuple[OutcomeKind, bool, str]] = {
     "not_started": ("not_started", True, "it could not be started"),
     "not_scheduled": ("not_started", False, "it was not started in time"),
     "over_limit": ("failed", False, "it was stopped for using more than its limit"),
+    "over_disk": ("failed", True, "it was stopped for writing more than it may"),
     "over_time": ("timeout", False, "it ran longer than its limit and was stopped"),
 }
 #: Ends before its time, after which another try of the same job goes on from the checkpoint that it left.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.hooks.docker.gpus import device_requests
+from airflow_mlops.runners.disk import allowed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,8 @@ LABEL = "ai.airflow-mlops."
 GPUS = f"{LABEL}gpus"
 #: Label of a lease: the name of the job that holds it.
 LEASE = f"{LABEL}lease"
+#: Label of a job that may write so many bytes, its inputs with them.
+DISK = f"{LABEL}disk"
 #: The user that model code runs as, whatever the image says.
 USER = 1000
 
@@ -45,7 +48,11 @@ def container_config(job: ContainerJob, image: EngineImage, gpus: Sequence[str] 
         # The contract's, whatever the image says.
         "StopSignal": "SIGTERM",
         "Healthcheck": {"Test": ["NONE"]},
-        "Labels": job_labels(job, image) | ({GPUS: ",".join(gpus)} if gpus else {}),
+        "Labels": {
+            **job_labels(job, image),
+            **({GPUS: ",".join(gpus)} if gpus else {}),
+            **({DISK: str(limit)} if (limit := allowed(job)) is not None else {}),
+        },
         "HostConfig": {
             "NetworkMode": job.network,
             "NanoCpus": round((limits.cpus or 0) * 1e9),

@@ -15,7 +15,8 @@ from airflow_mlops.exceptions import EngineUnavailable, RunnerError
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.runners.archive import pack, unpack
 from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
-from airflow_mlops.runners.docker.config import LABEL, USER, container_config
+from airflow_mlops.runners.disk import DiskWatch, judged
+from airflow_mlops.runners.docker.config import DISK, LABEL, USER, container_config
 from airflow_mlops.runners.docker.leases import GpuLeases
 from airflow_mlops.runners.docker.stage import stage
 from airflow_mlops.runners.layout import SHARED, checked_name, checked_path, folders_of, input_tree
@@ -169,7 +170,8 @@ class DockerRunner:
 
     def inspect(self, name: str) -> JobState:
         """State of the job's container."""
-        return job_state(self.hook.inspect(name))
+        info = self.hook.inspect(name)
+        return judged(job_state(info), _disk_limit(info), lambda: self.hook.written(name))
 
     def logs(self, name: str, since: str = "") -> list[LogLine]:
         """Lines after the cursor."""
@@ -204,12 +206,18 @@ class DockerRunner:
         self, engine: EngineSession, name: str, on_log: OnLog, delivered: Delivered, deadline: float | None
     ) -> JobState:
         follower: asyncio.Task[None] | None = None
+        disk = DiskWatch(lambda: asyncio.to_thread(self.hook.written, name))
         try:
             while True:
-                state = job_state(await engine.inspect(name))
+                info = await engine.inspect(name)
+                state = job_state(info)
                 left = deadline - time.time() if deadline is not None else POLL
                 if state.status in ("exited", "gone") or left <= 0:
                     break
+                if state.status == "running" and await disk.is_over(_disk_limit(info)):
+                    log.warning("Stopping job %s: it has written more than it may", name)
+                    await engine.stop(name, 0)
+                    continue
                 if follower is None:
                     follower = asyncio.create_task(self._read(engine, name, on_log, delivered, follow=True))
                 done, _ = await asyncio.wait({follower}, timeout=min(POLL, left))
@@ -299,6 +307,11 @@ class DockerRunner:
 
 #: Labels by which an image says where it comes from.
 IMAGE_LABEL = "org.opencontainers.image."
+
+
+def _disk_limit(info: dict[str, Any] | None) -> int | None:
+    given = ((info or {}).get("Config", {}).get("Labels") or {}).get(DISK, "")
+    return int(given) if given.isdecimal() else None
 
 
 def job_state(info: dict[str, Any] | None) -> JobState:

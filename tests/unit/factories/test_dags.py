@@ -228,6 +228,7 @@ class TestTraining:
                 "memory": 1024**3,
                 "shm": 64 * 1024**2,
                 "pids": 512,
+                "disk": 20 * 1024**3,
                 "gpus": 0,
             }
             assert (task.seed, task.job_timeout, task.deferrable) == (3, 300, False)

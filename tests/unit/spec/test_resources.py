@@ -40,6 +40,7 @@ def test_limits_are_json_with_sizes_in_bytes():
         "memory": 1024**3,
         "shm": 64 * 1024**2,
         "pids": 512,
+        "disk": 20 * 1024**3,
         "gpus": 0,
     }
 

@@ -78,9 +78,9 @@ class TrainingResources(Section):
     memory: Size = Field(default=size("4g"), description="Memory, swap included.")
     shm: Size = Field(default=size("64m"), description="Shared memory (/dev/shm).")
     pids: WholeNumber = Field(default=512, ge=1, le=4194304, description="Most processes and threads.")
-    disk: Size | None = Field(
+    disk: Size = Field(
         default=size("20g"),
-        description="What a job may write to the disk of its machine, beside its inputs; null: no limit. For run_on: "
+        description="What a job may write to the disk of its machine, beside its inputs. For run_on: "
         "docker and process.",
     )
     gpus: Gpus = Field(

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the stubs; with ``--check``, 1 when one is missing, stale or left over."""
+    """Write the stubs; 1 when files share a name, or with ``--check`` when one is missing, stale or left over."""
     if not arguments.folder.is_dir():
         what = "is not a folder" if arguments.folder.exists() else "does not exist"
         cure = "Cure: name the folder of the YAML files."
@@ -36,4 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
         for path, action in done:
             print(f"{action:<9}  {from_here(path)}")
     stale = any(action != "unchanged" for _, action in done)
-    return 1 if arguments.check and stale else 0
+    return 1 if _twins(arguments.folder) or (arguments.check and stale) else 0
+
+
+def _twins(folder: Path) -> bool:
+    """Whether files of the folder share the name of an application or a registered model; says which."""
+    from airflow_mlops.factories.twins import files_around, find_twins, told
+
+    found = find_twins(files_around(folder))
+    for path, others in sorted(found.items()):
+        print(f"airflow-mlops generate: {told(path, others)}", file=sys.stderr)
+    return bool(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,8 @@ from airflow_mlops.factories.delivery import build_delivery_dag
 from airflow_mlops.factories.monitoring import build_monitoring_dag
 from airflow_mlops.factories.provisioning import build_provisioning_dag
 from airflow_mlops.factories.training import build_training_dag
-from airflow_mlops.spec import ApplicationSpec, application_files, load_spec
+from airflow_mlops.factories.twins import refuse_twins
+from airflow_mlops.spec import ApplicationSpec, load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,11 +28,6 @@ _BUILDERS: dict[str, Callable[[ApplicationSpec], DAG]] = {
     "delivery": build_delivery_dag,
     "monitoring": build_monitoring_dag,
 }
-_NAME = re.compile(
-    rb"""^[ \t{]*["']?(application|features)["']?[ \t]*:[ \t]*["']?([A-Za-z0-9_]+)""", re.MULTILINE
-)
-#: Folders that stand side by side in a DAG folder, each with YAML files at any depth.
-_ROOTS = ("applications", "features")
 
 
 def build_dags(spec: Spec, only: str | None = None) -> dict[str, DAG]:
@@ -66,35 +61,5 @@ def application_dags(stub: str) -> dict[str, DAG]:
             f"{stub}: there is no YAML of this name beside it. Cure: airflow-mlops generate {Path(stub).parent}"
         )
     spec = load_spec(path)
-    if isinstance(spec, ApplicationSpec):
-        _refuse_twins(path, "application", spec.application)
-    else:
-        _refuse_twins(path, "features", spec.features)
+    refuse_twins(path, Path(stub))
     return build_dags(spec, only=get_parsing_context().dag_id)
-
-
-def _refuse_twins(path: Path, kind: str, name: str) -> None:
-    path = path.absolute()
-    for other in _files_around(path):
-        if other == path:
-            continue
-        found = _NAME.search(other.read_bytes())
-        if found and (found[1].decode(), found[2].decode()) == (kind, name):
-            shown = other.name if other.parent == path.parent else str(other)
-            raise SpecError(
-                f"{path}: {kind}: {name} is also the name in {shown}. "
-                "Cure: give one of them another name; both would build the same DAGs."
-            )
-
-
-def _files_around(path: Path) -> list[Path]:
-    """Every YAML file that Airflow reads together with this one.
-
-    A file below a folder ``applications`` or ``features`` belongs to both of these, with all that is below
-    them; any other one to its own folder.
-    """
-    root = next((folder for folder in reversed(path.parents) if folder.name in _ROOTS), None)
-    if root is None:
-        return application_files(path.parent)
-    folders = [root.parent / name for name in _ROOTS]
-    return [file for folder in folders if folder.is_dir() for file in application_files(folder)]

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from airflow_mlops.exceptions import SpecError
+from airflow_mlops.factories.twins import MARK, files_around, find_twins
 from airflow_mlops.spec import application_files
 
 Action = Literal["written", "removed", "unchanged", "missing"]
 
 _MARK = "# Airflow DAGs of the YAML beside this file, written by `airflow-mlops generate`."
-_STUB = f"""{_MARK}
-from airflow_mlops.factories import application_dags
+_STUB = """from airflow_mlops.factories import application_dags
 
 globals().update(application_dags(__file__))
 """
@@ -31,18 +31,23 @@ def write_stubs(folder: str | Path, *, check: bool = False) -> list[tuple[Path, 
 
     :param folder: folder of YAML files: applications, feature pipelines, or both.
     :param check: change nothing; stubs to be written are ``missing``, those to be removed ``removed``.
-    :returns: each stub and what was done to it. A Python file of that name that is no stub is an error.
+    :returns: each stub and what was done to it. A Python file of that name that is no stub is an error. The stub of a
+        file that shares the name of another's application or registered model says so, and gives no DAG.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise SpecError(f"{folder} is no folder. Cure: name the folder with the YAML files.")
     root = Path(normpath(folder.absolute()))
-    wanted = {folder / path.relative_to(root).with_suffix(".py") for path in _yamls(folder)}
+    twins = find_twins(files_around(root))
+    wanted = {
+        folder / path.relative_to(root).with_suffix(".py"): f"{_MARK}\n{MARK if path in twins else ''}{_STUB}"
+        for path in _yamls(folder)
+    }
     done: list[tuple[Path, Action]] = []
     foreign: list[SpecError] = []
-    for stub in sorted(wanted):
+    for stub, text in sorted(wanted.items()):
         try:
-            done.append((stub, _ensure(stub, check=check)))
+            done.append((stub, _ensure(stub, text, check=check)))
         except SpecError as error:
             foreign.append(error)  # the other applications need their stubs all the same
     for stub in sorted(_visible(folder)):
@@ -85,9 +90,9 @@ def _visible(folder: Path) -> list[Path]:
     ]
 
 
-def _ensure(stub: Path, *, check: bool) -> Action:
+def _ensure(stub: Path, text: str, *, check: bool) -> Action:
     existing = stub.read_text(errors="replace") if stub.exists() else None
-    if existing == _STUB:
+    if existing == text:
         return "unchanged"
     if existing is not None and not existing.startswith(_MARK):
         raise SpecError(f"{stub} is no stub of airflow-mlops. Cure: rename it or the YAML beside it.")
@@ -95,7 +100,7 @@ def _ensure(stub: Path, *, check: bool) -> Action:
         return "missing"
     handle, temporary = tempfile.mkstemp(dir=stub.parent, prefix=f".{stub.stem}-", suffix=".tmp")
     with os.fdopen(handle, "w") as file:
-        file.write(_STUB)
+        file.write(text)
         os.fchmod(handle, 0o644)
     Path(temporary).replace(stub)
     return "written"

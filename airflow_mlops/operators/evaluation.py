@@ -51,7 +51,7 @@ class TrainedModelOperator(ModelCodeOperator):
 
     def inputs(self, context: Context, scratch: Path) -> dict[str, str]:  # noqa: ARG002
         """The model and the split."""
-        model = self._mlflow().download(self.training["run_id"], "model", scratch / "download")
+        model = self._mlflow().fetch_model(self.training["run_id"], scratch / "download")
         inputs = dataset_inputs(self._datasets(), self.dataset["dataset_id"], (self.split,), scratch)
         return {"model": str(model), **inputs}
 

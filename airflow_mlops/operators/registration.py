@@ -106,13 +106,11 @@ class RegisterModelOperator(MLOpsTask):
     def _write_card(self, mlflow: MLflowHook, version: str, decision: dict[str, Any]) -> None:
         """Describe the version for people; a run that keeps no record has nothing to be described by."""
         from airflow_mlops.primitives.registration.card import CARD_HTML, CARD_MARKDOWN, model_card
-        from airflow_mlops.primitives.registration.record import RECORD_FILE, TrainingRecord
 
-        found = mlflow.read_json(self.run_id, RECORD_FILE)
-        if found is None:
-            self.log.info("Run %s keeps no %s: no model card", self.run_id, RECORD_FILE)
+        record = mlflow.record(self.run_id)
+        if record is None:
+            self.log.info("Run %s keeps no record: no model card", self.run_id)
             return
-        record = TrainingRecord.from_dict(found, f"run {self.run_id}")
         metrics = self._metrics() or mlflow.evaluation(self.run_id)
         card = model_card(self.model, version, record, metrics, decision, self.about or {})
         mlflow.log_text(self.run_id, CARD_MARKDOWN, card.to_markdown())

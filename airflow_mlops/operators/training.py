@@ -313,7 +313,7 @@ class TrainModelOperator(ModelCodeOperator):
             )
         metrics = read_metrics(output / "output/metrics.json", STEPS_LIMIT)
         record = self._record(context, state, output)
-        self._complete_model(output)
+        record = replace(record, model={**record.model, "completed": self._complete_model(output, record)})
         mlflow = MLflowHook(self.mlflow_conn_id)
         run_id = self._open_run(context, record).run_id
         record = replace(record, run={**record.run, "run_id": run_id})
@@ -328,9 +328,10 @@ class TrainModelOperator(ModelCodeOperator):
         parameters = self.description["parameters"]
         return {"run_id": run_id, "parameters": parameters, "lineage": asdict(lineage_of(record))}
 
-    def _complete_model(self, output: Path) -> None:
-        """Add signature and input example where the model code gave none."""
+    def _complete_model(self, output: Path, record: TrainingRecord) -> dict[str, str]:
+        """Add signature and input example where the model code gave none; digests of the files that are new by that."""
         from airflow_mlops.hooks.mlflow.model import complete_model
+        from airflow_mlops.primitives.registration.files import file_digests
 
         manifest = self._manifest()
         inputs = set(manifest.model_inputs)
@@ -340,6 +341,12 @@ class TrainModelOperator(ModelCodeOperator):
             rows = example_rows(self._datasets(), manifest, names, self.input_example, Path(scratch))
         if added := complete_model(output / "model", columns, rows):
             self.log.info("Added to the model, from the dataset version: %s", ", ".join(added))
+        wrote = record.model["files"]
+        return {
+            path: digest
+            for path, digest in file_digests(output / "model").items()
+            if wrote.get(path) != digest
+        }
 
     def _record(self, context: Context, state: JobState, output: Path | None = None) -> TrainingRecord:
         """What went into the training and, once there is ``output``, what came out."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import ContractError, RunnerError
 from airflow_mlops.hooks.scratch import scratch_folder
+from airflow_mlops.runners.names import CollectedNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,8 +24,6 @@ CHUNK = 1024**2
 BLOCK = 512
 #: Files and folders that one collected path may have at most.
 MEMBER_LIMIT = 100_000
-#: Bytes of a member's path at most, and folders in one another: what every file system and every reader can take.
-PATH_LIMIT, DEPTH_LIMIT = 1_000, 32
 
 
 def pack(files: Iterable[InputFile], folders: Iterable[str], root: str, owner: int) -> Iterator[bytes]:
@@ -102,10 +101,11 @@ def unpack_into(stream: Iterable[bytes], folder: Path, limit: int, where: str) -
 
 
 def _extract(stream: Iterable[bytes], folder: Path, limit: int, where: str) -> int:
-    written = 0
+    written, names = 0, CollectedNames(where)
     try:
         with tarfile.open(fileobj=_Reader(stream), mode="r|") as archive:
             for number, member in enumerate(archive):
+                names.check(member.name)
                 check_member(member, where)
                 written += member.size
                 check_amount(number + 1, written, limit, where)
@@ -118,6 +118,7 @@ def _extract(stream: Iterable[bytes], folder: Path, limit: int, where: str) -> i
                 if source is not None:
                     with target.open("xb") as file:
                         shutil.copyfileobj(source, file, CHUNK)
+        names.end()
     except tarfile.TarError as error:
         raise RunnerError(f"{where}: the engine's archive is broken: {error}.") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
@@ -140,11 +141,12 @@ def copy(tree: Path, path: str, destination: Path, limit: int, job: str) -> int:
             if not os.path.lexists(source):
                 return 0
             _check_file(source, where)
-        found, written = [], 0
-        for file, size in _walk(source, PurePosixPath(path), where):
+        found, written, names = [], 0, CollectedNames(where)
+        for file, size in _walk(source, PurePosixPath(path), names, where):
             found.append(file)
             written += size
             check_amount(len(found), written, limit, where)
+        names.end()
         _copy_all(found, source, destination / path)
     except OSError as error:
         raise _not_taken(where, error) from error
@@ -162,15 +164,15 @@ def _copy_all(files: list[Path], source: Path, target: Path) -> None:
             shutil.copyfile(file, target / file.relative_to(source), follow_symlinks=False)
 
 
-def _walk(path: Path, name: PurePosixPath, where: str) -> Iterator[tuple[Path, int]]:
-    check_name(str(name), where)
+def _walk(path: Path, name: PurePosixPath, names: CollectedNames, where: str) -> Iterator[tuple[Path, int]]:
+    names.check(str(name))
     found = _check_file(path, where)
     if not stat.S_ISDIR(found.st_mode):
         yield path, found.st_size
         return
     yield path, 0
     for child in sorted(path.iterdir()):
-        yield from _walk(child, name / child.name, where)
+        yield from _walk(child, name / child.name, names, where)
 
 
 def _check_file(path: Path, where: str) -> os.stat_result:
@@ -196,22 +198,11 @@ def _not_taken(where: str, error: OSError) -> RunnerError:
     return wrong
 
 
-def check_name(name: str, where: str) -> None:
-    """Refuse a path that is longer or deeper than anybody means."""
-    if len(os.fsencode(name)) > PATH_LIMIT or len(PurePosixPath(name).parts) > DEPTH_LIMIT:
-        raise _refused(
-            where, f"{name[:60]}…", f"path of more than {PATH_LIMIT} bytes or {DEPTH_LIMIT} folders"
-        )
-
-
 def check_member(member: tarfile.TarInfo, where: str) -> None:
-    """Refuse what could write elsewhere or is no data."""
+    """Refuse what is no data, or could lead elsewhere."""
     if not (member.isfile() or member.isdir()) or member.issparse():
         kind = "link" if member.issym() or member.islnk() else "device, pipe or sparse file"
         raise _refused(where, member.name, kind)
-    if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts or "\0" in member.name:
-        raise _refused(where, member.name, "name that leaves its folder")
-    check_name(member.name, where)
 
 
 def check_amount(members: int, written: int, limit: int, where: str) -> None:

@@ -14,6 +14,7 @@ from airflow_mlops.spec.loader import (
     load_files,
     load_folder,
     load_spec,
+    stated_names,
 )
 from airflow_mlops.spec.problems import Place, Problem, SpecFileError
 from airflow_mlops.spec.schema import json_schema
@@ -38,4 +39,5 @@ __all__ = [
     "load_files",
     "load_folder",
     "load_spec",
+    "stated_names",
 ]

@@ -26,6 +26,7 @@ __all__ = [
     "load_files",
     "load_folder",
     "load_spec",
+    "stated_names",
 ]
 
 Spec = ApplicationSpec | FeaturesSpec
@@ -112,6 +113,30 @@ def load_spec(path: Path | str) -> Spec:
     :raises SpecFileError: with all problems of the file and of its defaults.
     """
     return _load(path)
+
+
+def stated_names(path: Path | str) -> set[tuple[str, str]]:
+    """The names that must be of one file alone, as its YAML states them, without a look at the rest of it.
+
+    :return: ``("application", name)`` and ``("model", name)`` of the registered model, or ``("features", name)``; empty
+        for a file that cannot be read.
+    """
+    path = Path(normpath(Path(path).absolute()))
+    text, problems = read_text(path)
+    root = None if problems else parse(text, path)[0]
+    if root is None or not isinstance(root.value, dict):
+        return set()
+    kind, _ = _kind(root, None)
+    for file in reversed(defaults_files(path)):
+        node, _ = read_defaults(file)
+        if node is not None and isinstance(node.value, dict):
+            root = merge(_for_kind(node, kind), root)
+    plain = root.plain()
+    registration = plain.get("registration")
+    model = registration.get("model") if isinstance(registration, dict) else None
+    name = str(plain.get(kind) or "")
+    models = {("model", str(model or name))} if kind == "application" else set()
+    return {found for found in {(kind, name)} | models if found[1]}
 
 
 def _load(path: Path | str, wanted: str | None = None) -> Spec:

@@ -22,12 +22,14 @@ _Definition = tuple[tuple[str | int, ...], Any]
 
 
 def clashes(files: Iterable[LoadedFile]) -> dict[Path, list[Problem]]:
-    """Names that two feature pipelines define: the registry would hold whichever was applied last.
+    """Names that two files define, of which the registries hold one: whichever was applied last.
 
-    Views and services must be defined once. An entity may stand in several files, with one join key and type.
+    Views and services of feature pipelines must be defined once, and so must the registered model of an application:
+    two that share one move each other's champion. An entity may stand in several files, with one join key and type.
 
     :return: problems by file; empty when everything fits.
     """
+    files = list(files)
     defined: dict[tuple[str, str], list[tuple[LoadedFile, _Definition]]] = defaultdict(list)
     for file in files:
         if isinstance(file.spec, FeaturesSpec):
@@ -43,7 +45,31 @@ def clashes(files: Iterable[LoadedFile]) -> dict[Path, list[Problem]]:
                 what = f"defines the {noun} {name} otherwise than {', '.join(others)}"
                 cure = f"give one of them another name, or the same {noun} the same words"
                 found[file.path].append(Problem(file.place(*keys), dotted(keys), what, cure=cure))
+    for path, problem in _shared_models(files):
+        found[path].append(problem)
     return dict(found)
+
+
+def _shared_models(files: Iterable[LoadedFile]) -> Iterator[tuple[Path, Problem]]:
+    """Applications with one registered model."""
+    by_model: dict[str, list[LoadedFile]] = defaultdict(list)
+    for file in files:
+        if isinstance(file.spec, ApplicationSpec):
+            by_model[file.spec.registration.model].append(file)
+    for model, owners in by_model.items():
+        for file in owners if len(owners) > 1 else ():
+            others = ", ".join(f"{other.name} ({other.path})" for other in owners if other is not file)
+            yield (
+                file.path,
+                Problem(
+                    file.place("registration", "model"),
+                    "registration.model",
+                    f"is also the registered model of {others}: each would move the champion of the other",
+                    "a model of its own",
+                    model,
+                    cure="give one of them another registration.model",
+                ),
+            )
 
 
 def doubts(files: Iterable[LoadedFile]) -> list[Problem]:

@@ -24,6 +24,8 @@ from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
 from airflow_mlops.hooks.mlflow.hook import JOB_TAG, MLflowHook
 from airflow_mlops.operators.gate import GateModelOperator
 from airflow_mlops.operators.registration import RegisterModelOperator
+from airflow_mlops.primitives.registration.files import file_digests
+from airflow_mlops.primitives.registration.record import RECORD_FILE, TrainingRecord
 from tests.fixtures.deadlines import SOON
 
 DATASET = "4f" * 32
@@ -274,6 +276,47 @@ class TestRegistry:
         with pytest.raises(TrackingError, match=r"no MLflow model.*MLmodel.*w\.bin"):
             hook.register_model(names.model, run_id)
         assert client.search_registered_models(f"name='{names.model}'") == []
+
+    def test_what_mlflow_does_not_give_back_as_it_was_is_an_error(self, hook, names, tmp_path):
+        run_id = hook.find_or_create_run(names.experiment, names.key)
+        (tmp_path / "model").mkdir()
+        for name in ("shard?1", "shard?2", "MLmodel"):
+            (tmp_path / "model" / name).write_text(name)
+
+        with pytest.raises(
+            TrackingError, match=r"other files than it was given: shard\?1 is missing, .*Cure"
+        ):
+            hook.log_directory(run_id, tmp_path / "model", "model")
+
+    def test_a_model_is_held_against_the_digests_of_its_record(
+        self, hook, client, names, tmp_path, monkeypatch
+    ):
+        said = []
+        warned = SimpleNamespace(warning=lambda text, *_: said.append(text))
+        run_id = hook.find_or_create_run(names.experiment, names.key)
+        (tmp_path / "model/data").mkdir(parents=True)
+        for name in ("MLmodel", "data/weights", "data/classes"):
+            (tmp_path / "model" / name).write_text(name)
+        hook.log_directory(run_id, tmp_path / "model", "model")
+        with monkeypatch.context() as quiet:
+            quiet.setattr(MLflowHook, "log", warned)
+            hook.fetch_model(run_id, tmp_path / "0")
+        assert "not verified" in said[0]
+
+        files = file_digests(tmp_path / "model")
+        model = {"files": {**files, "MLmodel": "as the model code wrote it"}}
+        model["completed"] = {"MLmodel": files["MLmodel"]}
+        record = TrainingRecord("a", code={}, config={}, data={}, model=model)
+        hook.log_json(run_id, RECORD_FILE, record.to_dict())
+        assert (hook.fetch_model(run_id, tmp_path / "1") / "data/weights").read_text() == "data/weights"
+
+        (tmp_path / "weights").write_text("DATA/WEIGHTS")
+        client.log_artifact(run_id, str(tmp_path / "weights"), "model/data")
+        client.log_artifact(run_id, str(tmp_path / "weights"), "model/extra")
+        wrong = "data/weights has other bytes, extra/weights was not there.*Cure"
+        with pytest.raises(TrackingError, match=wrong) as caught:
+            hook.fetch_model(run_id, tmp_path / "2")
+        assert not caught.value.retriable
 
     def test_the_champion_moves(self, hook, names, model_folder, monkeypatch):
         assert hook.champion(names.model) is None

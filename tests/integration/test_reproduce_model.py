@@ -106,6 +106,7 @@ def test_in_the_same_image_the_same_comes_out(mlflow, tiny_image, tmp_path, caps
     code, report, _ = reproduce(capsys, f"{model}/1")
     assert code == 3, report
     assert report["files"]["weights"] == "different"
+    assert "weights has other bytes" in report["registered_files"]
     wrong = [pair for pair in report["metrics"] if not pair["same"]]
     assert {"stage": "evaluation", "name": "test.auc", "old": 0.76, "new": 0.75}.items() <= wrong[0].items()
     code, report, _ = reproduce(capsys, f"{model}/1", "--tolerance", "0.02")
@@ -146,6 +147,7 @@ def test_the_flights_model_as_a_process(mlflow, tmp_path, capsys):
     answer, report, _ = reproduce(capsys, f"{model}/1")
     assert answer == 0, [pair for pair in report["metrics"] if not pair["same"]]
     assert report["metrics_same"]
+    assert report["registered_files"] == "as recorded"
     # skops writes memory addresses into its file: the trees are the same, the bytes are not.
     states = {name: state for name, state in report["files"].items() if state != "same"}
     assert states == {"MLmodel": "volatile", "model.skops": "different"}

@@ -98,6 +98,7 @@ def _reproduce(arguments: argparse.Namespace, model: str, version: str, scratch:
     mlflow = MLflowHook(arguments.mlflow_conn)
     found = _find(mlflow, model, version)
     record = _record(mlflow, found)
+    damage = _damage(mlflow, found.run_id, scratch / "registered")
     place = place_of(record, arguments.run_on, arguments.docker_conn, scratch, arguments.timeout)
     datasets = DatasetStore(open_store(arguments.store or str(record.data["store"])), record.application)
     evaluation = mlflow.read_json(found.run_id, EVALUATION_FILE)
@@ -113,8 +114,16 @@ def _reproduce(arguments: argparse.Namespace, model: str, version: str, scratch:
                     shutil.copytree(work / name, arguments.keep / name, dirs_exist_ok=True)
     training = mlflow.read_json(found.run_id, TRAINING_METRICS_FILE) or []
     report = _compare(record, training, evaluation or [], outcome, arguments.tolerance)
-    same = report["metrics_same"] and (report["files_same"] or not arguments.bytes)
-    return {"model": model, "version": found.version, "run_on": place.kind, "same": same, **report}
+    same = report["metrics_same"] and (report["files_same"] or not arguments.bytes) and not damage
+    found_there = {"registered_files": damage or "as recorded"}
+    return {
+        "model": model,
+        "version": found.version,
+        "run_on": place.kind,
+        "same": same,
+        **found_there,
+        **report,
+    }
 
 
 def _find(mlflow: MLflowHook, model: str, version: str) -> ModelVersionInfo:
@@ -130,6 +139,21 @@ def _find(mlflow: MLflowHook, model: str, version: str) -> ModelVersionInfo:
     return found
 
 
+def _damage(mlflow: MLflowHook, run_id: str, folder: Path) -> str:
+    """What became of the registered model's own files since they were recorded; empty when they are as they were."""
+    from airflow_mlops.exceptions import TrackingError
+
+    try:
+        mlflow.fetch_model(run_id, folder)
+    except TrackingError as error:
+        if error.retriable:
+            raise
+        return str(error)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return ""
+
+
 def _threshold(mlflow: MLflowHook, run_id: str) -> float:
     from airflow_mlops.hooks.mlflow.hook import THRESHOLD_TAG
 
@@ -138,15 +162,15 @@ def _threshold(mlflow: MLflowHook, run_id: str) -> float:
 
 def _record(mlflow: MLflowHook, found: ModelVersionInfo) -> TrainingRecord:
     from airflow_mlops.cli.reproduce.training import CannotReproduceError
-    from airflow_mlops.primitives.registration.record import RECORD_FILE, TrainingRecord
+    from airflow_mlops.primitives.registration.record import RECORD_FILE
 
-    value = mlflow.read_json(found.run_id, RECORD_FILE) if found.run_id else None
-    if value is None:
+    record = mlflow.record(found.run_id) if found.run_id else None
+    if record is None:
         raise CannotReproduceError(
             f"Version {found.version} of {found.model} has no record: run {found.run_id or '(none)'} has no "
             f"{RECORD_FILE}. It was not trained by airflow-mlops, or by a release before there were records."
         )
-    return TrainingRecord.from_dict(value, f"version {found.version} of {found.model}")
+    return record
 
 
 def _compare(

@@ -35,6 +35,8 @@ def print_report(report: Mapping[str, Any]) -> None:
     for path, state in report["files"].items():
         if state != "same":
             print(f"  {state}: {path}")
+    if report["registered_files"] != "as recorded":
+        print(f"Registered model: {report['registered_files']}")
     for note in report["notes"]:
         print(f"Note: {note}")
     print(f"\n{_verdict(report)}")
@@ -43,6 +45,10 @@ def print_report(report: Mapping[str, Any]) -> None:
 def _verdict(report: Mapping[str, Any]) -> str:
     if not report["metrics_same"]:
         return "DIFFERENT: the metrics are not the same."
+    if report["registered_files"] != "as recorded":
+        return (
+            "DIFFERENT: the metrics are the same, but the registered model is not the one that was trained."
+        )
     if report["files_same"]:
         return "SAME: metrics and files."
     text = "the metrics are the same, the bytes of the model are not"

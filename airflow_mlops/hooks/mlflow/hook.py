@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_mlops.exceptions import TrackingError
+from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
 from airflow_mlops.hooks.mlflow.runs import (
     APPLICATION_TAG,
     DATASET_TAG,
@@ -24,6 +24,8 @@ from airflow_mlops.hooks.mlflow.session import refused_as, transfer, translated
 from airflow_mlops.hooks.mlflow.values import to_tags
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.registration.files import differences, file_digests
+from airflow_mlops.primitives.registration.record import RECORD_FILE, TrainingRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,9 +120,23 @@ class MLflowHook(MLflowRunsHook):
         return value if isinstance(value, list) else []
 
     def log_directory(self, run_id: str, local: Path, artifact_path: str) -> None:
-        """Copy a folder into the artifacts of a run."""
+        """Copy a folder into the artifacts of a run, and read it back.
+
+        :raises TrackingUnavailable: MLflow gives other files back than it was given; the same call may succeed later.
+        """
+        given = file_digests(local)
         with self._calling(f"Storing {artifact_path} of run {run_id}") as client, transfer():
             client.log_artifacts(run_id, str(local), artifact_path)
+        if not given:
+            return
+        with scratch_folder() as folder:
+            found = file_digests(self.download(run_id, artifact_path, Path(folder)))
+        # What an earlier try left there beside these is not of this one.
+        if wrong := differences(given, {path: found[path] for path in found.keys() & given.keys()}):
+            raise TrackingUnavailable(
+                f"Storing {artifact_path} of run {run_id}: the MLflow server at {self.server.uri} gives back other files "
+                f"than it was given: {_few(wrong)}. Cure: look at its log and its artifact store; the task can be retried."
+            )
 
     def log_file(self, run_id: str, local: Path, artifact_path: str | None = None) -> None:
         """Copy a file into a folder of the run's artifacts."""
@@ -178,6 +194,30 @@ class MLflowHook(MLflowRunsHook):
         destination.mkdir(parents=True, exist_ok=True)
         with self._calling(f"Fetching {artifact_path} of run {run_id}") as client, transfer():
             return Path(client.download_artifacts(run_id, artifact_path, str(destination)))
+
+    def record(self, run_id: str) -> TrainingRecord | None:
+        """The record of the training that a run is; ``None`` when it keeps none."""
+        found = self.read_json(run_id, RECORD_FILE)
+        return None if found is None else TrainingRecord.from_dict(found, f"run {run_id}")
+
+    def fetch_model(self, run_id: str, destination: Path) -> Path:
+        """Copy the model of a run below ``destination``, held against the digests of its record; returns where it lies.
+
+        A run without a record, or with one of a release that kept no digests, is taken as it is, with a warning.
+
+        :raises TrackingError: the run has no model, or its files are not those of the record.
+        """
+        record, model = self.record(run_id), self.download(run_id, "model", destination)
+        expected = record.stored_files if record else {}
+        if not expected:
+            self.log.warning("Run %s keeps no digests of its model: what came was not verified", run_id)
+        elif wrong := differences(expected, file_digests(model)):
+            raise TrackingError(
+                f"The model of run {run_id}, from the MLflow server at {self.server.uri}, is not the one that was trained: "
+                f"by the digests in {RECORD_FILE}, {_few(wrong)}. Cure: put these files of the run's artifacts back from a "
+                "backup, or train again."
+            )
+        return model
 
     # Registry ----------------------------------------------------------------------------------
 
@@ -313,6 +353,11 @@ class MLflowHook(MLflowRunsHook):
         client = self._client
         with translated(self.server, doing):
             yield client
+
+
+def _few(words: Sequence[str]) -> str:
+    more = f", and {len(words) - 5} more" if len(words) > 5 else ""
+    return ", ".join(words[:5]) + more
 
 
 def _create_registered_model(client: MlflowClient, model: str) -> None:

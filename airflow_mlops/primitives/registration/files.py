@@ -19,10 +19,7 @@ def file_digests(folder: Path, without: Collection[str] = ()) -> dict[str, str]:
 
     :param without: names of folders that are left out.
     """
-    return {
-        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(_files(folder, without))
-    }
+    return {file.relative_to(folder).as_posix(): _digest(file) for file in sorted(_files(folder, without))}
 
 
 def code_digest(folder: Path) -> str:
@@ -37,6 +34,24 @@ def digest_of(files: Mapping[str, str]) -> str:
     """One SHA-256 of what :func:`file_digests` gives."""
     lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """What became of files that should be as their digests say, in words: ``weights.bin is missing``.
+
+    :param expected: path → SHA-256, as :func:`file_digests` gives it; ``found`` likewise.
+    """
+    states = {
+        "is missing": expected.keys() - found.keys(),
+        "has other bytes": {path for path in expected.keys() & found.keys() if expected[path] != found[path]},
+        "was not there": found.keys() - expected.keys(),
+    }
+    return [f"{path} {state}" for state, paths in states.items() for path in sorted(paths)]
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _files(folder: Path, without: Collection[str]) -> Iterator[Path]:

@@ -32,7 +32,8 @@ class TrainingRecord:
         ``split``, ``splits`` (rows of each), ``features``.
     :param environment: what the model code says that it ran with: ``python``, ``packages``, ``lock_file``,
         ``lock_sha256``; empty when it says nothing.
-    :param model: ``files``: path → SHA-256 as the model code wrote it.
+    :param model: ``files``: path → SHA-256 as the model code wrote it; ``completed``: likewise, of what was added to it
+        or changed before it went to MLflow.
     :param run: ``experiment``, ``run_id`` of MLflow, and ``dag_id``, ``dag_run``, ``task_id``, ``try``, ``url`` of Airflow.
     :param reasons: why it was trained, in words.
     """
@@ -71,6 +72,14 @@ class TrainingRecord:
             )
         known = cls.__dataclass_fields__
         return cls(**{key: item for key, item in value.items() if key in known})
+
+    @property
+    def stored_files(self) -> dict[str, str]:
+        """Path → SHA-256 of the model's files as MLflow should have them; empty when the record does not say."""
+        model = self.model
+        return (
+            {**(model.get("files") or {}), **(model.get("completed") or {})} if "completed" in model else {}
+        )
 
     @property
     def code_name(self) -> str:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.contract.channels import CHANNEL, FOLDER
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.runners.archive import CHUNK, check_amount, check_name, copy, unpack_into
+from airflow_mlops.runners.archive import CHUNK, check_amount, copy, unpack_into
 from airflow_mlops.runners.layout import checked_path, input_tree
+from airflow_mlops.runners.names import CollectedNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -83,9 +84,10 @@ def _checkpoints(staging: Staging, name: str, target: Path) -> None:
     prefix, where = f"jobs/{name}/{CHECKPOINTS}/", f"Job {name}, {CHECKPOINTS}"
     sizes = staging.store.sizes(prefix)
     check_amount(len(sizes), sum(sizes.values()), staging.limit_bytes, where)
+    names = CollectedNames(where)
     for key, size in sizes.items():
         path = key.removeprefix(prefix)
-        check_name(path, where)
+        names.check(path)
         file = target / checked_path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("wb") as sink:

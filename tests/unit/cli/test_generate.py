@@ -57,3 +57,14 @@ def test_folders_below_count_too_and_so_do_feature_pipelines(folder, capsys):
     assert main(["generate", "--check", "."]) == 1
     assert main(["generate", "."]) == 0
     assert sorted(path.name for path in (folder / "team").iterdir()) == ["defaults.yaml", "left.py"]
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_two_of_one_registered_model_are_1_and_said(folder, capsys, check):
+    twin = MINIMAL.replace("application: tiny", "application: other\nregistration: {model: tiny}")
+    (folder / "other.yaml").write_text(twin)
+    assert main(["generate", *check, "."]) == 1
+    said = capsys.readouterr().err
+    assert "registration.model: tiny is also the registered model in other.yaml. Cure" in said
+    (folder / "other.yaml").unlink()
+    assert main(["generate", "."]) == 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories import application_dags
+from airflow_mlops.factories.stubs import write_stubs
 from tests.unit.factories.samples import write
 
 
@@ -97,3 +100,63 @@ def test_a_feature_pipeline_of_the_same_name_is_no_twin(tmp_path):
     write(tmp_path)
     (tmp_path / "other.yaml").write_text("features: tiny\n")
     assert "tiny__training" in application_dags(stub(tmp_path))
+
+
+class TestTwins:
+    def model(self, folder, name, application, model):
+        return write(folder, name, application=application, registration={"model": model})
+
+    @pytest.mark.parametrize("model", ["other", "shared"])
+    def test_one_registered_model_of_two_applications_is_refused_for_both(self, tmp_path, model):
+        write(tmp_path, "other", application="other") if model == "other" else self.model(
+            tmp_path, "other", "other", model
+        )
+        self.model(tmp_path, "tiny", "tiny", model)
+        write_stubs(tmp_path)
+        for name, twin in (("tiny", "other"), ("other", "tiny")):
+            words = rf"{name}\.yaml: registration\.model: {model} is also the registered model in {twin}\.yaml\. Cure"
+            with pytest.raises(SpecError, match=words):
+                application_dags(stub(tmp_path, name))
+
+    def test_the_model_of_the_defaults_counts(self, tmp_path):
+        for name in ("one", "two"):
+            write(tmp_path, name, application=name)
+        (tmp_path / "defaults.yaml").write_text("registration: {model: shared}\n")
+        write_stubs(tmp_path)
+        with pytest.raises(SpecError, match="shared is also the registered model"):
+            application_dags(stub(tmp_path, "one"))
+
+    def test_one_that_was_mended_since_its_stub_was_written_is_let_through(self, tmp_path):
+        self.model(tmp_path, "tiny", "tiny", "shared")
+        self.model(tmp_path, "other", "other", "shared")
+        write_stubs(tmp_path)
+        self.model(tmp_path, "other", "other", "its_own")
+        assert "tiny__training" in application_dags(stub(tmp_path))
+        write_stubs(tmp_path)
+        assert "shares" not in (tmp_path / "tiny.py").read_text()
+
+    def test_a_name_deep_in_another_file_is_none(self, tmp_path):
+        write(tmp_path)
+        write(
+            tmp_path,
+            "other",
+            application="other",
+            training={"parameters": {"application": "tiny", "model": "tiny"}},
+        )
+        write_stubs(tmp_path)
+        assert "tiny__training" in application_dags(stub(tmp_path))
+
+    def test_a_parse_reads_no_file_but_its_own(self, tmp_path, monkeypatch):
+        """Among a thousand it costs what it costs alone."""
+        for number in range(20):
+            write(tmp_path, f"a{number}", application=f"a{number}")
+        write_stubs(tmp_path)
+        read, scanned = [], []
+        real = Path.open
+        monkeypatch.setattr(
+            Path, "open", lambda path, *a, **k: (read.append(path.name), real(path, *a, **k))[1]
+        )
+        monkeypatch.setattr(Path, "rglob", lambda path, *_: scanned.append(path) or [])
+        application_dags(stub(tmp_path, "a7"))
+        assert not scanned
+        assert set(read) <= {"a7.yaml", "a7.py", "defaults.yaml"}

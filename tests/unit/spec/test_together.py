@@ -123,3 +123,16 @@ def test_an_asset_that_no_pipeline_makes_may_be_kept_elsewhere(load):
     assert (doubt.place.file.stem, doubt.place.line, doubt.key) == ("t", 11, "monitoring.schedule")
     loaded, _ = load(t=application() + schedule % "somebody_elses")
     assert doubts(loaded) == []
+
+
+@pytest.mark.parametrize("one", ["", "registration: {model: two}\n", "registration: {model: shared}\n"])
+def test_one_registered_model_of_two_applications_is_an_error_of_both(load, one):
+    shared = "shared" if "shared" in one else "two" if one else "one"
+    second = application(tiny="two") + f"registration: {{model: {shared}}}\n"
+    _, errors = load(one=application(tiny="one") + one, two=second)
+    assert set(errors) == {"one", "two"}
+    for name, other in (("one", "two"), ("two", "one")):
+        (problem,) = errors[name]
+        assert problem.key == "registration.model"
+        assert f"registered model of {other}" in str(problem)
+        assert "Cure" in str(problem) or problem.cure

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_mlops.exceptions import TrackingError
 from airflow_mlops.primitives.registration.aliases import challenger, may_lead
-from airflow_mlops.primitives.registration.files import code_digest, digest_of, file_digests
+from airflow_mlops.primitives.registration.files import code_digest, differences, digest_of, file_digests
 from airflow_mlops.primitives.registration.record import TrainingRecord
 from airflow_mlops.primitives.registration.reproduction import compare_files, compare_metrics, same_files
 
@@ -102,3 +102,14 @@ def test_a_record_comes_back_and_a_wrong_one_is_said():
     for wrong in (None, [], {"format": 2}, {"format": 1, "code": [], "config": {}, "data": {}}):
         with pytest.raises(TrackingError, match=r"lineage\.json of version 3"):
             TrainingRecord.from_dict(wrong, "version 3")
+
+
+def test_files_are_held_against_their_digests():
+    expected = {"a": "1", "b": "2", "c": "3"}
+
+    assert differences(expected, dict(expected)) == []
+    assert differences(expected, {"a": "1", "b": "3", "d": "4"}) == [
+        "c is missing",
+        "b has other bytes",
+        "d was not there",
+    ]

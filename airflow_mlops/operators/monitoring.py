@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
+    from duckdb import DuckDBPyConnection
 
     from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.hooks.store.base import Store
@@ -230,7 +231,7 @@ class MeasurePerformanceOperator(MonitoringOperator):
 
         key = predictions_key(window)
         with scratch_folder() as scratch:
-            found = join_labels(store.local(key, Path(scratch)), self.examples)
+            found = join_labels(store.local(key, Path(scratch)), self.examples, self._open_examples)
         if not labels_are_complete(found, datetime.fromisoformat(window["window"][1]), rule.min_labelled):
             return None
         if found.replaced:
@@ -250,6 +251,14 @@ class MeasurePerformanceOperator(MonitoringOperator):
             min_labels=rule.min_rows,
             replaced=found.replaced,
         )
+
+    def _open_examples(self, connection: DuckDBPyConnection) -> None:
+        """The view ``examples``, as provisioning reads them."""
+        from airflow_mlops.hooks.sources import AirflowSources
+        from airflow_mlops.primitives.provisioning.examples import Examples, ExamplesQuery
+
+        sources = AirflowSources(self.examples.get("connection") or "aws_default")
+        Examples.open(connection, ExamplesQuery.from_mapping(self.examples), sources)
 
 
 class DecideRetrainingOperator(MonitoringOperator):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError, SourceError, SpecError
 from airflow_mlops.primitives.coding import binary_sql
 from airflow_mlops.primitives.present import present_sql, same_sql
-from airflow_mlops.primitives.sql import identifier, literal, one_query
+from airflow_mlops.primitives.sql import identifier, parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     import duckdb
     import numpy as np
@@ -60,25 +60,28 @@ def labels_are_complete(found: LabelledPredictions, window_end: datetime, min_la
     return (found.newest_known - window_end).total_seconds() > found.usual_delay
 
 
-def join_labels(predictions: Path, examples: Mapping[str, Any]) -> LabelledPredictions:
+def join_labels(
+    predictions: Path, examples: Mapping[str, Any], open_source: Callable[[duckdb.DuckDBPyConnection], object]
+) -> LabelledPredictions:
     """Join predictions with the labels of their examples by key and time: a customer may be asked about every month.
 
     Of several labels for one key and time the one known last counts; the others are counted as replaced.
 
     :param predictions: Parquet file with the key columns, the example's time and ``prediction``.
-    :param examples: the application's examples: ``sql`` or ``parquet``, ``keys``, ``timestamp``, ``targets``,
-        optionally ``targets_known_at`` and ``folder`` (where relative paths begin).
+    :param examples: the application's examples: ``keys``, ``timestamp``, ``targets``, optionally ``targets_known_at``.
+    :param open_source: gives a connection the view ``examples``, as provisioning reads them.
     :raises SourceError: the examples cannot be read.
     :raises DataError: a label is no number.
     """
     import duckdb
 
+    _target(examples)  # before any file is read
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
-        if folder := examples.get("folder"):
-            connection.execute(f"SET file_search_path={literal(str(folder))}")
         try:
-            return _join(connection, predictions, examples)
+            connection.execute(f"CREATE TEMP TABLE answers AS FROM {parquet([str(predictions)])}")
+            open_source(connection)
+            return _join(connection, examples)
         except duckdb.ConversionException as error:
             raise DataError(
                 f"Labels in column {_target(examples)}: expected numbers or booleans, got something else ({error}). "
@@ -91,9 +94,7 @@ def join_labels(predictions: Path, examples: Mapping[str, Any]) -> LabelledPredi
             ) from error
 
 
-def _join(
-    connection: duckdb.DuckDBPyConnection, predictions: Path, examples: Mapping[str, Any]
-) -> LabelledPredictions:
+def _join(connection: duckdb.DuckDBPyConnection, examples: Mapping[str, Any]) -> LabelledPredictions:
     names = [identifier(key) for key in examples["keys"]]
     keys = ", ".join(names)
     time = identifier(examples["timestamp"])
@@ -103,7 +104,7 @@ def _join(
         f"""CREATE TEMP TABLE given AS
         SELECT {keys}, {target} AS label, epoch(CAST({known} AS TIMESTAMPTZ)) AS known,
             epoch(CAST({time} AS TIMESTAMPTZ)) AS happened
-        FROM {_source(examples)}"""
+        FROM examples"""
     )
     type_ = str(connection.table("given").types[len(names)])
     # The value breaks a tie, so that every try takes the same.
@@ -113,8 +114,7 @@ def _join(
         f"AS newest, count(*) AS n FROM given WHERE {present_sql('label', type_)} GROUP BY {keys}, happened"
     )
     connection.execute(
-        f"CREATE TEMP VIEW predicted AS SELECT *, epoch(CAST({time} AS TIMESTAMPTZ)) AS happened "
-        f"FROM read_parquet({literal(str(predictions))})"
+        f"CREATE TEMP VIEW predicted AS SELECT *, epoch(CAST({time} AS TIMESTAMPTZ)) AS happened FROM answers"
     )
     rows = _one(connection, "SELECT count(*) FROM predicted")[0]
     newest, delay = _one(
@@ -145,14 +145,6 @@ def _same(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> str:
         same_sql(f"p.{name}", types[0].get(name, ""), f"l.{name}", types[1].get(name, "")) for name in names
     ]
     return " AND ".join([*same, "p.happened = l.happened"])
-
-
-def _source(examples: Mapping[str, Any]) -> str:
-    if examples.get("sql"):
-        return one_query(str(examples["sql"]), "examples: sql")
-    path = Path(examples.get("folder") or "") / Path(examples["parquet"]).expanduser()
-    pattern = path / "**" / "*.parquet" if path.is_dir() else path
-    return f"read_parquet({literal(str(pattern))})"
 
 
 def _target(examples: Mapping[str, Any]) -> str:

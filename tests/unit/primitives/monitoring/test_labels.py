@@ -8,6 +8,8 @@ import pytest
 
 from airflow_mlops.exceptions import DataError, SourceError, SpecError
 from airflow_mlops.primitives.monitoring.labels import LabelledPredictions, join_labels, labels_are_complete
+from airflow_mlops.primitives.provisioning.examples import Examples, ExamplesQuery
+from airflow_mlops.primitives.provisioning.sources.base import LocalSources
 
 START = datetime(2013, 3, 1, tzinfo=UTC)
 EXAMPLES = {
@@ -47,7 +49,16 @@ def write_labels(folder, ids, name="march", **changes):
 
 
 def join(folder, **changes):
-    return join_labels(folder / "predictions.parquet", {**EXAMPLES, "folder": str(folder), **changes})
+    return join_labels(*given(folder, LocalSources(), **changes))
+
+
+def given(folder, sources, **changes):
+    examples = {**EXAMPLES, "folder": str(folder), **changes}
+
+    def opened(connection):
+        Examples.open(connection, ExamplesQuery.from_mapping(examples), sources)
+
+    return folder / "predictions.parquet", examples, opened
 
 
 SHUFFLED = sorted(range(8), key=lambda i: hashlib.sha256(str(i).encode()).hexdigest())
@@ -105,7 +116,7 @@ def test_text_labels_name_the_column(folder):
 
 
 def test_a_source_without_the_key_says_where_to_look(folder):
-    with pytest.raises(SourceError, match=r"(?s)predictions by tail: .*Check provisioning.examples"):
+    with pytest.raises(SourceError, match=r"examples lack the column\(s\) tail"):
         join(folder, keys=["tail"])
 
 
@@ -131,3 +142,26 @@ def test_labels_that_never_come_do_not_block(labelled, newest_known, complete):
     some = np.zeros(labelled)
     found = LabelledPredictions(some, some, rows=100, newest_known=newest_known, usual_delay=4 * 3600)
     assert labels_are_complete(found, START, 0.95) is complete
+
+
+@pytest.mark.parametrize("place", ["relative", "file", "table", "folder"])
+def test_labels_are_found_wherever_provisioning_finds_them(folder, place):
+    landed = folder / "landed"
+    (landed / "_temporary").mkdir()
+    (landed / "_temporary" / "half.parquet").write_bytes(b"half a fi")
+    places = {
+        "relative": {"sql": None, "parquet": "landed/*.parquet"},
+        "file": {"sql": None, "parquet": f"file://{landed}/march.parquet"},
+        "table": {"sql": "SELECT * FROM flights", "tables": {"flights": {"parquet": "landed/**"}}},
+        "folder": {"sql": None, "parquet": str(landed)},
+    }
+    assert len(join(folder, **places[place]).actual) == 8
+
+
+def test_labels_are_found_by_the_sources_that_are_given(folder):
+    class Bucket(LocalSources):
+        def find(self, pattern, folder=None):
+            return super().find(pattern.replace("s3://bucket", str(folder)), folder)
+
+    found = join_labels(*given(folder, Bucket(), sql=None, parquet="s3://bucket/landed/*.parquet"))
+    assert len(found.actual) == 8

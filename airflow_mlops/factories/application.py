@@ -12,6 +12,7 @@ from airflow.sdk import DAG, Param
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories.aws import aws_batch_runner, sagemaker_runner
 from airflow_mlops.factories.kubernetes import kubernetes_runner
+from airflow_mlops.spec.values import format_duration
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -147,10 +148,15 @@ def training_dataset_arguments(spec: ApplicationSpec) -> dict[str, Any]:
     provisioning = spec.provisioning
     return {
         **dataset_arguments(spec),
-        "window": f"{provisioning.window.total_seconds():.0f}s" if provisioning.window else None,
+        "window": format_duration(provisioning.window) if provisioning.window else None,
         "split": provisioning.split.model_dump(mode="json"),
-        "assumptions": [rule.model_dump(mode="json", exclude_none=True) for rule in provisioning.assumptions],
+        "assumptions": assumptions_of(spec),
     }
+
+
+def assumptions_of(spec: ApplicationSpec) -> list[dict[str, Any]]:
+    """The rules about the data, as JSON values."""
+    return [rule.model_dump(mode="json", exclude_none=True) for rule in spec.provisioning.assumptions]
 
 
 def line_form() -> dict[str, Param]:

@@ -9,6 +9,7 @@ from airflow.sdk import XComArg
 from airflow_mlops.assets import predictions_asset
 from airflow_mlops.factories.application import (
     application_dag,
+    assumptions_of,
     code_of,
     dataset_arguments,
     model_code_arguments,
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 def build_delivery_dag(spec: ApplicationSpec) -> DAG:
     """Build ``<application>__delivery``: a batch job of the champion over the examples not predicted yet."""
     name, mlflow = spec.application, spec.tracking.connection
+    batch = spec.delivery[0].batch
     with application_dag(
         spec,
         "delivery",
         "Predicts the examples that arrived, with the champion, and publishes the predictions.",
-        schedule=schedule_of(spec.delivery[0].batch.schedule),
+        schedule=schedule_of(batch.schedule),
     ) as dag:
         plan = PlanBatchOperator(
             task_id="plan_batch",
@@ -45,6 +47,8 @@ def build_delivery_dag(spec: ApplicationSpec) -> DAG:
             purpose="prediction",
             window_start=XComArg(plan, key="window_start"),
             when_empty="skip",
+            assumptions=None if batch.assumptions == "off" else assumptions_of(spec),
+            warn_only=batch.assumptions == "warn",
             **dataset_arguments(spec),
         )
         PredictBatchOperator(

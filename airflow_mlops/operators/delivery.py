@@ -161,6 +161,7 @@ class PredictBatchOperator(TrainedModelOperator):
             run_id=plan["run_id"],
             predicted_at=now.isoformat(),
             reference={"metrics": plan["metrics"]},
+            report=str(self.dataset.get("report") or ""),
         )
         self._skip_overtaken()  # the job took its time
         created, published = _publish(open_store(self.store), batch, target)

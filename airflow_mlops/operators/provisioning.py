@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -35,7 +36,7 @@ class ProvisionDatasetOperator(MLOpsTask):
     The same inputs give the same version, and no second copy of it. Nothing is visible before all of it
     is. Rows that an earlier version joined already, from the same sources by the same rules, are taken from
     it. Returns ``{"dataset_id", "rows", "window": [after, until], "splits": {name: rows}, "created",
-    "store", "application", "line"}``.
+    "store", "application", "line"}``, and ``report``, the address of it, where assumptions that only warn do not hold.
 
     :param application: name of the application.
     :param store: URI of the artifact store.
@@ -47,6 +48,7 @@ class ProvisionDatasetOperator(MLOpsTask):
     :param split: how examples are divided, as a YAML file states it; ``None`` for one split ``train``. A
         prediction has one split ``predict``.
     :param assumptions: rules about the joined rows, as a YAML file states them.
+    :param warn_only: no rule stops the dataset, whatever its severity; what does not hold is reported.
     :param purpose: ``training`` takes examples whose targets are known by the end of the window;
         ``prediction`` takes all, and leaves the targets out.
     :param window_start: ISO 8601 time after which examples count, stronger than ``window``.
@@ -82,6 +84,7 @@ class ProvisionDatasetOperator(MLOpsTask):
         window: str | None = None,
         split: dict[str, Any] | None = None,
         assumptions: list[dict[str, Any]] | None = None,
+        warn_only: bool = False,
         purpose: Purpose = "training",
         window_start: Any = None,
         window_end: str | None = None,
@@ -99,6 +102,7 @@ class ProvisionDatasetOperator(MLOpsTask):
         self.window = window
         self.split = split
         self.assumptions = assumptions
+        self.warn_only = warn_only
         self.purpose = purpose
         self.window_start = window_start
         self.window_end = window_end
@@ -152,7 +156,8 @@ class ProvisionDatasetOperator(MLOpsTask):
             len(manifest.chunks),
             len(built.files),
         )
-        return result_of(manifest, created=created, store=self.store, line=self.line)
+        result = result_of(manifest, created=created, store=self.store, line=self.line)
+        return {**result, "report": said["report"]} if "report" in said else result
 
     def _build(
         self, request: DatasetRequest, datasets: DatasetStore, joins: Any, frozen: FrozenTest, scratch: Path
@@ -187,7 +192,7 @@ class ProvisionDatasetOperator(MLOpsTask):
     def _request(self) -> DatasetRequest:
         from airflow_mlops.primitives.provisioning.dataset import DatasetRequest
 
-        return DatasetRequest.parse(
+        request = DatasetRequest.parse(
             application=self.application,
             purpose=self.purpose,
             examples=self.examples,
@@ -198,6 +203,9 @@ class ProvisionDatasetOperator(MLOpsTask):
             split=self.split,
             assumptions=self.assumptions,
         )
+        if not self.warn_only:
+            return request
+        return replace(request, assumptions=tuple(replace(r, severity="warn") for r in request.assumptions))
 
     @property
     def _aws_conn_id(self) -> str:

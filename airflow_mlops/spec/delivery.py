@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from airflow_mlops.spec.values import Schedule, Section
@@ -12,6 +14,12 @@ class BatchDelivery(Section):
 
     schedule: Schedule | None = Field(
         default=None, description="When to predict: cron (UTC), {assets: [...]}, or null for on demand only."
+    )
+    assumptions: Literal["warn", "fail", "off"] = Field(
+        default="warn",
+        description="What provisioning.assumptions mean for the rows that are predicted: warn reports and predicts, fail "
+        "stops before the prediction as each rule's severity says, off asks nothing. Rules about targets, splits and "
+        "the size of a dataset are left out.",
     )
 
 

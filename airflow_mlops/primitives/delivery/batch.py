@@ -21,6 +21,7 @@ class PredictionBatch:
     :param reference_dataset_id: dataset version that this model version was trained on.
     :param reference: the model's evaluation on its own test split.
     :param run_id: MLflow run that trained the model.
+    :param report: address of the report on assumptions that the rows do not keep; empty where they keep all.
     :param file: name of the file with the predictions, beside ``meta.json``: its SHA-256 digest.
     """
 
@@ -36,6 +37,7 @@ class PredictionBatch:
     predicted_at: str
     reference: Mapping[str, Any] = field(default_factory=dict)
     file: str = ""
+    report: str = ""
 
     def to_json(self) -> bytes:
         """Readable JSON."""

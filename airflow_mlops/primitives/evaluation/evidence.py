@@ -55,11 +55,11 @@ class Figure:
 
     @property
     def text(self) -> str:
-        """The value as people read it."""
+        """The value as people read it: ± half of its 95 % interval, as the intervals beside it."""
         if self.estimate is None:
             return "none"
-        error = self.estimate.stderr
-        return f"{self.estimate.value:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+        half = self.estimate.half_width
+        return f"{self.estimate.value:.4f}" + (f" ± {half:.4f}" if half is not None else "")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,13 @@ class Estimate:
     interval: tuple[float, float] | None = None
     method: str = ""
 
+    @property
+    def half_width(self) -> float | None:
+        """Half of its 95 % interval; ``None`` where its error is not known."""
+        if self.interval is not None:
+            return (self.interval[1] - self.interval[0]) / 2
+        return None if self.stderr is None else quantile(0.975, self.n or 1_000) * self.stderr
+
     def bounds(self, confidence: float) -> tuple[float, float] | None:
         """What it surely reaches, and what it surely does not exceed, each with this confidence."""
         if self.method == _FEW:

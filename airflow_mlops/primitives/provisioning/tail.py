@@ -18,6 +18,7 @@ from airflow_mlops.primitives.provisioning.assumptions import (
     check_table,
     failed,
     known_when_asked,
+    of_predictions,
     summary,
     warned,
 )
@@ -136,10 +137,13 @@ def finish(
         field.name: str(field.type)
         for field in connection.execute("FROM _divided LIMIT 0").to_arrow_table().schema
     }
+    rules = division.assumptions
+    if manifest.purpose == "prediction":
+        rules = of_predictions(rules, types)
     findings = check_table(
         connection,
-        division.assumptions,
-        _files(connection, division.assumptions, scratch),
+        rules,
+        _files(connection, rules, scratch),
         types,
         order=ROW,
         shown=[*keys, timestamp],
@@ -233,18 +237,18 @@ def _refuse_empty(
     kept = sum(rows for split, rows in sizes.items() if split is not None)
     if rule is None:
         return kept
-    asked = ", ".join(f"{key} {value}" for key, value in rule.to_json().items())
+    asked = rule.words
     given = ", ".join(f"{sizes[name]} {name}" for name in SPLITS if sizes[name]) or "nothing"
     for name in rule.names:
         if not sizes[name]:
             raise DataError(
-                f"split {name!r} would be empty: {joined.count} example(s) divided by {asked} give {given}; widen "
+                f"split {name!r} would be empty: {joined.count} example(s) divided {asked} give {given}; widen "
                 "the window, shrink the gap, or give the split a larger share"
             )
     for fold in range(1, rule.folds + 1):
         if not folds[fold]:
             raise DataError(
-                f"fold {fold} of {rule.folds} would be empty: train has {sizes['train']} example(s), divided by "
+                f"fold {fold} of {rule.folds} would be empty: train has {sizes['train']} example(s), divided "
                 f"{asked}; ask for fewer folds, or widen the window"
             )
     return kept

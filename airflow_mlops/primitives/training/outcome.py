@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
+
+from airflow_mlops.spec.values import format_duration
 
 OutcomeKind = Literal[
     "success",
@@ -94,14 +97,21 @@ def gave_up(kind: Literal["stalled", "timeout"], seconds: float, failure_text: s
     """
     if kind == "timeout":
         words = (
-            f"it ran longer than {seconds:.0f} s and was stopped. Cure: raise training.timeout or resources"
+            f"it ran longer than {_time(seconds)} and was stopped. Cure: raise training.timeout or resources"
         )
     else:
         words = (
-            f"it printed nothing for {seconds:.0f} s and was stopped. Cure: find out where it hangs, print progress "
+            f"it printed nothing for {_time(seconds)} and was stopped. Cure: find out where it hangs, print progress "
             "more often, or raise training.stall_timeout"
         )
     return Outcome(kind, False, _sentence(words, failure_text.strip()[:TEXT_LIMIT]))
+
+
+def _time(seconds: float) -> str:
+    """A time in the unit that says it: ``90 s``, ``2h``, ``1d``."""
+    if seconds < 120 or seconds != int(seconds):
+        return f"{seconds:.0f} s"
+    return format_duration(timedelta(seconds=seconds))
 
 
 def broken_assumptions(content: bytes) -> list[dict[str, Any]]:

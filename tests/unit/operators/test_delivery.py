@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -217,3 +218,35 @@ class TestPublish:
         operator = tiny.predict(plan, tiny.dataset(plan))
         with pytest.raises(ContractError, match=r"m:1 predicted and wrote no output/predictions\.parquet"):
             operator.take_over(context("predict"), tmp_path, JobState("exited", 0))
+
+
+class TestAssumptions:
+    """The rows to predict are held to the rules that mean something for them."""
+
+    RULES = (
+        {"column": "prediction", "between": [0, 0.3]},
+        {"column": "answer", "not_null": True},
+        {"min_rows": 1000},
+    )
+
+    def provision(self, tiny, **kwargs):
+        tiny.arrive(2, "2026-02-01")
+        plan = tiny.plan()
+        rules = [dict(rule) for rule in self.RULES]
+        return plan, tiny.provision(
+            purpose="prediction", window_start=plan["window_start"], assumptions=rules, **kwargs
+        )
+
+    def test_they_warn_and_the_batch_names_the_report(self, tiny, tmp_path):
+        plan, dataset = self.provision(tiny, warn_only=True)
+        tiny.publish(plan, dataset, tmp_path / "out")
+        (batch,) = published_batches(tiny.store, "tiny")
+        report = json.loads(Path(batch["report"].removeprefix("file://")).read_bytes())
+        assert [(one["rule"], one["column"]) for one in report["findings"] if not one["passed"]] == [
+            ("between", "prediction")
+        ]
+        assert not [one for one in report["findings"] if one["rule"] in ("min_rows", "not_null")]
+
+    def test_or_stop_before_the_prediction(self, tiny):
+        with pytest.raises(AirflowFailException, match=r"prediction: expected between 0 and 0\.3"):
+            self.provision(tiny)

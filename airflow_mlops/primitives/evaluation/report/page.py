@@ -186,7 +186,7 @@ def _own(entries: Sequence[Mapping[str, Any]]) -> str:
             escape(str(entry.get("split") or "")),
             escape(str(entry.get("slice") or "")),
             _figure(entry["value"], None)
-            + (f" <small>± {entry['stderr']:.4g}</small>" if entry.get("stderr") else ""),
+            + (f" <small>± {1.96 * entry['stderr']:.4g}</small>" if entry.get("stderr") else ""),
             "" if entry.get("champion") is None else _figure(entry["champion"], None),
         )
         for entry in entries
@@ -194,7 +194,7 @@ def _own(entries: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     table = _table(("Metric", "Split", "Slice", "Candidate", "Champion"), rows, numbers=(3, 4))
-    return f"<details><summary>{len(rows)} figures that were not measured here</summary>{table}</details>"
+    return f"<details><summary>{len(rows)} figures that were not measured here (± is 95 %)</summary>{table}</details>"
 
 
 def _table(heads: Iterable[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:

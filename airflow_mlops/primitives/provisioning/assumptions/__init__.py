@@ -14,6 +14,7 @@ from airflow_mlops.primitives.provisioning.assumptions.rules import (
     CheckContext,
     DistributionTest,
     Finding,
+    of_predictions,
     parse_assumptions,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "compile_examples",
     "failed",
     "known_when_asked",
+    "of_predictions",
     "parse_assumptions",
     "report",
     "summary",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,23 @@ __all__ = [
     "Finding",
     "Severity",
     "few",
+    "of_predictions",
     "parse_assumptions",
 ]
 
 Severity = Literal["fail", "warn"]
+_OF_TRAININGS = frozenset(
+    (
+        "min_rows",
+        "max_rows",
+        "rows_vs_previous",
+        "distribution",
+        "not_split",
+        "no_twins",
+        "max_giveaway",
+        "known_by",
+    )
+)
 DistributionTest = Callable[[Sequence[Path], Mapping[str, Any], Sequence[str]], Mapping[str, Any]]
 """Compares rows with another dataset version: their Parquet files, the rule's ``distribution`` and the model's inputs
 → ``{"against": id or None, "reference_rows", "judged", "columns": [{"column", "kind", "drifted", "p_value", "effects",
@@ -144,6 +157,20 @@ def parse_assumptions(rules: Sequence[Mapping[str, Any]]) -> tuple[Assumption, .
             raise SpecError(f"assumption {number} ({dict(rule)}): {problems}") from error
         found += _checks(stated.model_dump(mode="json", exclude_none=True))
     return tuple(found)
+
+
+def of_predictions(rules: Sequence[Assumption], columns: Iterable[str]) -> tuple[Assumption, ...]:
+    """The rules that mean something for rows that are to be predicted: none of a target, a split or a dataset's size.
+
+    :param columns: what such rows have.
+    """
+    there = {name.lower() for name in columns}
+    return tuple(
+        rule
+        for rule in rules
+        if rule.check not in _OF_TRAININGS
+        and all(name.lower() in there for name in (*rule.columns, *rule.where_columns))
+    )
 
 
 def few(values: Sequence[Any]) -> str:

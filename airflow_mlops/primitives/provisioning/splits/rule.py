@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from airflow_mlops.exceptions import DataError, SpecError
-from airflow_mlops.spec.values import duration
+from airflow_mlops.spec.values import duration, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +63,19 @@ class SplitRule:
         """The examples' columns that it names."""
         named = [*self.key, *(name for name in (self.stratify, self.column) if name)]
         return tuple(dict.fromkeys(named))
+
+    @property
+    def words(self) -> str:
+        """The rule in words, as an author says it: ``by time, train 0.7, test 0.3, gap 7d``."""
+        said = [
+            f"by {self.by}",
+            *(f"{name} {self.shares[name]:g}" for name in SPLITS if self.shares.get(name)),
+        ]
+        if self.gap:
+            said.append(f"gap {format_duration(self.gap)}")
+        said += [f"{name} {', '.join(of)}" for name, of in (("key", self.key),) if of]
+        said += [f"{name} {of}" for name, of in (("column", self.column), ("stratify", self.stratify)) if of]
+        return ", ".join([*said, *([f"folds {self.folds}"] if self.folds else [])])
 
     def to_json(self) -> dict[str, Any]:
         """What decides about the division, as JSON values; the key must be settled."""

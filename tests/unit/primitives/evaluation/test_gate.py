@@ -147,7 +147,7 @@ def test_all_failures_are_told_at_once_and_as_json():
     value = json.loads(json.dumps(decision.to_dict()))
     assert [check["passed"] for check in value["results"]] == [False, False, False]
     assert "failed 3 of 3 checks" in value["message"]
-    assert "0.5000 ± 0.0100 against 0.7000" in decision.table()
+    assert "0.5000 ± 0.0196 against 0.7000" in decision.table()
 
 
 def test_no_rule_at_all_passes():

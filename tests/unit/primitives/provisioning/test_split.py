@@ -76,3 +76,10 @@ def test_a_time_without_zone_is_utc():
     assert parse_time(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)) == 1_000_000
     with pytest.raises(DataError, match="'yesterday' is no time"):
         parse_time("yesterday")
+
+
+def test_a_rule_in_words_is_as_an_author_says_it():
+    timed = parse_split({"by": "time", "train": 0.7, "test": 0.3, "gap": "7d"})
+    assert timed.words == "by time, train 0.7, test 0.3, gap 7d"
+    hashed = parse_split({"by": "hash", "train": 0.8, "test": 0.2, "key": ["shop", "day"], "folds": 3})
+    assert hashed.words == "by hash, train 0.8, test 0.2, key shop, day, folds 3"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_mlops.primitives.training.outcome import assumption_lines, broken_assumptions, classify
+from airflow_mlops.primitives.training.outcome import assumption_lines, broken_assumptions, classify, gave_up
 
 
 def exited(code, **more):
@@ -82,3 +82,11 @@ def test_what_is_not_the_jobs_own_doing_is_said_by_its_runner(cause, kind, final
     outcome = classify(state, "stopped in step 7")
     assert (outcome.kind, outcome.final, outcome.resumable) == (kind, final, resumable)
     assert outcome.message.endswith(": Evicted: low on disk. It says: stopped in step 7")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(1.0, "1 s"), (90, "90 s"), (7200.0, "2h"), (86400, "1d"), (150.5, "150 s")]
+)
+def test_a_time_limit_is_said_in_the_unit_of_the_yaml(seconds, said):
+    assert f"longer than {said} and was stopped" in gave_up("timeout", seconds).message
+    assert f"printed nothing for {said} and was stopped" in gave_up("stalled", seconds).message

@@ -20,7 +20,7 @@ help:
 env: $(VENV)/.made
 
 $(VENV)/.made: pyproject.toml uv.lock | $(UV)
-	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --frozen --quiet --python $(PYTHON) --all-extras --group dev
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --frozen --quiet --python $(PYTHON) --all-extras --no-extra celery --group dev
 	@touch $@
 
 .uv/bin/uv:
@@ -55,7 +55,7 @@ format: env
 	$(BIN)/ruff format .
 
 bench: env
-	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --frozen --inexact --quiet --all-extras --group dev --group bench
+	@UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --frozen --inexact --quiet --all-extras --no-extra celery --group dev --group bench
 	$(BIN)/python benchmarks/provisioning.py
 	$(BIN)/python benchmarks/assumptions.py
 	$(BIN)/python benchmarks/containers.py

@@ -182,6 +182,10 @@ class TestLoop:
             "log of the running job",
             lambda: "tiny train begins" in airflow.log("ended__training", run_id, "train"),
         )
+        # What the demo says while it waits.
+        (at_work,) = (task for task in airflow.client.active_tasks() if task["dag_id"] == "ended__training")
+        assert (at_work["task_id"], at_work["state"], at_work["dag_run_id"]) == ("train", "deferred", run_id)
+        assert {"scheduler", "triggerer"} <= airflow.client.health().keys()
         airflow.client.call(
             "PATCH", f"/dags/ended__training/dagRuns/{run_id}/taskInstances/train", {"new_state": "failed"}
         )

@@ -13,6 +13,19 @@ from airflow_mlops.cli.demo.servers import AirflowSettings
 from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.primitives.documents import json_text
 
+#: What a server says that is overloaded, or not there yet.
+AWAY = (429, 502, 503, 504)
+#: States of a task that something is about to happen to.
+ACTIVE = ("scheduled", "queued", "running", "deferred", "restarting", "up_for_retry", "up_for_reschedule")
+#: What is compared of a task to see whether anything changes.
+FIELDS = ("dag_id", "dag_run_id", "task_id", "map_index", "state", "try_number", "start_date")
+
+
+class AirflowAwayError(MLOpsError):
+    """Airflow's API server does not answer, or says that it cannot at this moment."""
+
+    retriable = True
+
 
 class AirflowClient:
     """
@@ -43,9 +56,12 @@ class AirflowClient:
             return self._send(method, f"/api/v2{path}", body, query)
         except HTTPError as error:
             said = error.read()[:500].decode(errors="replace")
-            raise MLOpsError(f"{method} {path}: {error.code} {said}") from error
+            kind = AirflowAwayError if error.code in AWAY else MLOpsError
+            raise kind(f"{method} {path}: {error.code} {said}") from error
         except (OSError, HTTPException) as error:
-            raise MLOpsError(f"{method} {path}: Airflow at {self._url} does not answer: {error}") from error
+            raise AirflowAwayError(
+                f"{method} {path}: Airflow at {self._url} does not answer: {error}"
+            ) from error
 
     def get_ui(self, path: str) -> Any:
         """GET of a path outside the public API."""
@@ -70,6 +86,15 @@ class AirflowClient:
         answer = self.call("GET", f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances")
         return {task["task_id"]: task["state"] for task in answer["task_instances"]}
 
+    def active_tasks(self) -> list[dict[str, Any]]:
+        """Tasks of all runs that something is about to happen to."""
+        answer = self.call("GET", "/dags/~/dagRuns/~/taskInstances", state=list(ACTIVE), limit=100)
+        return [{field: task.get(field) for field in FIELDS} for task in answer["task_instances"]]
+
+    def health(self) -> dict[str, str]:
+        """Whether each part of Airflow is well, as it says itself."""
+        return {part: str(said.get("status")) for part, said in self.call("GET", "/monitor/health").items()}
+
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
         """What a task returned; ``None`` when nothing."""
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/xcomEntries/return_value"
@@ -83,7 +108,7 @@ class AirflowClient:
         return list(self.call("GET", "/importErrors")["import_errors"])
 
     def _send(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> Any:
-        url = f"{self._url}{path}{'?' + urlencode(query) if query else ''}"
+        url = f"{self._url}{path}{'?' + urlencode(query, doseq=True) if query else ''}"
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"

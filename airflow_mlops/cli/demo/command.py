@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--through", choices=MONTHS[2:], default=MONTHS[-1], help="last month that may arrive"
     )
     parser.add_argument(
+        "--patience",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="give up when nothing has moved for so long (default: 300)",
+    )
+    parser.add_argument(
         "--project", type=Path, default=Path(), help="checkout with dags/, examples/, docker/"
     )
 
@@ -70,9 +77,9 @@ def _play(home: DemoHome, arguments: argparse.Namespace) -> list[Month]:
     resumed = (home.path / "airflow").exists()
     _say(f"{'resuming' if resumed else 'starting'} in {home.path}")
     home.claim()
-    with _servers(home, run_on) as (airflow, mlflow_url):
+    with _servers(home, run_on, arguments) as (airflow, mlflow_url):
         _say_where(airflow, mlflow_url)
-        months = Story(AirflowClient(airflow), home, _say).run(arguments.through)
+        months = Story(AirflowClient(airflow), home, _say, arguments.patience).run(arguments.through)
         print()
         print(format_table(months))
         print()
@@ -88,7 +95,9 @@ def _play(home: DemoHome, arguments: argparse.Namespace) -> list[Month]:
 
 
 @contextmanager
-def _servers(home: DemoHome, run_on: str) -> Iterator[tuple[AirflowSettings, str]]:
+def _servers(
+    home: DemoHome, run_on: str, arguments: argparse.Namespace
+) -> Iterator[tuple[AirflowSettings, str]]:
     mlflow, mlflow_url = mlflow_server(home.path / "mlflow")
     airflow, settings = airflow_server(
         home.path / "airflow",
@@ -109,8 +118,8 @@ def _servers(home: DemoHome, run_on: str) -> Iterator[tuple[AirflowSettings, str
             if run_on == "docker":
                 build_image(home.project, home.path / "logs/docker_build.log")
         with _ticking("starting MLflow and Airflow (scheduler, triggerer, DAG processor, API server)"):
-            mlflow.wait(180)
-            airflow.wait(240)
+            mlflow.wait(arguments.patience)
+            airflow.wait(arguments.patience)
         yield settings, mlflow_url
     finally:
         with ExitStack() as ending:  # each of them, whatever happens to the others

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from airflow_mlops.cli.demo.client import AirflowClient
 from airflow_mlops.cli.demo.home import APPLICATION, DemoError, DemoHome
+from airflow_mlops.cli.demo.waiting import Waiting
 
 MONTHS = [f"2013-{month:02}" for month in range(1, 13)]
 FIRST_PREDICTED = 2
@@ -40,7 +40,7 @@ class Story:
     :param client: the running Airflow.
     :param home: the demo's folder.
     :param say: prints one line of progress.
-    :param patience: seconds that one step may take.
+    :param patience: seconds for which nothing may move.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Story:
         self._client = client
         self._home = home
         self._say = say
-        self._patience = patience
+        self._waiting = Waiting(client, home.path / "airflow/logs", say, patience)
         self._old_failures: set[tuple[str, str]] = set()
 
     def run(self, through: str) -> list[Month]:
@@ -159,13 +159,13 @@ class Story:
         self._look_for_failures()
 
     def _until(self, what: str, look: Callable[[], _T | None]) -> _T:
-        deadline = time.monotonic() + self._patience
-        while not (found := look()):
+        def found() -> _T | None:
+            if seen := look():
+                return seen
             self._look_for_failures()
-            if time.monotonic() > deadline:
-                raise DemoError(f"Waited {self._patience:.0f} s for: {what}.")
-            time.sleep(0.5)
-        return found
+            return None
+
+        return self._waiting.until(what, found)
 
     def _look_for_failures(self) -> None:
         for run in self._failed_runs():
@@ -175,7 +175,8 @@ class Story:
             tasks = self._client.tasks(dag_id, run_id)
             failed = ", ".join(task for task, state in tasks.items() if state == "failed")
             raise DemoError(
-                f"{dag_id} {run_id} failed in {failed}. Log: {self._home.path}/airflow/logs/dag_id={dag_id}"
+                f"{dag_id} {run_id} failed in {failed}. Log: {self._home.path}/airflow/logs/dag_id={dag_id}. Cure: correct "
+                "what it says, and run the demo again: it goes on where it was"
             )
 
     def _failed_runs(self) -> list[dict[str, Any]]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from airflow_mlops.cli import main
-from airflow_mlops.cli.demo.client import AirflowClient
+from airflow_mlops.cli.demo import waiting
+from airflow_mlops.cli.demo.client import AirflowAwayError, AirflowClient
 from airflow_mlops.cli.demo.home import DemoError, DemoHome
+from airflow_mlops.cli.demo.servers import Server, ServerError
 from airflow_mlops.cli.demo.story import APPLICATION, Story
+from airflow_mlops.cli.demo.waiting import Waiting
 from airflow_mlops.exceptions import MLOpsError
 from tests.fixtures.mlflow import free_port
 
@@ -97,6 +102,12 @@ class FakeAirflow:
     def xcom(self, *_):
         return None
 
+    def active_tasks(self):
+        return []
+
+    def health(self):
+        return {"scheduler": "healthy", "triggerer": "healthy"}
+
     def import_errors(self):
         return []
 
@@ -149,6 +160,144 @@ class TestStory:
         story._play = fails
         with pytest.raises(DemoError, match="run2 failed in train"):
             story.run("2013-03")
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+class BusyAirflow:
+    """An Airflow on a busy machine: what it says changes as a test has it."""
+
+    def __init__(self):
+        self.tasks = []
+        self.parts = {"scheduler": "healthy", "triggerer": "healthy"}
+        self.away = False
+
+    def active_tasks(self):
+        if self.away:
+            raise AirflowAwayError("GET /x: Airflow at http://a does not answer")
+        return [dict(task) for task in self.tasks]
+
+    def health(self):
+        return self.parts
+
+
+class TestWaiting:
+    """It gives up when nothing moves, and not before."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        clock = Clock()
+        monkeypatch.setattr(waiting, "time", clock)
+        return clock
+
+    @pytest.fixture
+    def airflow(self):
+        return BusyAirflow()
+
+    @pytest.fixture
+    def said(self):
+        return []
+
+    @pytest.fixture
+    def until(self, airflow, said, clock, tmp_path):
+        """Wait for a moment, or for ever; seconds that it took."""
+        begun = clock.now
+
+        def until(after=None, each=lambda _seconds: None):
+            def look():
+                each(clock.now - begun)
+                return after is not None and clock.now - begun >= after
+
+            Waiting(airflow, tmp_path, said.append, 300).until("the first model", look)
+            return clock.now - begun
+
+        return until
+
+    @staticmethod
+    def task(state, **more):
+        return {"dag_id": "d", "task_id": "train", "state": state, "try_number": 1, **more}
+
+    @pytest.mark.parametrize("state", ["running", "deferred"])
+    def test_a_task_that_is_at_work_is_waited_for_and_told(self, airflow, until, said, state):
+        airflow.tasks = [self.task(state, try_number=2, start_date="2026-01-01T00:00:00+00:00")]
+        assert until(3600) >= 3600
+        assert 50 < len(said) < 70
+        assert said[0].startswith(f"waiting for the first model: d train is {state} for ")
+        assert said[0].endswith("try 2")
+
+    def test_whatever_changes_is_progress(self, airflow, until, tmp_path):
+        def change(seconds):
+            part = int(seconds // 250)
+            airflow.tasks = [self.task("queued", try_number=part % 3)] if part % 2 else []
+            (tmp_path / "task.log").write_text("x" * (part // 4))
+
+        assert until(3600, change) >= 3600
+
+    @pytest.mark.parametrize("state", ["queued", "scheduled", "up_for_retry"])
+    def test_where_nothing_moves_it_gives_up_and_says_what_to_do(self, airflow, until, clock, state):
+        airflow.tasks = [self.task(state)]
+        begun = clock.now
+        with pytest.raises(DemoError, match="nothing has moved for 300 s") as caught:
+            until()
+        assert clock.now - begun < 320
+        for words in ("the first model", f"d train is {state}", "Logs: ", "run it again", "--patience"):
+            assert words in str(caught.value)
+
+    @pytest.mark.parametrize(("state", "part"), [("running", "scheduler"), ("deferred", "triggerer")])
+    def test_a_task_whose_airflow_is_dead_is_not_at_work(self, airflow, until, state, part):
+        airflow.tasks = [self.task(state)]
+        airflow.parts[part] = "unhealthy"
+        with pytest.raises(DemoError, match=f"Airflow's {part} gave no sign of life lately"):
+            until()
+
+    def test_a_server_that_is_away_for_a_while_is_waited_for(self, airflow, until):
+        airflow.tasks = [self.task("running")]
+
+        def away(seconds):
+            airflow.away = 100 < seconds < 350
+
+        assert until(500, away) >= 500
+        airflow.away = True
+        with pytest.raises(DemoError, match="does not answer"):
+            until()
+
+
+class TestServer:
+    """A start on a busy machine takes as long as it takes."""
+
+    def server(self, tmp_path, script, healthy):
+        command = [sys.executable, "-c", script]
+        return Server("tiny", command, dict(os.environ), tmp_path / "log", healthy)
+
+    def test_one_that_is_at_work_is_waited_for(self, tmp_path):
+        ready = tmp_path / "ready"
+        script = f"import time; [(print(n, flush=True), time.sleep(.1)) for n in range(30)]; open({str(ready)!r}, 'w')"
+        server = self.server(tmp_path, f"{script}; time.sleep(60)", ready.exists)
+        server.start()
+        try:
+            server.wait(1)
+        finally:
+            server.stop(0)
+
+    def test_one_that_does_nothing_is_given_up(self, tmp_path):
+        server = self.server(tmp_path, "import time; time.sleep(600)", lambda: False)
+        server.start()
+        try:
+            with pytest.raises(ServerError, match=r"tiny does not answer, and did little for 1 s"):
+                server.wait(1)
+        finally:
+            server.stop(0)
 
 
 class TestClient:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow_mlops.exceptions import MLOpsError
 
-__all__ = ["BoundedClient"]
+__all__ = ["BoundedClient", "BoundedFile", "bounded"]
 
 #: Seconds for one request with all of its tries, and for the body of an answer beyond its size by :data:`SLOWEST`.
 PATIENCE = 300.0
@@ -48,11 +48,11 @@ class BoundedClient:
         if name == "get_paginator":
             return lambda operation: _Pages(found(operation), operation, self._kind)
 
-        def request(**arguments: Any) -> Any:
+        def request(*given: Any, **arguments: Any) -> Any:
             limit = _Limit(
                 _words(name, arguments), PATIENCE + _size(arguments.get("Body")) / SLOWEST, self._kind
             )
-            answer = limit.wait(lambda: found(**arguments))
+            answer = limit.wait(lambda: found(*given, **arguments))
             if isinstance(answer, dict) and hasattr(answer.get("Body"), "iter_chunks"):
                 size = int(answer.get("ContentLength") or 0)
                 body = _Limit(_words(name, arguments), PATIENCE + size / SLOWEST, self._kind)
@@ -60,6 +60,32 @@ class BoundedClient:
             return answer
 
         return request
+
+
+class BoundedFile:
+    """A file of an object store, each of whose reads ends in time."""
+
+    def __init__(self, file: Any, doing: str, kind: type[MLOpsError]) -> None:
+        self._file, self._doing, self._kind = file, doing, kind
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else it is asked for."""
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes from where it is."""
+        seconds = PATIENCE + max(0, size) / SLOWEST
+        return _Limit(self._doing, seconds, self._kind).wait(lambda: bytes(self._file.read(size)))
+
+
+def bounded(doing: str, kind: type[MLOpsError], call: Callable[[], _Result]) -> _Result:
+    """What ``call`` gives, which is one request.
+
+    :param doing: what is done, for the error.
+    :param kind: of the error.
+    :raises MLOpsError: it took too long.
+    """
+    return _Limit(doing, PATIENCE, kind).wait(call)
 
 
 class _Limit:

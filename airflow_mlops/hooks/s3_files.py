@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec import AbstractFileSystem
 
+from airflow_mlops.exceptions import SourceUnavailable
+from airflow_mlops.hooks.s3_deadline import BoundedFile, bounded
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -37,7 +40,9 @@ class ObjectFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no typ
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         """Open an object."""
         files, place = self._at(path)
-        return files.open(place, mode, **options)
+        doing = f"reading s3://{place}"
+        opened = bounded(doing, SourceUnavailable, lambda: files.open(place, mode, **options))
+        return BoundedFile(opened, doing, SourceUnavailable)
 
     def glob(self, path: str, **options: Any) -> list[str]:
         """Addresses of a pattern, with the connection that the pattern names.
@@ -47,17 +52,23 @@ class ObjectFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no typ
         files, _ = self._at(_ESCAPED.sub(r"\1", path))
         bucket, slash, key = path.removeprefix("s3://").partition("/")
         conn_id, at, bucket = bucket.rpartition("@")
-        return [f"{conn_id}{at}{name}" for name in files.glob(f"{bucket}{slash}{key}", **options)]
+        pattern = f"{bucket}{slash}{key}"
+        found = bounded(f"listing s3://{pattern}", SourceUnavailable, lambda: files.glob(pattern, **options))
+        return [f"{conn_id}{at}{name}" for name in found]
 
     def exists(self, path: str, **options: Any) -> bool:
         """Whether there is an object."""
         files, place = self._at(path)
-        return bool(files.exists(place, **options))
+        return bounded(
+            f"looking for s3://{place}", SourceUnavailable, lambda: bool(files.exists(place, **options))
+        )
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         """Name, size and type."""
         files, place = self._at(path)
-        found: dict[str, Any] = files.info(place, **options)
+        found: dict[str, Any] = bounded(
+            f"looking at s3://{place}", SourceUnavailable, lambda: files.info(place, **options)
+        )
         return found
 
     def modified(self, path: str) -> datetime:

@@ -26,6 +26,8 @@ __all__ = ["AirflowSources", "is_s3"]
 
 _AT_ONCE = 8
 _TAIL, _PART = 64 * 1024, 1024**2
+#: Times that an object is asked for whose body breaks off.
+_TRIES = 3
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -160,10 +162,9 @@ class AirflowSources:
         place = self._place(file)
         destination.parent.mkdir(parents=True, exist_ok=True)
         with s3_errors(f"reading {file}", SourceError):
+            wanted = {"Bucket": place.bucket, "Key": place.key, "VersionId": pin["version_id"]}
             try:
-                self._client(place).download_file(
-                    place.bucket, place.key, str(destination), ExtraArgs={"VersionId": pin["version_id"]}
-                )
+                _fetch(self._client(place), wanted, destination)
             except ClientError as error:
                 if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (400, 404, 405):
                     return None
@@ -319,3 +320,20 @@ def _expression(pattern: str) -> str:
             parts.append({"*": "[^/]*", "?": "[^/]"}.get(pattern[at]) or re.escape(pattern[at]))
             at += 1
     return "".join(parts)
+
+
+def _fetch(client: Any, wanted: Mapping[str, str], destination: Path) -> None:
+    """Write an object into a file, asking again where its body breaks off."""
+    from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
+    for left in reversed(range(_TRIES)):
+        answer = client.get_object(**wanted)
+        try:
+            with destination.open("wb") as sink:
+                for part in answer["Body"].iter_chunks(_PART):
+                    sink.write(part)
+        except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+            if not left:
+                raise
+        else:
+            return

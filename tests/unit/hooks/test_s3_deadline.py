@@ -6,15 +6,17 @@ import contextlib
 import socketserver
 import threading
 import time
+from types import SimpleNamespace
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from airflow_mlops.exceptions import StoreUnavailable
+from airflow_mlops.exceptions import SourceUnavailable, StoreUnavailable
 from airflow_mlops.hooks import s3_deadline
 from airflow_mlops.hooks.s3_deadline import BoundedClient
+from airflow_mlops.hooks.s3_files import ObjectFiles
 
 HEAD = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 100000\r\n'
 
@@ -90,3 +92,37 @@ def test_what_comes_in_time_comes_whole(client):
         client.head_object(Bucket="bucket", Key="refused")
     assert client.meta.region_name == "eu-central-1"
     assert "quick" in client.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "quick"})
+
+
+class SlowFile:
+    def read(self, size):
+        return b"x" * size if size < 10 else time.sleep(60)
+
+    def tell(self):
+        return 7
+
+
+class SlowFiles:
+    def open(self, path, mode):
+        return SlowFile()
+
+    def glob(self, pattern):
+        time.sleep(60)
+
+    exists = info = glob
+
+
+def test_what_duckdb_reads_has_an_end_too(monkeypatch):
+    monkeypatch.setattr(s3_deadline, "PATIENCE", 0.2)
+    place = SimpleNamespace(bucket="bucket", key="key", conn_id="aws_default")
+    files = ObjectFiles(lambda _: place, lambda _: SlowFiles())
+    opened = files.open("s3://bucket/key")
+    assert (opened.read(5), opened.tell()) == (b"xxxxx", 7)
+    for call in (
+        lambda: opened.read(20),
+        lambda: files.glob("s3://bucket/*"),
+        lambda: files.exists("s3://bucket/key"),
+        lambda: files.info("s3://bucket/key"),
+    ):
+        with pytest.raises(SourceUnavailable, match=r"s3://bucket.* was given up after"):
+            call()

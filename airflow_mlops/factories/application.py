@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from airflow.sdk import DAG, Param
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories.aws import aws_batch_runner, sagemaker_runner
 from airflow_mlops.factories.kubernetes import kubernetes_runner
+from airflow_mlops.factories.verbatim import Template, VerbatimDag
 from airflow_mlops.spec.values import format_duration
 
 if TYPE_CHECKING:
@@ -26,20 +28,9 @@ BOOKKEEPING_RETRIES = 3
 _START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-class ApplicationDag(DAG):
-    """A DAG with a hash that costs nothing: equal DAGs have equal names, and Airflow hashes a DAG at each edge.
-
-    The inherited hash walks through all assets of the schedule: a third of the time to build an application.
-    """
-
-    def __hash__(self) -> int:
-        """Hash of the name."""
-        return hash(self.dag_id)
-
-
 def application_dag(spec: ApplicationSpec, primitive: str, summary: str, **kwargs: Any) -> DAG:
     """An empty DAG ``<application>__<primitive>`` with the YAML as its documentation."""
-    return ApplicationDag(
+    return VerbatimDag(
         dag_id=f"{spec.application}__{primitive}",
         description=summary,
         doc_md=f"{spec.description}\n\n{summary}\n\n```yaml\n{spec.source_text}\n```",
@@ -192,12 +183,17 @@ def line_of_form(spec: ApplicationSpec) -> dict[str, Any]:
 
     They call ``line_name``, which the DAG has to have among its macros.
     """
-    features, image = spec.provisioning.features or "", spec.code.image or ""
+    features, image = _quoted(spec.provisioning.features), _quoted(spec.code.image)
     return {
-        "features": f"{{{{ params.features or '{features}' }}}}",
-        "line": "{{ params.line or line_name(params.features, params.code) }}",
-        "code": {"image": f"{{{{ params.code or '{image}' }}}}"},
+        "features": Template(f"{{{{ params.features or {features} }}}}"),
+        "line": Template("{{ params.line or line_name(params.features, params.code) }}"),
+        "code": {"image": Template(f"{{{{ params.code or {image} }}}}")},
     }
+
+
+def _quoted(text: str | None) -> str:
+    """A text as Jinja and JSON quote it."""
+    return json.dumps(text or "", ensure_ascii=False)
 
 
 def examples_of(spec: ApplicationSpec) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TriggerRule, chain, literal
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TriggerRule, chain
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.factories.application import ApplicationDag, job_task_timeout, jobs_folder
+from airflow_mlops.factories.application import job_task_timeout, jobs_folder
 from airflow_mlops.factories.schedules import schedule_of
+from airflow_mlops.factories.verbatim import Template, VerbatimDag
 from airflow_mlops.operators.announcement import AnnounceFeaturesOperator
 from airflow_mlops.operators.features import (
     ExtractFeaturesOperator,
@@ -41,7 +42,7 @@ def build_features_dag(spec: FeaturesSpec) -> DAG:
         start, end = _window(spec)
         extracted = ExtractFeaturesOperator(
             task_id="extract",
-            source=_verbatim(_source(spec)),
+            source=_source(spec),
             start=start,
             end=end,
             **common,
@@ -80,7 +81,7 @@ def definitions_of(spec: FeaturesSpec) -> list[dict[str, Any]]:
 
 
 def _features_dag(spec: FeaturesSpec) -> DAG:
-    return ApplicationDag(
+    return VerbatimDag(
         dag_id=f"{spec.features}__features",
         description=_SUMMARY,
         doc_md=f"{spec.description}\n\n{_SUMMARY}\n\n```yaml\n{spec.source_text}\n```",
@@ -131,7 +132,7 @@ def _form() -> dict[str, Param]:
 def _window(spec: FeaturesSpec) -> tuple[str, str]:
     """Templates of both ends: what the form says, then the data interval; empty for the watermark."""
     if spec.extract.window == "watermark":
-        return "{{ params.start or '' }}", "{{ params.end or '' }}"
+        return Template("{{ params.start or '' }}"), Template("{{ params.end or '' }}")
     late = int(spec.extract.late.total_seconds())
     begin = f"(data_interval_start - macros.timedelta(seconds={late}))" if late else "data_interval_start"
     return _end_of_interval("start", begin), _end_of_interval("end", "data_interval_end")
@@ -140,7 +141,7 @@ def _window(spec: FeaturesSpec) -> tuple[str, str]:
 def _end_of_interval(name: str, value: str) -> str:
     # A run that somebody starts without a logical date has no interval: it reads by the watermark.
     known = f"data_interval_{name} is defined and data_interval_{name}"
-    return f"{{{{ params.{name} or ({value}.isoformat() if {known} else '') }}}}"
+    return Template(f"{{{{ params.{name} or ({value}.isoformat() if {known} else '') }}}}")
 
 
 def _source(spec: FeaturesSpec) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def _apply(spec: FeaturesSpec, published: Any) -> ApplyFeaturesOperator:
     return ApplyFeaturesOperator(
         task_id="apply",
         feast_conn_id=spec.feature_store,
-        definitions=_verbatim(definitions_of(spec)),
+        definitions=definitions_of(spec),
         store=spec.store,
         features=spec.features,
         published=published,
@@ -166,8 +167,8 @@ def _materialize(spec: FeaturesSpec, views: list[str]) -> MaterializeFeaturesOpe
         task_id="materialize",
         feast_conn_id=spec.feature_store,
         views=views,
-        start="{{ params.start or '' }}",
-        end="{{ params.end or '' }}",
+        start=Template("{{ params.start or '' }}"),
+        end=Template("{{ params.end or '' }}"),
         late=format_duration(spec.extract.late),
     )
 
@@ -179,8 +180,8 @@ def _made(spec: FeaturesSpec, extracted: Any) -> BaseOperator:
         transform = spec.transform
         return TransformFeaturesOperator(
             task_id="transform",
-            sql=_verbatim(transform.sql),
-            tables=_verbatim(dict(transform.tables)) if transform.tables else None,
+            sql=transform.sql,
+            tables=dict(transform.tables) if transform.tables else None,
             **common,
         )
     prepare = spec.prepare
@@ -250,11 +251,6 @@ def _member_of(member: ServiceView) -> dict[str, Any]:
         "join_keys": dict(member.join_keys) or None,
         "alias": member.alias,
     }
-
-
-def _verbatim(value: Any) -> Any:
-    """What the file says, as no template: ``{%`` may stand in SQL, and ``{{ conn }}`` would show a password."""
-    return literal(value)
 
 
 def _allow_removal(context: Context) -> None:

@@ -12,6 +12,7 @@ from airflow.sdk import DAG, get_parsing_context
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories.application import runner_of
 from airflow_mlops.factories.features import prepare_runner
+from airflow_mlops.factories.verbatim import VerbatimDag
 from airflow_mlops.operators.maintenance import ReapJobsOperator
 from airflow_mlops.operators.tracking import CloseRunsOperator
 from airflow_mlops.primitives.documents import json_text
@@ -41,7 +42,7 @@ def maintenance_dags(loader: str) -> dict[str, DAG]:
 def build_maintenance_dag(specs: Sequence[Spec]) -> DAG:
     """Build ``mlops_maintenance`` for the places in which these applications and pipelines run model code."""
     runners = [runner for spec in specs if (runner := _runner(spec)) is not None]
-    with DAG(
+    with VerbatimDag(
         dag_id=DAG_ID,
         description="Removes jobs and checkpoints whose tasks are over.",
         doc_md="Removes containers, GPU leases and checkpoints whose task instance is over or was deleted, and only "

@@ -17,6 +17,7 @@ from airflow_mlops.factories.application import (
     training_form,
 )
 from airflow_mlops.factories.schedules import schedule_of
+from airflow_mlops.factories.verbatim import Template
 from airflow_mlops.factories.watchers import watchers_of
 from airflow_mlops.operators.evaluation import (
     EvaluateChampionOperator,
@@ -57,7 +58,9 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
         ),
         params=training_form(),
     ) as dag:
-        reasons = CollectReasonsOperator(task_id="collect_reasons", application=name, why="{{ params.why }}")
+        reasons = CollectReasonsOperator(
+            task_id="collect_reasons", application=name, why=Template("{{ params.why }}")
+        )
         dataset = ProvisionDatasetOperator(
             task_id="provision", outlets=[dataset_asset(name)], **training_dataset_arguments(spec)
         )
@@ -65,7 +68,7 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
             task_id="describe",
             code=code_of(spec),
             parameters=dict(spec.training.parameters),
-            overrides="{{ params.parameters | tojson }}",
+            overrides=Template("{{ params.parameters | tojson }}"),
             commands=_commands(spec),
             **job,
         )
@@ -163,7 +166,7 @@ def _tuned(spec: ApplicationSpec, job: dict[str, Any], **arguments: Any) -> XCom
         task_id="tune",
         tuning={**tuning.model_dump(mode="json", exclude_none=True), **seconds},
         parameters=dict(spec.training.parameters),
-        overrides="{{ params.parameters | tojson }}",
+        overrides=Template("{{ params.parameters | tojson }}"),
         experiment=spec.tracking.experiment,
         mlflow_conn_id=spec.tracking.connection,
         distributed=_distributed(spec),

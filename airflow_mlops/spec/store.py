@@ -12,12 +12,20 @@ from airflow_mlops.spec.values import FolderPath, complaint
 
 __all__ = ["StoreUri"]
 
+#: Variables and templates, which a folder or a bucket would be called after.
+_UNFILLED = re.compile(r"\$\{[^}]*\}?|\$[A-Za-z_]\w*|\{\{.*?(?:\}\}|$)|\{%.*?(?:%\}|$)")
 _S3 = re.compile(r"s3://(?:[A-Za-z0-9_.\-]+@)?[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](?:/[^\x00-\x1f\x7f]*)?")
 
 
 def _store(value: Any) -> Any:
     if not isinstance(value, str):
         return value
+    if found := _UNFILLED.search(value):
+        raise complaint(
+            f"has {found[0]}, which nobody fills in",
+            expected="the address itself: a folder, or s3://bucket/folder",
+            cure="write the address; where installations differ, put it into a defaults.yaml of each",
+        )
     scheme, separator, rest = value.partition("://")
     if not separator:
         return value

@@ -53,7 +53,7 @@ def build(spec):
 
 def said(value):
     """What a task is told, as it runs."""
-    return value.resolve({})
+    return value.resolve({}) if hasattr(value, "resolve") else value
 
 
 def edges(dag):

@@ -125,6 +125,21 @@ class TestLoadApplication:
         spec = load(MINIMAL + f"store: {written}\n")
         assert spec.store == store.format(here=tmp_path, above=tmp_path.parent)
 
+    @pytest.mark.parametrize(
+        "written",
+        [
+            "/data/${ENV}/s",
+            "$HOME/s",
+            "'{{ var.value.store }}'",
+            "s3://bucket/{{ds}}",
+            "s3://${B}/x",
+            "'/a/{% x %}'",
+        ],
+    )
+    def test_a_store_that_somebody_would_have_to_fill_in(self, load, written):
+        with pytest.raises(SpecFileError, match=r"which nobody fills in(.|\n)*write the address"):
+            load(MINIMAL + f"store: {written}\n")
+
     def test_a_relative_path_to_the_file_is_as_good(self, load, tmp_path, monkeypatch):
         load(MINIMAL + "store: x\n")
         monkeypatch.chdir(tmp_path)

@@ -193,7 +193,7 @@ def line_of_form(spec: ApplicationSpec) -> dict[str, Any]:
 
 def _quoted(text: str | None) -> str:
     """A text as Jinja and JSON quote it."""
-    return json.dumps(text or "", ensure_ascii=False)
+    return json.dumps(text or "", ensure_ascii=False, allow_nan=False)
 
 
 def examples_of(spec: ApplicationSpec) -> dict[str, Any]:

@@ -107,6 +107,9 @@ class ProfileInputsOperator(MonitoringOperator):
                     if not isinstance(error, DataError) or error.retriable:
                         continue  # nothing is known of the window yet
                     report = {"error": str(error), "rows": window["rows"], "drifted": []}
+                else:
+                    if report["error"]:
+                        broken.append(_of(window, SourceError(report["error"])))
                 report = self._write_once(store, window, "inputs.json", report)
                 self.log.info(
                     "%s: %d rows, drifted: %s", window["window_id"], report["rows"], report["drifted"]
@@ -118,6 +121,7 @@ class ProfileInputsOperator(MonitoringOperator):
     def _apply(self, store: Store, window: Window, rule: DriftRule) -> DriftReport:
         from airflow_mlops.hooks.datasets.versions import DatasetStore
         from airflow_mlops.hooks.whylogs import profile_parquet
+        from airflow_mlops.primitives.monitoring.columns import missing_from
         from airflow_mlops.primitives.monitoring.drift import compare_window
 
         datasets = DatasetStore(store, self.application)
@@ -126,7 +130,9 @@ class ProfileInputsOperator(MonitoringOperator):
             paths = datasets.paths(window["dataset_id"], "predict", Path(scratch))
             report = compare_window(reference, paths, rule)
             until = datetime.fromisoformat(window["window"][1])
-            profile = profile_parquet(paths, list(reference.columns), until)
+            lacking, _ = missing_from(paths, list(reference.columns))
+            there = [name for name in reference.columns if name not in lacking]
+            profile = profile_parquet(paths, there, until)
         store.put_if_absent(self._key(window, "profile.bin"), profile)
         return report
 

@@ -154,10 +154,13 @@ def _say_performance(performance: Mapping[str, Any] | None) -> str:
 
 
 def _say_inputs(inputs: Mapping[str, Any]) -> str:
-    if inputs.get("error"):
-        return f"The inputs could not be compared: {inputs['error']}"
+    error = f"The inputs could not be compared: {inputs['error']}" if inputs.get("error") else ""
     if "columns" not in inputs:
-        return ""
+        return error
+    return " ".join(filter(None, [_say_compared(inputs), error.replace("The inputs", "Other inputs")]))
+
+
+def _say_compared(inputs: Mapping[str, Any]) -> str:
     if not inputs["judged"]:
         return f"{inputs['rows']} rows are too few to judge the inputs."
     drifted = inputs["drifted"]

@@ -40,13 +40,30 @@ def iterate_columns(
             tables = [file.read(columns=[name]) for file in files]
             yield name, pa.concat_tables(tables, promote_options="permissive").column(name)
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(
-            f"{', '.join(Path(path).name for path in paths)}: expected readable Parquet files, got: {error}. "
-            "Restore them from a backup."
-        ) from error
+        raise _unreadable(paths, error) from error
     finally:
         for file in files:
             file.close()
+
+
+def missing_from(paths: Sequence[Path | str], names: Sequence[str]) -> tuple[list[str], str]:
+    """Names that one of the files lacks, and what to say of it.
+
+    :raises SourceError: a file cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        present = [pq.read_schema(path).names for path in paths]
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(paths, error) from error
+    lacking = [name for name in names if any(name not in there for there in present)]
+    try:
+        _check_columns(paths, present, names)
+    except SourceError as error:
+        return lacking, str(error)
+    return lacking, ""
 
 
 def kind_of(type_: pa.DataType) -> ColumnKind:
@@ -77,6 +94,11 @@ def plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if pt.is_decimal(values.type):
         values = values.cast(pa.float64())
     return values
+
+
+def _unreadable(paths: Sequence[Path | str], error: Exception) -> SourceError:
+    names = ", ".join(Path(path).name for path in paths)
+    return SourceError(f"{names}: expected readable Parquet files, got: {error}. Restore them from a backup.")
 
 
 def _check_columns(paths: Sequence[Path | str], present: list[list[str]], wanted: Sequence[str]) -> None:

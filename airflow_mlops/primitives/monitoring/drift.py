@@ -16,8 +16,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import SpecError
-from airflow_mlops.primitives.monitoring.columns import iterate_columns
+from airflow_mlops.exceptions import SourceError, SpecError
+from airflow_mlops.primitives.monitoring.columns import iterate_columns, missing_from
 from airflow_mlops.primitives.monitoring.reference import (
     CategoricalColumn,
     NumericColumn,
@@ -75,7 +75,8 @@ class DriftReport:
     :param reference_rows: rows of the reference.
     :param judged: whether the window had enough rows to judge.
     :param threshold: p-value below which a column is significant (rate / number of columns).
-    :param columns: every column, the drifted ones first and of those the largest effect first.
+    :param error: what is wrong with columns that could not be compared; the others were.
+    :param columns: every column that could be compared, the drifted ones first and of those the largest effect first.
     """
 
     rows: int
@@ -83,6 +84,7 @@ class DriftReport:
     judged: bool
     threshold: float
     columns: Sequence[ColumnDrift]
+    error: str = ""
 
     @property
     def drifted(self) -> list[str]:
@@ -104,7 +106,7 @@ def compare_window(reference: Reference, paths: Sequence[Path | str], rule: Drif
     :param reference: the training data, counted.
     :param paths: the window's files.
     :param rule: what counts as drift.
-    :raises SourceError: a column is missing or has changed its type.
+    :raises SourceError: no column can be compared: all are missing or have changed their type.
     :raises SpecError: the rule names a column that is no input of the model.
     """
     names = list(rule.columns or reference.columns)
@@ -113,11 +115,18 @@ def compare_window(reference: Reference, paths: Sequence[Path | str], rule: Drif
             f"monitoring.drift.columns: {', '.join(unknown)} is no input of the model; "
             f"its inputs are {', '.join(reference.columns)}."
         )
+    lacking, said = missing_from(paths, names)
     window: dict[str, Column] = {}
+    problems = [said] if said else []
     rows = 0
-    for name, values in iterate_columns(paths, names):
+    for name, values in iterate_columns(paths, [name for name in names if name not in lacking]):
         rows = len(values)
-        window[name] = count_like(reference.columns[name], name, values)
+        try:
+            window[name] = count_like(reference.columns[name], name, values)
+        except SourceError as error:
+            problems.append(str(error))
+    if problems and not window:
+        raise SourceError(" ".join(problems))
     compared = sum(not isinstance(column, UncomparedColumn) for column in window.values())
     threshold = rule.false_alarm_rate / max(1, compared)
     judged = rows >= rule.min_rows
@@ -126,7 +135,7 @@ def compare_window(reference: Reference, paths: Sequence[Path | str], rule: Drif
         for name, now in window.items()
     ]
     columns.sort(key=_order)
-    return DriftReport(rows, reference.rows, judged, threshold, columns)
+    return DriftReport(rows, reference.rows, judged, threshold, columns, " ".join(problems))
 
 
 def _order(column: ColumnDrift) -> tuple[bool, float]:

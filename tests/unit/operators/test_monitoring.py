@@ -116,7 +116,8 @@ def test_a_window_of_labels_that_are_none_stops_no_other_one(world):
         world.predict(3, "2", [BRIER]),
     )
     target = EXAMPLES["targets"][0]
-    examples_of(world, 1, **{target: "2.0::DOUBLE"})
+    for number, label in ((1, "2.0::DOUBLE"), (2, f"{target}::DOUBLE"), (3, f"{target}::DOUBLE")):
+        examples_of(world, number, **{target: label})
     with pytest.raises(AirflowFailException, match=rf"{first}.*expected labels 0 and 1.*CASE"):
         world.measure()
     assert "error" in report_of(world, first)
@@ -138,6 +139,7 @@ def test_the_newest_of_several_labels_counts_and_the_others_are_counted(world):
 def test_nan_labels_are_no_labels_and_do_not_silence_the_alarm(world):
     window, later = world.predict(1, "1", [BRIER]), world.predict(2, "1", [BRIER])
     target = EXAMPLES["targets"][0]
+    examples_of(world, 2, **{target: f"{target}::DOUBLE"})
     examples_of(world, 1, **{target: f"CASE WHEN id % 50 = 7 THEN 'nan'::DOUBLE ELSE {target}::DOUBLE END"})
     world.measure()
     assert report_of(world, window)["labelled"] == 49

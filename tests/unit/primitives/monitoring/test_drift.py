@@ -160,7 +160,23 @@ def test_only_the_chosen_columns_are_compared(reference, tmp_path):
         compare_window(reference, window(tmp_path), DriftRule(columns=["x9"]))
 
 
-def test_a_missing_column_is_named(reference, tmp_path):
-    pq.write_table(pa.table({"x0": [1.0]}), tmp_path / "window.parquet")
-    with pytest.raises(SourceError, match="lacks 5 columns: x1, x2, x3, x4, c"):
+def test_a_missing_column_is_named_and_hides_no_other(reference, tmp_path):
+    paths = window(tmp_path, x1=lambda rng, n: rng.normal(2, 1, n), x2=lambda _, n: ["text"] * n)
+    pq.write_table(pq.read_table(paths[0]).drop_columns(["x3", "c"]), paths[0])
+    report = compare_window(reference, paths, DriftRule())
+    assert report.drifted == ["x1"]
+    assert {column.column for column in report.columns} == {"x0", "x1", "x4"}
+    assert "lacks 2 columns: x3, c" in report.error
+    assert "Column x2: expected numbers" in report.error
+
+
+def test_where_no_column_can_be_compared_that_is_an_error(reference, tmp_path):
+    pq.write_table(pa.table({"y": [1.0]}), tmp_path / "window.parquet")
+    with pytest.raises(SourceError, match="lacks 6 columns: x0, x1, x2, x3, x4, c"):
+        compare_window(reference, [tmp_path / "window.parquet"], DriftRule())
+
+
+def test_a_broken_file_is_an_error_of_its_window(reference, tmp_path):
+    (tmp_path / "window.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(SourceError, match=r"window\.parquet: expected readable Parquet files"):
         compare_window(reference, [tmp_path / "window.parquet"], DriftRule())

@@ -133,7 +133,12 @@ def relation(files: Sequence[str], format: str | None = None) -> str:  # noqa: A
     if form == "parquet":
         return parquet(tuple(files), union_by_name=True)
     listed = ", ".join(literal(_escaped(file)) for file in files)
-    return f"{'read_csv' if form == 'csv' else 'read_json'}([{listed}], union_by_name=true)"
+    whole = "union_by_name=true, hive_partitioning=false, sample_size=-1"
+    return (
+        f"read_csv([{listed}], {whole})"
+        if form == "csv"
+        else f"read_json([{listed}], {whole}, map_inference_threshold=-1)"
+    )
 
 
 def check_types(connection: DuckDBPyConnection, files: Sequence[str], owner: str) -> None:

@@ -99,8 +99,8 @@ class FoundIn(Kind):
 
     def _file(self) -> str:
         if "parquet" in self.rule.value:
-            return f"read_parquet({literal(self.rule.value['parquet'])})"
-        return f"read_csv({literal(self.rule.value['csv'])}, header=true)"
+            return f"read_parquet({literal(self.rule.value['parquet'])}, hive_partitioning=false)"
+        return f"read_csv({literal(self.rule.value['csv'])}, header=true, hive_partitioning=false, sample_size=-1)"
 
 
 class Increasing(Kind):

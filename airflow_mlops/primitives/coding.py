@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["binary_sql", "is_binary"]
 
-_YES = ("1", "1.0", "true", "t", "yes", "y", "positive", "pos", "on")
+_YES = ("true", "t", "yes", "y", "positive", "pos", "on")
 
 
 def is_binary(values: Iterable[Any]) -> bool:
@@ -26,9 +26,9 @@ def binary_sql(target: str, values: Iterable[Any]) -> str:
     :param values: its values; of more than two, the first word for yes or else the last value becomes 1.
     """
     known = sorted(set(values), key=lambda value: (str(type(value)), value))
-    positive = next(
-        (value for value in known if str(value).strip().lower() in _YES), known[-1] if known else 1
-    )
+    # Of numbers the greater one is yes: 1 of -1 and 1, 2 of 1 and 2.
+    words = (value for value in known if isinstance(value, str) and value.strip().lower() in _YES)
+    positive = next(words, known[-1] if known else 1)
     others = [value for value in known if value != positive] or [0]
     cases = " ".join(
         f"WHEN {_value(value)} THEN {int(value == positive)}" for value in [*others[:3], positive]

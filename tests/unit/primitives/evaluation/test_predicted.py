@@ -189,7 +189,7 @@ def test_a_cluster_is_held_against_the_targets_that_are_there(files, odd):
     ("coded", "sql"),
     [
         ("CASE WHEN i % 2 = 1 THEN 1 ELSE -1 END", 'CASE "late" WHEN -1 THEN 0 WHEN 1 THEN 1 END AS "late"'),
-        ("i % 2 + 1", 'CASE "late" WHEN 2 THEN 0 WHEN 1 THEN 1 END'),
+        ("i % 2 + 1", 'CASE "late" WHEN 1 THEN 0 WHEN 2 THEN 1 END'),
         ("(i % 2)::VARCHAR", "CASE \"late\" WHEN '0' THEN 0 WHEN '1' THEN 1 END"),
         ("CASE WHEN i % 2 = 1 THEN 'True' ELSE 'False' END", "WHEN 'False' THEN 0 WHEN 'True' THEN 1"),
         ("CASE WHEN i % 2 = 1 THEN 'yes' ELSE 'no' END", "WHEN 'no' THEN 0 WHEN 'yes' THEN 1"),

@@ -16,7 +16,7 @@ from tests.fixtures.tasks import context
         ("(i % 2)::BOOLEAN", None),
         ("(i % 2)::DOUBLE", None),
         ("i % 3", None),
-        ("i % 2 + 1", 'CASE "y" WHEN 2 THEN 0 WHEN 1 THEN 1 END AS "y"'),
+        ("i % 2 + 1", 'CASE "y" WHEN 1 THEN 0 WHEN 2 THEN 1 END AS "y"'),
         ("(i % 2)::VARCHAR", "CASE \"y\" WHEN '0' THEN 0 WHEN '1' THEN 1 END AS \"y\""),
         ("CASE WHEN i % 2 = 1 THEN 1 WHEN i % 4 = 0 THEN -1 ELSE 'NaN'::DOUBLE END", "WHEN -1 THEN 0"),
     ],

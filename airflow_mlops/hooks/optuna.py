@@ -70,14 +70,14 @@ class OptunaStudy:
                 self._study.add_trial(
                     optuna.trial.create_trial(
                         state=optuna.trial.TrialState.RUNNING,
-                        params=dict(given),
+                        params=self._inside(given),
                         distributions=dict(self._space),
                     )
                 )
                 return dict(given)
             if self._plan.sampler != "cmaes":
                 self._study.sampler = self._sampler(number)
-            return dict(self._study.ask(dict(self._space)).params)
+            return self._outside(self._study.ask(dict(self._space)).params)
 
     def report(self, number: int, step: int, value: float) -> bool:
         """Note how far a trial is; whether it should be stopped."""
@@ -139,16 +139,32 @@ class OptunaStudy:
         if len(complete) >= STARTUP and space:
             return {"source_trials": [self._frozen(trial, space) for trial in complete]}
         best = self._tuning.best()
-        return {"x0": {name: best.parameters[name] for name in space}} if best and space else {}
+        return {"x0": {name: self._inside(best.parameters)[name] for name in space}} if best and space else {}
+
+    def _inside(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as the study has them: Optuna keeps floats, so whole numbers beyond 2^53 are counted from their low."""
+        space = self._plan.space
+        return {
+            name: space[name].number(value) if name in space and space[name].beyond_floats else value
+            for name, value in parameters.items()
+        }
+
+    def _outside(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        space = self._plan.space
+        return {
+            name: space[name].at(value) if space[name].beyond_floats else value
+            for name, value in parameters.items()
+        }
 
     def _frozen(self, trial: Trial, space: dict[str, BaseDistribution] | None = None) -> FrozenTrial:
         import optuna
 
         state, space = _state(trial), self._space if space is None else space
+        inside = self._inside(trial.parameters)
         ended = None if trial.state == "running" else _time(trial.finished_at or trial.started_at)
         frozen = optuna.trial.create_trial(
             state=state,
-            params={name: trial.parameters[name] for name in space},
+            params={name: inside[name] for name in space},
             distributions=dict(space),
             values=list(trial.values) if trial.state == "complete" else None,
             intermediate_values=dict(trial.steps),
@@ -169,6 +185,8 @@ def distribution(name: str, dimension: Dimension) -> BaseDistribution:
         match dimension.kind:
             case "choices":
                 return CategoricalDistribution(dimension.choices)
+            case "int" if dimension.beyond_floats:
+                return IntDistribution(0, dimension.count - 1)
             case "int":
                 return IntDistribution(
                     int(dimension.low), int(dimension.high), dimension.log, int(dimension.step or 1)

@@ -274,7 +274,11 @@ class TrainModelOperator(ModelCodeOperator):
         )
         run = mlflow.run(run_id)
         self.run_url, self._opened = mlflow.run_url(run), (mlflow, run)
-        mlflow.log_parameters(run_id, {**self.description["parameters"], "seed": self.seed})
+        parameters = self.description["parameters"]
+        # A parameter of the model code that is called seed stays what it is.
+        mlflow.log_parameters(
+            run_id, {("airflow_mlops.seed" if "seed" in parameters else "seed"): self.seed, **parameters}
+        )
         mlflow.log_dataset(
             run_id,
             name=f"{self.application}.dataset",

@@ -16,7 +16,7 @@ from airflow_mlops.exceptions import TrackingError
 from airflow_mlops.hooks.connections import afind_connection
 from airflow_mlops.hooks.mlflow.runs import METRICS_PER_BATCH, REASON_TAG
 from airflow_mlops.hooks.mlflow.session import TrackingServer, verification
-from airflow_mlops.hooks.mlflow.values import metric_name, to_pairs
+from airflow_mlops.hooks.mlflow.values import MetricNames, to_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,6 +64,7 @@ class MetricSink:
         self._server = server
         self._waiting: deque[dict[str, Any]] = deque()
         self._names: set[str] = set()
+        self._called = MetricNames()
         self._warned: set[str] = set()
         self._sending: asyncio.Task[None] | None = None
 
@@ -85,7 +86,7 @@ class MetricSink:
             return
         moment, step = _moment(progress, at), progress.get("step", 0)
         for name, value in progress["metrics"].items():
-            key = metric_name({"name": name or "_"})
+            key = self._called.of({"name": name or "_"})
             if key not in self._names and len(self._names) >= NAMES:
                 self._warn(
                     f"More than {NAMES} different metrics: further ones are left out, the first is {key!r}."

@@ -13,7 +13,14 @@ from airflow.sdk import BaseHook
 from airflow_mlops.exceptions import TrackingError
 from airflow_mlops.hooks.connections import find_connection
 from airflow_mlops.hooks.mlflow.session import TrackingServer, refused_as
-from airflow_mlops.hooks.mlflow.values import batches, metric_name, to_column, to_metric, to_pairs, to_text
+from airflow_mlops.hooks.mlflow.values import (
+    MetricNames,
+    batches,
+    to_column,
+    to_metric,
+    to_pairs,
+    to_parameters,
+)
 from airflow_mlops.primitives.documents import json_text
 
 #: Tag that finds a run again, whoever created it.
@@ -172,24 +179,25 @@ class MLflowRunsHook(BaseHook):
             self.answering.call(f"Tagging run {run_id}", "runs/log-batch", run_id=run_id, tags=batch)
 
     def log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
-        """Log parameters; anything but text is written as JSON.
+        """Log parameters; anything but text is written as JSON, and each has a name that MLflow takes.
 
         :raises TrackingError: the run has a parameter of this name with another value already.
         """
-        values = [{"key": key, "value": to_text(value)} for key, value in sorted(parameters.items())]
-        for batch in batches(values, _PARAMETERS_PER_BATCH):
+        for batch in batches(to_parameters(parameters), _PARAMETERS_PER_BATCH):
             doing = f"Logging parameters of run {run_id}"
             self.answering.call(doing, "runs/log-batch", run_id=run_id, params=batch)
 
     def log_metrics(self, run_id: str, metrics: Sequence[Mapping[str, Any]]) -> None:
-        """Log entries as the model code writes them to ``metrics.json``, named by :func:`~airflow_mlops.hooks.mlflow.values.metric_name`.
+        """Log entries as the model code writes them to ``metrics.json``, named by :class:`~airflow_mlops.hooks.mlflow.values.MetricNames`.
 
         Without ``timestamp`` (milliseconds) an entry takes the start of the run, so that logging the same entries
         again adds nothing. A step that was logged while the job ran is not logged a second time.
         """
-        start, seen = self.run(run_id).start_time, self._steps(run_id, metrics)
-        new = [entry for entry in metrics if (metric_name(entry), entry.get("step")) not in seen]
-        for batch in batches([to_metric(entry, start) for entry in new], METRICS_PER_BATCH):
+        names = MetricNames()
+        named = [(names.of(entry), entry) for entry in metrics]
+        start, seen = self.run(run_id).start_time, self._steps(run_id, named)
+        new = [(name, entry) for name, entry in named if (name, entry.get("step")) not in seen]
+        for batch in batches([to_metric(name, entry, start) for name, entry in new], METRICS_PER_BATCH):
             self.answering.call(
                 f"Logging metrics of run {run_id}", "runs/log-batch", run_id=run_id, metrics=batch
             )
@@ -250,9 +258,9 @@ class MLflowRunsHook(BaseHook):
 
     # The server --------------------------------------------------------------------------------
 
-    def _steps(self, run_id: str, metrics: Sequence[Mapping[str, Any]]) -> set[tuple[str, Any]]:
+    def _steps(self, run_id: str, named: Sequence[tuple[str, Mapping[str, Any]]]) -> set[tuple[str, Any]]:
         """Name and step of what the run has already, of the names that are about to be logged by step."""
-        names = {metric_name(entry) for entry in metrics if entry.get("step") is not None}
+        names = {name for name, entry in named if entry.get("step") is not None}
         return {
             (name, int(point.get("step") or 0))
             for name in names

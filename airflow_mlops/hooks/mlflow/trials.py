@@ -14,7 +14,7 @@ from airflow_mlops.hooks.mlflow.runs import (
     RunStatus,
     quoted,
 )
-from airflow_mlops.hooks.mlflow.values import batches, metric_name, to_pairs, to_text
+from airflow_mlops.hooks.mlflow.values import MetricNames, batches, to_pairs, to_parameters
 from airflow_mlops.hooks.store.base import in_parallel
 
 if TYPE_CHECKING:
@@ -85,22 +85,22 @@ class MLflowTrialsHook(MLflowRunsHook):
             run_id = str(answer["run"]["info"]["run_id"])
         else:
             run_id = run.run_id
-        parameters = [{"key": name, "value": to_text(value)} for name, value in trial.parameters.items()]
-        for batch in batches(parameters, _PARAMETERS):
+        for batch in batches(to_parameters(trial.parameters), _PARAMETERS):
             self.answering.call(doing, "runs/log-batch", run_id=run_id, params=batch)
         for entries in batches(self._metrics(trial, start, end), METRICS_PER_BATCH):
             self.answering.call(doing, "runs/log-batch", run_id=run_id, metrics=entries)
         self.answering.call(doing, "runs/update", run_id=run_id, status=trial.status, end_time=end)
 
     def _metrics(self, trial: TrialRun, start: int, end: int) -> list[dict[str, Any]]:
-        name, steps = metric_name({"name": trial.steps[0]}), trial.steps[1]
+        names = MetricNames()
+        name, steps = names.of({"name": trial.steps[0]}), trial.steps[1]
         curve = [
             {"key": name, "value": value, "step": step, "timestamp": start}
             for step, value in sorted(steps.items())
         ]
         # The result is the last point of its curve.
         last = max(steps, default=-1) + 1
-        results = [(metric_name({"name": key}), value) for key, value in trial.metrics.items()]
+        results = [(names.of({"name": key}), value) for key, value in trial.metrics.items()]
         return curve + [
             {"key": key, "value": value, "step": last if key == name else 0, "timestamp": end}
             for key, value in results

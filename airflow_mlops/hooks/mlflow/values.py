@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +13,10 @@ from airflow_mlops.primitives.documents import json_text
 
 Value = TypeVar("Value")
 
-#: Characters of a tag that MLflow takes on every back end.
-TAG_LENGTH = 5000
+#: Characters of a tag, and of a parameter's value, that MLflow takes on every back end.
+TAG_LENGTH, PARAMETER_LENGTH = 5000, 6000
+#: Characters of a name that MLflow takes.
+NAME_LENGTH = 250
 
 #: Type in MLflow's schema → first words of the types of Arrow and DuckDB that it stands for.
 _COLUMN_TYPES = {
@@ -40,19 +44,67 @@ def metric_name(entry: Mapping[str, Any]) -> str:
         if isinstance(cut, Mapping):
             cut = ",".join(f"{key}={value}" for key, value in sorted(cut.items()))
         name = f"slice/{name.replace('/', '_')}/{str(cut).replace('=', ':').replace('/', '_')}"
+    return safe_name(name)
+
+
+def safe_name(name: str) -> str:
+    """A name of a metric or a parameter as MLflow takes it: anything but letters, digits and ``_-. :/`` becomes ``_``."""
     parts = [re.sub(r"[^\w.\- :]", "_", part) for part in name.split("/")]
-    name = "/".join("_" if part in ("", ".", "..") else part for part in parts)[:250]
+    name = "/".join("_" if part in ("", ".", "..") else part for part in parts)[:NAME_LENGTH]
+    if name.endswith("/"):
+        name = f"{name[:-1]}_"
     # MLflow takes it for a way out of its folder.
     return f"_{name[1:]}" if name.startswith("..") else name
 
 
-def to_metric(entry: Mapping[str, Any], start: int) -> dict[str, Any]:
+class MetricNames:
+    """The names of one run's metrics in MLflow: of different ones that would be called alike, the later get a suffix."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, str] = {}
+
+    def of(self, entry: Mapping[str, Any]) -> str:
+        """Name of a metric, as :func:`metric_name` makes it, and its own."""
+        name = metric_name(entry)
+        own = json.dumps([str(entry.get(key) or "") for key in ("name", "split", "slice")])
+        return name if self._owners.setdefault(name, own) == own else _apart(name, own)
+
+
+def to_parameters(parameters: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Parameters as MLflow's REST API takes them: with names that it allows, and texts that every back end can keep.
+
+    Of names that would become one, the one that needs no change keeps it, and the others get a suffix.
+    """
+    by_name: dict[str, list[str]] = {}
+    for name in sorted(parameters):
+        by_name.setdefault(safe_name(name), []).append(name)
+    named = {
+        name: safe if len(names) == 1 or name == safe else _apart(safe, name)
+        for safe, names in by_name.items()
+        for name in names
+    }
+    return [{"key": named[name], "value": _kept(to_text(parameters[name]))} for name in sorted(parameters)]
+
+
+def _apart(name: str, own: str) -> str:
+    mark = hashlib.sha256(own.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return f"{name[: NAME_LENGTH - 9]}-{mark}"
+
+
+def _kept(text: str) -> str:
+    """A text without what databases refuse: lone surrogates, zero bytes, and more characters than MLflow keeps."""
+    text = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return text if len(text) <= PARAMETER_LENGTH else f"{text[: PARAMETER_LENGTH - 1]}…"
+
+
+def to_metric(name: str, entry: Mapping[str, Any], start: int) -> dict[str, Any]:
     """An entry of ``metrics.json`` as MLflow's REST API takes it.
 
+    :param name: as :class:`MetricNames` gives it.
     :param start: milliseconds, for an entry without ``timestamp``.
     """
     return {
-        "key": metric_name(entry),
+        "key": name,
         "value": float(entry["value"]),
         "timestamp": int(entry.get("timestamp") or start),
         "step": int(entry.get("step") or 0),

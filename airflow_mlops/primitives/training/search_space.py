@@ -6,9 +6,11 @@ import difflib
 import itertools
 import math
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal
 
 from airflow_mlops.exceptions import ContractError, ParameterError
@@ -17,6 +19,10 @@ Kind = Literal["float", "int", "choices"]
 
 #: Points that a grid may have at most.
 GRID_LIMIT = 10_000
+#: Whole numbers beyond this are not all floats.
+EXACT = 2**53
+#: References of a schema that are followed at most.
+_REFERENCES = 20
 #: Keys of one entry, in the description and in the YAML.
 KEYS = ("low", "high", "log", "step", "choices")
 
@@ -56,7 +62,12 @@ class Dimension:
         """
         if self.kind == "choices":
             return list(self.choices)
-        return [self._at(number) for number in range(self.count)]
+        return [self.at(number) for number in range(self.count)]
+
+    @property
+    def beyond_floats(self) -> bool:
+        """Whether it has whole numbers that a float would change."""
+        return self.kind == "int" and max(abs(self.low), abs(self.high)) > EXACT
 
     @property
     def count(self) -> int:
@@ -68,19 +79,30 @@ class Dimension:
             return len(self.choices)
         if self.step is None:
             raise ParameterError("a float without step has endlessly many values")
+        if self.kind == "int":
+            return int((self.high - self.low) // self.step) + 1
         return int((_exact(self.high) - _exact(self.low)) // _exact(self.step)) + 1
 
     def nearest(self, value: Any) -> Any:
         """A value that the dimension contains, or the nearest one that its steps allow."""
         if self.kind == "choices" or self.step is None:
             return value
-        number = round((_exact(value) - _exact(self.low)) / _exact(self.step))
-        return self._at(min(number, self.count - 1))
+        return self.at(min(self.number(value), self.count - 1))
 
-    def _at(self, number: int) -> Any:
+    def number(self, value: Any) -> int:
+        """Which of its values one is, or is nearest to, counted from 0."""
+        step = self.step or 1
+        if self.kind == "int":
+            return round(Fraction(int(value) - int(self.low), int(step)))
+        return round((_exact(value) - _exact(self.low)) / _exact(step))
+
+    def at(self, number: int) -> Any:
+        """The value of a number, as :meth:`number` counts."""
+        if self.kind == "int":
+            return int(self.low) + number * int(self.step or 1)
         # In decimals, as people write them: 0 + 3 * 0.1 would be more than a high of 0.3.
         value = _exact(self.low) + number * _exact(self.step or 0)
-        return int(value) if self.kind == "int" else float(value)
+        return float(value)
 
     def contains(self, value: Any) -> bool:
         """Whether the dimension's bounds or choices allow the value; steps do not count."""
@@ -105,7 +127,7 @@ def search_space(
     :raises ParameterError: an entry names an unknown parameter, or leaves what is allowed, or nothing is left.
     :raises ContractError: the description's own search space is broken.
     """
-    properties: Mapping[str, Any] = schema.get("properties") or {}
+    properties = {name: _resolved(rule, schema) for name, rule in (schema.get("properties") or {}).items()}
     offered = _offered(properties)
     problems = [_problem(name, properties, fixed) for name in narrowed]
     found: dict[str, Dimension] = {}
@@ -113,8 +135,7 @@ def search_space(
         if name in fixed:
             continue
         try:
-            allowed = offered.get(name) or _allowed(properties[name])
-            found[name] = _narrowed(allowed, narrowed[name]) if name in narrowed else _bounded(allowed)
+            found[name] = _dimension(properties[name], offered.get(name), narrowed.get(name))
         except ParameterError as error:
             problems.append(f"{name} {error}")
     if shown := [problem for problem in problems if problem]:
@@ -178,7 +199,7 @@ def _offered(properties: Mapping[str, Any]) -> dict[str, Dimension]:
     found = {}
     for name, rule in said.items():
         try:
-            found[name] = _bounded(_narrowed(_allowed(rule), rule["search"]))
+            found[name] = _dimension(rule, None, rule["search"])
         except ParameterError as error:
             raise ContractError(
                 f"describe gives a broken search space: {name} {error}. Cure: correct the model code's description."
@@ -192,25 +213,194 @@ def _is_bounded(dimension: Dimension) -> bool:
     return math.isfinite(dimension.high - dimension.low)
 
 
-def _allowed(rule: Mapping[str, Any]) -> Dimension:
-    """What the schema of one parameter allows at all; bounds may be infinite."""
+def _dimension(rule: Any, offered: Dimension | None, entry: Any) -> Dimension:
+    """One parameter as it is to be searched, within what its schema allows.
+
+    :param offered: what the description offers, which the entry may narrow.
+    :param entry: keys of the YAML or of the description; ``None`` for all that is offered.
+    """
+    allowed = offered or _allowed(rule)
+    if entry is None:
+        return _bounded(allowed)
+    _check_multiples(rule, entry)
+    if (
+        isinstance(entry, Mapping)
+        and set(entry) == {"choices"}
+        and offered is None
+        and len(_branches(rule)) > 1
+    ):
+        return _chosen_of(rule, entry["choices"])
+    return _narrowed(allowed, entry)
+
+
+def _chosen_of(rule: Any, choices: Any) -> Dimension:
+    """Choices of which each is allowed by one of several branches, or is ``null`` where that is."""
+    if not isinstance(choices, list | tuple) or not choices:
+        raise ParameterError(f"choices: expected a list of values, got {choices!r}")
+    for value in choices:
+        problems = []
+        for branch in _branches(rule):
+            try:
+                _chosen(branch, [value])
+            except ParameterError as error:
+                problems.append(str(error))
+            else:
+                break
+        else:
+            if not (value is None and _takes_null(rule)):
+                raise ParameterError("; or ".join(dict.fromkeys(problems)))
+    return Dimension("choices", choices=tuple(choices))
+
+
+def _takes_null(rule: Any) -> bool:
+    if not isinstance(rule, Mapping):
+        return False
+    kinds = rule.get("type")
+    return (
+        kinds == "null"
+        or (isinstance(kinds, list) and "null" in kinds)
+        or any(_takes_null(branch) for word in ("anyOf", "oneOf") for branch in rule.get(word) or ())
+    )
+
+
+def _allowed(rule: Any) -> Dimension:
+    """What the schema of one parameter allows at all; bounds may be infinite.
+
+    One that takes a number or something else is searched as a number.
+    """
+    branches = _branches(rule)
+    numbers = [branch for branch in branches if branch.kind != "choices"]
+    if numbers:
+        return next((one for one in numbers if one.kind == "float"), numbers[0])
+    if branches and all(branch.choices for branch in branches):
+        return Dimension("choices", choices=tuple(dict.fromkeys(c for one in branches for c in one.choices)))
+    return Dimension("choices")
+
+
+def _branches(rule: Any) -> list[Dimension]:
+    """What each branch of a schema allows, but for ``null``, which a parameter has by being left out."""
+    if not isinstance(rule, Mapping):
+        return []
+    for word in ("anyOf", "oneOf"):
+        if isinstance(rule.get(word), list):
+            outer = {key: value for key, value in rule.items() if key not in (word, "default", "search")}
+            return [
+                one
+                for branch in rule[word]
+                if isinstance(branch, Mapping)
+                for one in _branches({**outer, **branch})
+            ]
+    kinds = rule.get("type")
+    if isinstance(kinds, list):
+        return [one for kind in kinds for one in _branches({**rule, "type": kind})]
+    if kinds == "null":
+        return []
+    return [_branch(rule)]
+
+
+def _branch(rule: Mapping[str, Any]) -> Dimension:
     if isinstance(rule.get("enum"), list):
         return Dimension("choices", choices=tuple(rule["enum"]))
+    if "const" in rule:
+        return Dimension("choices", choices=(rule["const"],))
     if rule.get("type") == "boolean":
         return Dimension("choices", choices=(False, True))
     if rule.get("type") not in ("number", "integer"):
         return Dimension("choices")
     whole = rule["type"] == "integer"
-    low = max(float(rule.get("minimum", -math.inf)), _beyond(rule.get("exclusiveMinimum"), whole, up=True))
-    high = min(float(rule.get("maximum", math.inf)), _beyond(rule.get("exclusiveMaximum"), whole, up=False))
-    return Dimension("int" if whole else "float", low, high, step=1 if whole else None)
+    low = max(
+        _bound(rule.get("minimum"), whole, up=True), _beyond(rule.get("exclusiveMinimum"), whole, up=True)
+    )
+    high = min(
+        _bound(rule.get("maximum"), whole, up=False), _beyond(rule.get("exclusiveMaximum"), whole, up=False)
+    )
+    step: float | None = 1 if whole else None
+    if multiple := _multiple(rule, whole):
+        step = int(multiple) if whole else float(multiple)
+        # Bounds that are no multiples themselves are not allowed: the next ones inside are.
+        low = _on(low, multiple, whole, math.ceil)
+        high = _on(high, multiple, whole, math.floor)
+    return Dimension("int" if whole else "float", low, high, step=step)
 
 
-def _beyond(bound: float | None, whole: bool, *, up: bool) -> float:
-    if bound is None:
+def _resolved(rule: Any, schema: Mapping[str, Any]) -> Any:
+    """A schema with its references inside the whole followed, and with what ``allOf`` says in it."""
+
+    def follow(part: Any, left: int) -> Any:
+        if not isinstance(part, Mapping) or not left:
+            return part
+        found = {key: value for key, value in part.items() if key not in ("$ref", "allOf")}
+        below = [_referred(part.get("$ref"), schema), *(part.get("allOf") or [])]
+        for each in below:
+            inner = follow(each, left - 1)
+            found = {**inner, **found} if isinstance(inner, Mapping) else found
+        for word in ("anyOf", "oneOf"):
+            if isinstance(found.get(word), list):
+                found[word] = [follow(branch, left - 1) for branch in found[word]]
+        return found
+
+    return follow(rule, _REFERENCES)
+
+
+def _referred(reference: Any, schema: Mapping[str, Any]) -> Any:
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return None
+    found: Any = schema
+    for part in reference[2:].split("/"):
+        name = part.replace("~1", "/").replace("~0", "~")
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _multiple(rule: Mapping[str, Any], whole: bool) -> Fraction | None:
+    multiple = rule.get("multipleOf")
+    if not _finite(multiple) or multiple <= 0:
+        return None
+    exact = Fraction(_exact(multiple))
+    # Whole multiples of p/q are those of p.
+    return Fraction(exact.numerator) if whole else exact
+
+
+def _on(bound: float, multiple: Fraction, whole: bool, towards: Any) -> float:
+    if not math.isfinite(bound):
+        return bound
+    exact = towards(Fraction(bound if whole else _exact(bound)) / multiple) * multiple
+    return int(exact) if whole else float(exact)
+
+
+def _check_multiples(rule: Any, entry: Any) -> None:
+    """Refuse bounds and steps that leave the multiples that the schema wants."""
+    if not isinstance(rule, Mapping) or not isinstance(entry, Mapping):
+        return
+    rules = [
+        rule,
+        *(each for word in ("anyOf", "oneOf") for each in rule.get(word) or () if isinstance(each, Mapping)),
+    ]
+    multiple = next(
+        (found for each in rules if (found := _multiple(each, each.get("type") == "integer"))), None
+    )
+    for key in ("low", "high", "step") if multiple else ():
+        if _finite(entry.get(key)) and Fraction(_exact(entry[key])) % multiple:
+            raise ParameterError(f"{key}: expected a multiple of {float(multiple):g}, got {entry[key]!r}")
+    if multiple and entry.get("log") and multiple != 1:
+        raise ParameterError(f"is log, and takes only multiples of {float(multiple):g}: give it choices")
+
+
+def _bound(bound: Any, whole: bool, *, up: bool) -> float:
+    """A bound as a number; whole ones stay whole, since a float has not all above 2^53."""
+    if not _finite(bound):
         return -math.inf if up else math.inf
-    towards = math.inf if up else -math.inf
-    return bound + (1 if up else -1) if whole else math.nextafter(bound, towards)
+    if whole:
+        return math.ceil(bound) if up else math.floor(bound)
+    return float(bound)
+
+
+def _beyond(bound: Any, whole: bool, *, up: bool) -> float:
+    if not _finite(bound):
+        return -math.inf if up else math.inf
+    if whole:
+        return math.floor(bound) + 1 if up else math.ceil(bound) - 1
+    return math.nextafter(bound, math.inf if up else -math.inf)
 
 
 def _narrowed(allowed: Dimension, entry: Any) -> Dimension:
@@ -230,7 +420,9 @@ def _narrowed(allowed: Dimension, entry: Any) -> Dimension:
             raise ParameterError(f"{key}: expected a number, got {entry[key]!r}")
     low, high = entry.get("low", allowed.low), entry.get("high", allowed.high)
     if low < allowed.low or high > allowed.high:
-        raise ParameterError(f"is allowed from {allowed.low:g} to {allowed.high:g}, got {low:g} to {high:g}")
+        raise ParameterError(
+            f"is allowed from {_said(allowed.low)} to {_said(allowed.high)}, got {_said(low)} to {_said(high)}"
+        )
     return _bounded(
         replace(
             allowed,
@@ -252,7 +444,7 @@ def _chosen(allowed: Dimension, choices: Any) -> Dimension:
         within = (
             ", ".join(map(repr, allowed.choices))
             if allowed.choices
-            else f"{allowed.low:g} to {allowed.high:g}"
+            else f"{_said(allowed.low)} to {_said(allowed.high)}"
             if allowed.kind != "choices"
             else "text or numbers"
         )
@@ -285,9 +477,13 @@ def _bounds_problem(dimension: Dimension) -> str:
     if not math.isfinite(low) or not math.isfinite(high):
         return f"has no {'high' if math.isfinite(low) else 'low'}: give it one"
     if low > high:
-        return f"has low {low:g} above high {high:g}"
+        return f"has low {_said(low)} above high {_said(high)}"
     if dimension.log and low <= 0:
-        return f"is log, which needs low above 0, got {low:g}"
+        return f"is log, which needs low above 0, got {_said(low)}"
+    if (dimension.log or dimension.step) and 0 < low <= sys.float_info.min:
+        return "may be as small as can be, which log and step do not mean: give it a low above 0"
+    if dimension.beyond_floats and dimension.log:
+        return "is log, and has whole numbers beyond 2^53: give it choices"
     return (
         f"step: expected more than 0, got {dimension.step:g}"
         if dimension.step is not None and dimension.step <= 0
@@ -305,6 +501,10 @@ def _problem(name: str, properties: Mapping[str, Any], fixed: Sequence[str]) -> 
             f"{name} is searched and has a fixed value (training.parameters, or the trigger form); keep one"
         )
     return ""
+
+
+def _said(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def _finite(value: Any) -> bool:

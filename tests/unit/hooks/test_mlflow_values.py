@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_mlops.hooks.mlflow.values import batches, metric_name, to_column, to_tags, to_text
+from airflow_mlops.hooks.mlflow.values import (
+    MetricNames,
+    batches,
+    metric_name,
+    to_column,
+    to_parameters,
+    to_tags,
+    to_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +78,68 @@ def test_types_of_columns(ours, theirs):
 def test_batches_lose_nothing():
     assert list(batches([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
     assert list(batches([], 2)) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "learning rate (eta)",
+        "a=b",
+        "a/../b",
+        "../a",
+        "n" * 300,
+        "é=1",
+        "",
+        ".",
+        "/a",
+        "a//b",
+        "x/" * 200,
+        "a\nb",
+        "\ud800",
+    ],
+)
+def test_every_parameter_has_a_name_that_mlflow_takes(name):
+    from mlflow.utils.validation import _validate_param
+
+    ((parameter),) = to_parameters({name: 0.1})
+
+    _validate_param(parameter["key"], parameter["value"])
+    assert parameter["value"] == "0.1"
+
+
+def test_parameters_whose_names_would_become_one_stay_apart():
+    given = {"a_b": 1, "a(b": 2, "a)b": 3, "n" * 250: 4, "n" * 251: 5}
+
+    logged = {entry["key"]: entry["value"] for entry in to_parameters(given)}
+
+    assert len(logged) == len(given)
+    assert logged["a_b"] == "1"
+    assert logged["n" * 250] == "4"
+    assert all(len(name) <= 250 for name in logged)
+    assert logged == {entry["key"]: entry["value"] for entry in to_parameters(dict(reversed(given.items())))}
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [("x" * 7000, "x" * 5999 + "…"), ("a\0b", "a\\x00b"), ("a\ud800", "a\\ud800"), ("é", "é")],
+)
+def test_a_text_that_a_database_refuses_is_kept_as_far_as_it_goes(value, kept):
+    assert to_parameters({"a": value}) == [{"key": "a", "value": kept}]
+
+
+def test_metrics_whose_names_would_become_one_stay_apart():
+    names = MetricNames()
+    entries = [
+        {"name": "auc(a)"},
+        {"name": "auc[a]"},
+        {"name": "auc", "slice": "a=b"},
+        {"name": "auc", "slice": "a:b"},
+    ]
+
+    called = [names.of(entry) for entry in entries]
+
+    assert called[0] == "auc_a_"
+    assert called[1].startswith("auc_a_-")
+    assert called[2] == "slice/auc/a:b"
+    assert len(set(called)) == 4
+    assert [names.of(entry) for entry in entries] == called

@@ -134,3 +134,83 @@ def test_steps_end_where_people_say_and_at_no_more_digits():
     assert Dimension("float", 0.0, 0.3, step=0.1).values() == [0.0, 0.1, 0.2, 0.3]
     assert Dimension("float", 1e-14, 4e-14, step=1e-14).values() == [1e-14, 2e-14, 3e-14, 4e-14]
     assert Dimension("int", 8, 25, step=8).values() == [8, 16, 24]
+
+
+def space_of(rule, entry=None, **schema):
+    return search_space({"properties": {"x": rule}, **schema}, {} if entry is None else {"x": entry})["x"]
+
+
+@pytest.mark.parametrize("entry", [{"high": 0.3, "log": True}, {"high": 0.3, "step": 0.1}])
+def test_log_and_step_need_a_low_where_the_schema_only_says_above_0(entry):
+    rule = {"type": "number", "exclusiveMinimum": 0, "default": 0.1}
+    with pytest.raises(ParameterError, match=r"x may be as small as can be.*give it a low above 0"):
+        space_of(rule, entry)
+    with pytest.raises(ContractError, match="give it a low"):
+        space_of({**rule, "search": entry})
+    assert space_of(rule, {**entry, "low": 0.1}).low == 0.1
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"type": ["integer", "null"], "minimum": 1, "maximum": 9},
+        {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 9}, {"type": "null"}], "default": None},
+        {"oneOf": [{"type": "null"}, {"type": "integer", "exclusiveMinimum": 0, "maximum": 9}]},
+        {"anyOf": [{"$ref": "#/$defs/Depth"}, {"type": "null"}]},
+        {"allOf": [{"$ref": "#/$defs/Depth"}], "title": "Depth"},
+    ],
+)
+def test_one_that_may_be_null_is_searched_as_what_else_it_may_be(rule):
+    defs = {"$defs": {"Depth": {"type": "integer", "minimum": 1, "maximum": 9}}}
+    assert space_of(rule, **defs) == Dimension("int", 1, 9, step=1)
+    assert space_of(rule, {"low": 2, "high": 4}, **defs) == Dimension("int", 2, 4, step=1)
+
+
+def test_branches_allow_choices_each_of_its_own():
+    rule = {"anyOf": [{"type": "number", "minimum": 0}, {"enum": ["auto"]}, {"type": "null"}]}
+    assert space_of(rule, {"choices": [0.5, "auto", None]}).choices == (0.5, "auto", None)
+    assert space_of(rule, {"low": 0.1, "high": 1}) == Dimension("float", 0.1, 1.0)
+    with pytest.raises(ParameterError, match="not allowed: -1; or is allowed as 'auto'"):
+        space_of(rule, {"choices": [-1]})
+    both = {"anyOf": [{"type": "boolean"}, {"enum": ["auto"]}]}
+    assert space_of(both).choices == (False, True, "auto")
+
+
+@pytest.mark.parametrize(
+    ("rule", "entry", "values"),
+    [
+        ({"type": "integer", "minimum": 3, "maximum": 30, "multipleOf": 8}, None, [8, 16, 24]),
+        ({"type": "integer", "multipleOf": 8}, {"low": 8, "high": 24}, [8, 16, 24]),
+        ({"type": "integer", "multipleOf": 1.5}, {"low": 3, "high": 9}, [3, 6, 9]),
+        ({"type": "number", "minimum": 0, "maximum": 0.3, "multipleOf": 0.1}, None, [0.0, 0.1, 0.2, 0.3]),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5, "multipleOf": 0.25}, None, [0.25, 0.5]),
+        ({"type": "integer", "multipleOf": 8}, {"low": 8, "high": 40, "step": 16}, [8, 24, 40]),
+    ],
+)
+def test_multiples_are_the_steps(rule, entry, values):
+    assert space_of(rule, entry).values() == values
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"low": 4, "high": 24}, "low: expected a multiple of 8, got 4"),
+        ({"low": 8, "high": 24, "step": 4}, "step: expected a multiple of 8, got 4"),
+        ({"low": 8, "high": 64, "log": True}, "takes only multiples of 8: give it choices"),
+        ({"choices": [8, 12]}, "not allowed: 12"),
+    ],
+)
+def test_what_is_no_multiple_is_refused(entry, words):
+    with pytest.raises(ParameterError, match=words):
+        space_of({"type": "integer", "multipleOf": 8}, entry)
+
+
+def test_whole_numbers_beyond_floats_keep_their_value():
+    low = 2**53 + 1
+    space = space_of({"type": "integer", "minimum": low, "maximum": low + 4})
+    assert (space.low, space.high, space.count) == (low, low + 4, 5)
+    assert space.values() == [low, low + 1, low + 2, low + 3, low + 4]
+    assert space.nearest(low + 2) == low + 2
+    assert not space.contains(low - 1)
+    with pytest.raises(ParameterError, match=f"{low} to {low + 4}, got {low - 1} to"):
+        space_of({"type": "integer", "minimum": low, "maximum": low + 4}, {"low": low - 1})

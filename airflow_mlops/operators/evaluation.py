@@ -56,9 +56,14 @@ class TrainedModelOperator(ModelCodeOperator):
         return {"model": str(model), **inputs}
 
     def config(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
-        """The columns by role."""
+        """The parameters that the model was trained with, and the columns by role."""
+        parameters = self.training.get("parameters")
+        if parameters is None:
+            # A champion is known by its run alone.
+            record = self._mlflow().record(self.training["run_id"])
+            parameters = (record.config.get("parameters") if record else None) or {}
         return {
-            "parameters": self.training.get("parameters") or {},
+            "parameters": parameters,
             "columns": column_config(self._datasets().manifest(self.dataset["dataset_id"])),
         }
 

@@ -64,13 +64,15 @@ def code_record(
         }
         return record
     from airflow_mlops.hooks.working_copy import commit_of
-    from airflow_mlops.primitives.registration.files import code_digest
+    from airflow_mlops.primitives.registration.files import code_files, digest_of
 
     directory = code.get("directory") or ""
+    files = code_files(Path(directory)) if directory else {}
     return record | {
         "entrypoint": list(code.get("entrypoint") or ()),
         "directory": directory,
-        "directory_digest": code_digest(Path(directory)) if directory else "",
+        "directory_digest": digest_of(files) if files else "",
+        "directory_files": files,
         "git_commit": commit_of(directory) if directory else "",
     }
 

@@ -204,17 +204,11 @@ def _compare(
 
 def _notes(record: TrainingRecord, outcome: Outcome) -> list[str]:
     """What is not as it was, though nobody asked for a change."""
-    from airflow_mlops.primitives.registration.files import code_digest
-
     notes, directory = [], record.code.get("directory")
-    if (
-        directory
-        and Path(directory).is_dir()
-        and code_digest(Path(directory)) != record.code.get("directory_digest")
-    ):
+    if directory and Path(directory).is_dir() and (changed := _changed_code(record, Path(directory))):
         commit = record.code.get("git_commit")
         notes.append(
-            f"The code in {directory} is not what was run. Cure: check out {commit or 'what was run'} there."
+            f"The code in {directory} is not what was run: {changed}. Cure: check out {commit or 'what was run'} there."
         )
     then, now = record.environment, outcome.environment
     if then.get("python") != now.get("python"):
@@ -230,6 +224,20 @@ def _notes(record: TrainingRecord, outcome: Outcome) -> list[str]:
     if str(record.code.get("git_commit") or "").endswith("-dirty"):
         notes.append("It was trained with changes that were in no commit.")
     return notes
+
+
+def _changed_code(record: TrainingRecord, directory: Path) -> str:
+    """Which files of the code are not as they were, in words; empty when all are."""
+    from airflow_mlops.primitives.registration.files import code_files, differences, digest_of
+
+    now, then = code_files(directory), record.code.get("directory_files")
+    if (digest_of(now) if now else "") == record.code.get("directory_digest"):
+        return ""
+    if not then or not now:
+        return "its record does not say which files"
+    changed = differences(then, now)
+    more = f" and {len(changed) - 10} more" if len(changed) > 10 else ""
+    return f"{', '.join(changed[:10])}{more}"
 
 
 def _seconds(value: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ class Check:
     :param reason: why it did not pass; empty when it passed.
     :param note: what a reader should know although it decided nothing.
     :param slices: name, rows, value and whether it passed, of each slice that was looked at.
+    :param worst: the slice with the worst figure, and the figure.
     """
 
     rule: str
@@ -50,6 +51,7 @@ class Check:
     reason: str = ""
     note: str = ""
     slices: tuple[Mapping[str, Any], ...] = ()
+    worst: str = ""
 
 
 def check(rule: Rule, evidence: Evidence) -> Iterator[Check]:
@@ -230,7 +232,23 @@ def _sliced(
         reason=named,
         note=next((one.note for _, _, one in found if one.note), ""),
         slices=tuple(told),
+        worst=_worst(rule, evidence, large),
     )
+
+
+def _worst(rule: Rule, evidence: Evidence, parts: Sequence[tuple[str, Mask | None, int]]) -> str:
+    """The slice with the worst figure, for people; empty where nobody knows which way is worse."""
+    figures = [(cut, evidence.figure(rule.name, rule.split, cut, rows)) for cut, rows, _ in parts]
+    sign = evidence.direction(rule.name, *(figure for _, figure in figures))
+    known = [
+        (sign * figure.estimate.value, cut, figure.text)
+        for cut, figure in figures
+        if sign and figure.estimate
+    ]
+    if not known:
+        return ""
+    _, cut, text = min(known)
+    return f"{cut}: {text}"
 
 
 def _parts(rule: Rule, evidence: Evidence) -> Iterator[tuple[str, Mask | None, int]]:

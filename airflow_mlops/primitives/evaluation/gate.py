@@ -65,7 +65,14 @@ class GateDecision:
                 "pass" if c.passed else "FAIL",
                 c.rule,
                 c.observed,
-                c.reason or (f"note: {c.note}" if c.note else ""),
+                "; ".join(
+                    part
+                    for part in (
+                        c.reason or (f"note: {c.note}" if c.note else ""),
+                        f"worst: {c.worst}" if c.worst else "",
+                    )
+                    if part
+                ),
             )
             for c in self.results
         ]

@@ -91,7 +91,7 @@ def model_card(
             _data(record),
             _performance(metrics),
             _gate(decision),
-            Section("Limits", (_limits(record, metrics, about),)),
+            Section("Limits", (_limits(record, metrics, decision, about),)),
             _origin(model, version, record),
         ),
     )
@@ -165,7 +165,10 @@ def _gate(decision: Mapping[str, Any]) -> Section:
 
 
 def _limits(
-    record: TrainingRecord, metrics: Sequence[Mapping[str, Any]], about: Mapping[str, Any]
+    record: TrainingRecord,
+    metrics: Sequence[Mapping[str, Any]],
+    decision: Mapping[str, Any],
+    about: Mapping[str, Any],
 ) -> list[str]:
     found = [str(limit) for limit in about.get("limits") or ()]
     end = ([*(record.data.get("window") or ()), "", ""])[1]
@@ -180,7 +183,8 @@ def _limits(
         found.append(
             "The model code reports no standard errors: how much of a figure is chance, nobody knows."
         )
-    if not any(metric.get("slice") for metric in metrics):
+    judged = any(check.get("slices") for check in decision.get("results") or ())
+    if not judged and not any(metric.get("slice") for metric in metrics):
         found.append("It was not measured in parts of the data: it may be worse in some of them.")
     if str(record.code.get("git_commit") or "").endswith("-dirty"):
         found.append("Its code had changes that were in no commit.")

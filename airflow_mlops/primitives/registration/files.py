@@ -22,12 +22,18 @@ def file_digests(folder: Path, without: Collection[str] = ()) -> dict[str, str]:
     return {file.relative_to(folder).as_posix(): _digest(file) for file in sorted(_files(folder, without))}
 
 
-def code_digest(folder: Path) -> str:
-    """One SHA-256 of all code in a folder; empty when there is more of it than anybody wrote by hand."""
+def code_files(folder: Path) -> dict[str, str]:
+    """Path → SHA-256 of all code in a folder; empty when there is more of it than anybody wrote by hand."""
     files = sorted(_files(folder, NO_CODE))
     if len(files) > CODE_FILES or sum(file.stat().st_size for file in files) > CODE_BYTES:
-        return ""
-    return digest_of(file_digests(folder, NO_CODE))
+        return {}
+    return file_digests(folder, NO_CODE)
+
+
+def code_digest(folder: Path) -> str:
+    """One SHA-256 of what :func:`code_files` gives; empty when that is."""
+    files = code_files(folder)
+    return digest_of(files) if files else ""
 
 
 def digest_of(files: Mapping[str, str]) -> str:

@@ -24,8 +24,8 @@ class TrainingRecord:
 
     :param application: the application.
     :param code: ``name`` and ``version`` by the model code's own account; ``image``, ``image_digest``,
-        ``base_digest``, ``git_commit``, and ``labels`` of the image; or ``entrypoint``, ``directory`` and
-        ``directory_digest`` of a process.
+        ``base_digest``, ``git_commit``, and ``labels`` of the image; or ``entrypoint``, ``directory``,
+        ``directory_digest`` and ``directory_files`` (path → SHA-256) of a process.
     :param job: ``runner``, ``limits``, ``network``: how it was run.
     :param config: what ``mlops.json`` said to the model code: ``parameters``, ``seed``, ``paradigm``, ``columns``.
     :param data: ``store``, ``dataset_id`` (SHA-256 of the manifest), ``manifest`` (address), ``window``, ``as_of``,

@@ -382,6 +382,12 @@ def _check_multiples(rule: Any, entry: Any) -> None:
     for key in ("low", "high", "step") if multiple else ():
         if _finite(entry.get(key)) and Fraction(_exact(entry[key])) % multiple:
             raise ParameterError(f"{key}: expected a multiple of {float(multiple):g}, got {entry[key]!r}")
+    listed = entry.get("choices")
+    odd = [one for one in (listed if isinstance(listed, list | tuple) else ()) if multiple and _finite(one)]
+    if odd := [one for one in odd if Fraction(_exact(one)) % (multiple or 1)]:
+        raise ParameterError(
+            f"is allowed as multiples of {float(multiple or 1):g}; not allowed: {', '.join(map(repr, odd))}"
+        )
     if multiple and entry.get("log") and multiple != 1:
         raise ParameterError(f"is log, and takes only multiples of {float(multiple):g}: give it choices")
 

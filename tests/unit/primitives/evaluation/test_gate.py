@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.primitives.evaluation.cases import TestSummary
 from airflow_mlops.primitives.evaluation.evidence import Evidence
-from airflow_mlops.primitives.evaluation.gate import decide, judge
+from airflow_mlops.primitives.evaluation.gate import GateDecision, decide, judge
 from airflow_mlops.primitives.evaluation.measures import measure
 from airflow_mlops.primitives.evaluation.predicted import PredictedRows
 
@@ -327,9 +327,12 @@ class TestSlices:
         good = outcome(self.RULE, rows=GOOD, columns={"origin": ORIGIN})
         assert good.passed
         assert good.observed == "4 of 4 slices, 1 too small"
+        assert re.fullmatch(r"origin=[A-Z]{3}: 0\.\d{4}( ± 0\.\d{4})?", good.worst)
         bad = outcome(self.RULE, rows=LUCK, columns={"origin": ORIGIN})
         assert not bad.passed
         assert re.fullmatch(r"origin=BOS: 0\.\d+ is too low", bad.reason)
+        assert bad.worst.startswith("origin=BOS: 0.")
+        assert f"worst: {bad.worst}" in GateDecision((bad,)).table()
         assert {part["slice"]: part["passed"] for part in bad.slices} == {
             "origin=BOS": False, "origin=EWR": True, "origin=JFK": True, "origin=LGA": True,
         }  # fmt: skip

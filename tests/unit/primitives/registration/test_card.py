@@ -82,6 +82,16 @@ def test_what_is_not_known_is_said_or_left_out():
     assert "None" not in text
 
 
+def test_slices_that_the_gate_judged_were_measured():
+    bare = TrainingRecord(application="a", code={}, config={}, data={})
+    judged = {"results": [{"rule": "auc", "slices": [{"slice": "origin=JFK", "observed": "0.7"}]}]}
+    assert (
+        "not measured in parts"
+        in model_card("a", "1", bare, [], {"results": [{"rule": "auc"}]}, {}).to_html()
+    )
+    assert "not measured in parts" not in model_card("a", "1", bare, [], judged, {}).to_html()
+
+
 class Tags(HTMLParser):
     def __init__(self):
         super().__init__()

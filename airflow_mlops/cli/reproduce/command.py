@@ -205,10 +205,10 @@ def _compare(
 def _notes(record: TrainingRecord, outcome: Outcome) -> list[str]:
     """What is not as it was, though nobody asked for a change."""
     notes, directory = [], record.code.get("directory")
-    if directory and Path(directory).is_dir() and (changed := _changed_code(record, Path(directory))):
+    if directory and Path(directory).is_dir() and (which := _changed_code(record, Path(directory))):
         commit = record.code.get("git_commit")
         notes.append(
-            f"The code in {directory} is not what was run: {changed}. Cure: check out {commit or 'what was run'} there."
+            f"The code in {directory} is not what was run: {which}. Cure: check out {commit or 'what was run'} there."
         )
     then, now = record.environment, outcome.environment
     if then.get("python") != now.get("python"):

@@ -353,7 +353,7 @@ def _referred(reference: Any, schema: Mapping[str, Any]) -> Any:
 
 
 def _multiple(rule: Mapping[str, Any], whole: bool) -> Fraction | None:
-    multiple = rule.get("multipleOf")
+    multiple: Any = rule.get("multipleOf")
     if not _finite(multiple) or multiple <= 0:
         return None
     exact = Fraction(_exact(multiple))
@@ -379,16 +379,18 @@ def _check_multiples(rule: Any, entry: Any) -> None:
     multiple = next(
         (found for each in rules if (found := _multiple(each, each.get("type") == "integer"))), None
     )
-    for key in ("low", "high", "step") if multiple else ():
+    if multiple is None:
+        return
+    for key in ("low", "high", "step"):
         if _finite(entry.get(key)) and Fraction(_exact(entry[key])) % multiple:
             raise ParameterError(f"{key}: expected a multiple of {float(multiple):g}, got {entry[key]!r}")
     listed = entry.get("choices")
-    odd = [one for one in (listed if isinstance(listed, list | tuple) else ()) if multiple and _finite(one)]
-    if odd := [one for one in odd if Fraction(_exact(one)) % (multiple or 1)]:
+    numbers = [one for one in listed if _finite(one)] if isinstance(listed, list | tuple) else []
+    if odd := [one for one in numbers if Fraction(_exact(one)) % multiple]:
         raise ParameterError(
-            f"is allowed as multiples of {float(multiple or 1):g}; not allowed: {', '.join(map(repr, odd))}"
+            f"is allowed as multiples of {float(multiple):g}; not allowed: {', '.join(map(repr, odd))}"
         )
-    if multiple and entry.get("log") and multiple != 1:
+    if entry.get("log") and multiple != 1:
         raise ParameterError(f"is log, and takes only multiples of {float(multiple):g}: give it choices")
 
 
@@ -397,7 +399,7 @@ def _bound(bound: Any, whole: bool, *, up: bool) -> float:
     if not _finite(bound):
         return -math.inf if up else math.inf
     if whole:
-        return math.ceil(bound) if up else math.floor(bound)
+        return int(math.ceil(bound) if up else math.floor(bound))
     return float(bound)
 
 
@@ -405,7 +407,7 @@ def _beyond(bound: Any, whole: bool, *, up: bool) -> float:
     if not _finite(bound):
         return -math.inf if up else math.inf
     if whole:
-        return math.floor(bound) + 1 if up else math.ceil(bound) - 1
+        return int(math.floor(bound) + 1 if up else math.ceil(bound) - 1)
     return math.nextafter(bound, math.inf if up else -math.inf)
 
 

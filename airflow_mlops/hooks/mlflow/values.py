@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +65,7 @@ class MetricNames:
     def of(self, entry: Mapping[str, Any]) -> str:
         """Name of a metric, as :func:`metric_name` makes it, and its own."""
         name = metric_name(entry)
-        own = json.dumps([str(entry.get(key) or "") for key in ("name", "split", "slice")])
+        own = json_text([str(entry.get(key) or "") for key in ("name", "split", "slice")])
         return name if self._owners.setdefault(name, own) == own else _apart(name, own)
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 from airflow_mlops import __version__
 from airflow_mlops.exceptions import MLOpsError
@@ -14,6 +15,7 @@ from airflow_mlops.exceptions import MLOpsError
 _COMMANDS = {
     "validate": "check YAML files; every problem with file, line and cure",
     "schema": "print the JSON schema of the YAML, for editors",
+    "try": "provision, train, evaluate and judge on this machine; nothing is registered",
     "plan": "print the DAGs and tasks that a YAML becomes",
     "generate": "write the Python file that Airflow reads beside each YAML",
     "dataset": "list, show, compare, fetch, check, rebuild and prune dataset versions",
@@ -24,6 +26,8 @@ _COMMANDS = {
     "demo": "play the whole loop on the flights of 2013",
 }
 """Command → help. Each is a module or package of its name here, with ``add_arguments`` and ``run``."""
+#: Modules whose command's name is a word of Python.
+_MODULES = {"try": "trial"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as wish:  # argparse has said all there is to say
         return wish.code if isinstance(wish.code, int) else 2
     try:
-        code: int = import_module(f"airflow_mlops.cli.{arguments.command}").run(arguments)
+        code: int = _module(arguments.command).run(arguments)
         sys.stdout.flush()
         return code
     except MLOpsError as error:
@@ -61,5 +65,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name in words:  # the others need not be imported to be listed
-            import_module(f"airflow_mlops.cli.{name}").add_arguments(command)
+            _module(name).add_arguments(command)
     return parser
+
+
+def _module(command: str) -> ModuleType:
+    return import_module(f"airflow_mlops.cli.{_MODULES.get(command, command)}")

@@ -59,6 +59,7 @@ class ExamplesQuery:
     :param tables: Delta, Iceberg or Parquet tables that the query names, by the name it uses.
     :param connection: Airflow connection of ``s3://`` addresses.
     :param keep_unlabelled: examples without target are learned from as well.
+    :param newest: only so many of the newest examples to learn from, for a trial.
     """
 
     keys: tuple[str, ...]
@@ -72,6 +73,7 @@ class ExamplesQuery:
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     connection: str | None = None
     keep_unlabelled: bool = False
+    newest: int | None = None
 
     @classmethod
     def from_mapping(cls, value: Mapping[str, Any]) -> ExamplesQuery:
@@ -81,7 +83,7 @@ class ExamplesQuery:
         """
         known = (
             *("sql", "parquet", "keys", "timestamp", "targets", "targets_known_at", "folder"),
-            *("tables", "connection", "keep_unlabelled", "partitions"),
+            *("tables", "connection", "keep_unlabelled", "partitions", "newest"),
         )
         if unknown := [key for key in value if key not in known]:
             raise SpecError(f"examples: unknown key(s) {', '.join(unknown)}; known are {', '.join(known)}")
@@ -101,6 +103,7 @@ class ExamplesQuery:
             tables=value.get("tables") or {},
             connection=value.get("connection"),
             keep_unlabelled=bool(value.get("keep_unlabelled")),
+            newest=value.get("newest"),
         )
 
     @property
@@ -123,6 +126,7 @@ class ExamplesQuery:
             **({"partitions": dict(self.partitions)} if self.partitions else {}),
             **({"tables": tables} if tables else {}),
             **({"keep_unlabelled": True} if self.keep_unlabelled else {}),
+            **({"newest": self.newest} if self.newest else {}),
         }
 
 
@@ -191,10 +195,11 @@ class Examples:
                 connection.execute(f"SET file_search_path={literal(str(query.folder))}")
             described = connection.execute(f"DESCRIBE {source}").fetchall()
             check_names([str(row[0]) for row in described], f"examples: {query.name}")
-            connection.execute(f"CREATE TEMP VIEW examples AS {source}")
         columns = {str(row[0]): str(row[1]) for row in described}
         examples = cls(query=query, columns=columns, sources=files, reader=reader, tables=tuple(tables))
         examples._check()
+        with examples._errors():
+            connection.execute(f"CREATE TEMP VIEW examples AS {examples._limited(source)}")
         return examples
 
     @property
@@ -338,6 +343,12 @@ class Examples:
             f"no example {about}after {after} up to {until} in {self.query.name} ({there}); "
             "wait for data, or widen the window"
         )
+
+    def _limited(self, source: str) -> str:
+        if not self.query.newest:
+            return source
+        order = ", ".join([f"{self._time} DESC", *(identifier(key) for key in self.query.keys)])
+        return f"SELECT * FROM {source} WHERE {self._counts('training')} ORDER BY {order} LIMIT {self.query.newest}"
 
     @property
     def _time(self) -> str:

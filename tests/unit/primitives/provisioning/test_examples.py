@@ -34,6 +34,14 @@ def rows(connection, path):
     return connection.execute(f"SELECT * FROM '{path}' ORDER BY __row").to_arrow_table().to_pylist()
 
 
+def test_the_newest_with_known_targets_are_taken_for_a_trial(connection, tmp_path):
+    examples = opened(connection, newest=3)
+    window = examples.window(connection, "training", None)
+    assert examples.write(connection, "training", window, tmp_path / "out.parquet") == 3
+    assert [row["id"] for row in rows(connection, tmp_path / "out.parquet")] == [5, 6, 7]
+    assert examples.query.to_json() != ExamplesQuery.from_mapping(GIVEN).to_json()
+
+
 def day(number):
     return parse_time("2024-01-01") + number * 86_400_000_000
 

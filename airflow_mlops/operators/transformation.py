@@ -164,14 +164,14 @@ def _alike(files: list[Path], name: str) -> list[Path]:
 
     :raises SourceError: one lacks a column that others have, or has it of another kind.
     """
-    import duckdb
     import pyarrow.parquet as pq
 
+    from airflow_mlops.database import connect
     from airflow_mlops.hooks.features.extract_files import check_types
 
     # An empty file may have lost its types: pandas knows none of a column without values.
     files = [file for file in files if pq.read_metadata(file).num_rows] or files[:1]
-    with contextlib.closing(duckdb.connect()) as connection:
+    with contextlib.closing(connect()) as connection:
         check_types(connection, [str(file) for file in files], f"{name} prepared")
     return files
 

@@ -58,9 +58,11 @@ def pattern_problem(pattern: str) -> str | None:
     """Why DuckDB cannot use a regular expression (RE2); ``None`` when it can."""
     import duckdb
 
+    from airflow_mlops.database import connect
+
     if "\0" in pattern:
         return "it has a zero byte"
-    with duckdb.connect() as connection:
+    with connect(files=()) as connection:
         try:
             connection.execute("SELECT regexp_full_match('', ?)", [pattern])
         except duckdb.Error as error:
@@ -69,11 +71,11 @@ def pattern_problem(pattern: str) -> str | None:
 
 
 def _parse(sql: str) -> Mapping[str, Any]:
-    import duckdb
+    from airflow_mlops.database import connect
 
     if "\0" in sql:
         raise ExpressionError("has a zero byte in it")
-    with duckdb.connect() as connection:
+    with connect(files=()) as connection:
         # The line end closes a comment, which would take the bracket along.
         found = connection.execute("SELECT json_serialize_sql(?)", [f"SELECT (\n{sql}\n)"]).fetchone()
     parsed = json.loads(found[0]) if found else {}
@@ -121,9 +123,9 @@ def _check_function(node: Mapping[str, Any]) -> None:
 @cache
 def _functions() -> Mapping[str, tuple[frozenset[str], bool]]:
     """Name → kinds of function, and whether the same arguments always give the same."""
-    import duckdb
+    from airflow_mlops.database import connect
 
-    with duckdb.connect() as connection:
+    with connect(files=()) as connection:
         rows = connection.execute(
             "SELECT lower(function_name), list(DISTINCT function_type), "
             "bool_and(coalesce(stability, 'CONSISTENT') = 'CONSISTENT') FROM duckdb_functions() GROUP BY 1"

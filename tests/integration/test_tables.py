@@ -40,7 +40,7 @@ def ids(connection: duckdb.DuckDBPyConnection, table: str) -> list[int]:
 
 
 def opened(connection: duckdb.DuckDBPyConnection, folder: Path | None, **table: Any) -> dict[str, Any]:
-    (pin,) = open_tables(connection, {"flights": table}, folder, AirflowSources())
+    (pin,), _ = open_tables(connection, {"flights": table}, folder, AirflowSources())
     return pin
 
 
@@ -225,7 +225,7 @@ def test_parquet_tables_are_pinned_file_by_file(connection, tmp_path):
     (tmp_path / "in").mkdir()
     for name, part in (("a", rows(1, 2)), ("b", rows(3))):
         pq.write_table(part, tmp_path / "in" / f"{name}.parquet")
-    pins = open_tables(connection, {"flights": {"parquet": "in/*.parquet"}}, tmp_path, LocalSources())
+    pins, _ = open_tables(connection, {"flights": {"parquet": "in/*.parquet"}}, tmp_path, LocalSources())
     assert ids(connection, "flights") == [1, 2, 3]
     assert [(pin["of"], pin["pattern"], pin["file"]) for pin in pins] == [
         ("table:flights", "in/*.parquet", "a.parquet"),

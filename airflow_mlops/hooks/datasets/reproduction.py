@@ -258,12 +258,12 @@ def _states(
 
 
 def _table_problem(pin: Mapping[str, Any], pinned: Any, manifest: Manifest, where: Where) -> str | None:
-    import duckdb
+    from airflow_mlops.database import connect
 
     name = str(pin["of"]).removeprefix("table:")
     table = manifest.examples.get("tables", {}).get(name, {})
     try:
-        with duckdb.connect() as connection:
+        with connect() as connection:
             pinned.open_table(connection, name, table, where.folder)
     except MLOpsError as error:
         if error.retriable:

@@ -24,6 +24,7 @@ from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineS
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
 
+from airflow_mlops.database import connect
 from airflow_mlops.exceptions import FeatureStoreError, SpecError, StoreError
 from airflow_mlops.hooks.feast.asof_files import ViewFiles, s3_errors
 from airflow_mlops.hooks.feast.asof_job import AsofRetrievalJob, JoinRequest, duckdb_errors
@@ -108,7 +109,7 @@ class AsofOfflineStore(DuckDBOfflineStore):
         settings = config.offline_store
         files = ViewFiles(settings.aws_conn_id, Path(config.repo_path) if config.repo_path else None)
         spill = _spill_folder(settings.temp_directory)
-        connection = duckdb.connect()
+        connection = connect()
         try:
             _configure(connection, settings, spill.name)
             examples = _read_examples(connection, entity_df, files, spill.name)
@@ -205,7 +206,6 @@ def _spill_folder(parent: str | None) -> ScratchFolder:
 
 def _configure(connection: duckdb.DuckDBPyConnection, settings: AsofOfflineStoreConfig, spill: str) -> None:
     try:
-        connection.execute("SET TimeZone='UTC'; SET enable_progress_bar=false")
         connection.execute(f"SET memory_limit={literal(settings.memory_limit)}")
         connection.execute(f"SET temp_directory={literal(spill)}")
         if settings.max_temp_directory_size:

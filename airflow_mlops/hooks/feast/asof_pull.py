@@ -16,6 +16,7 @@ import duckdb
 from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import RetrievalJob
 
+from airflow_mlops.database import connect
 from airflow_mlops.exceptions import FeatureStoreError, SourceError
 from airflow_mlops.hooks.feast.asof_files import ViewFiles
 from airflow_mlops.primitives.sql import identifier, literal, parquet
@@ -69,9 +70,7 @@ class PullJob(RetrievalJob):
         return self.query
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone='UTC'; SET enable_progress_bar=false")
-            connection.execute(f"SET memory_limit={literal(self.memory_limit)}")
+        with connect(memory=self.memory_limit) as connection:
             self.files.register(connection)
             try:
                 return connection.execute(self.query).to_arrow_table()

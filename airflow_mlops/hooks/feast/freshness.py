@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.database import connect
 from airflow_mlops.exceptions import FeatureStoreError, SourceError
 from airflow_mlops.primitives.sql import identifier, literal, parquet
 
@@ -53,8 +54,7 @@ def _of_files(store: FeatureStore, source: Any, until: datetime) -> datetime | N
     known = [bound[1] for bound in bounds if bound]
     if len(known) == len(bounds) and max(known, default=until) <= until:
         return max(known, default=None)
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'")
+    with connect() as connection:
         sources.register(connection)
         time = f"{identifier(column)}::TIMESTAMPTZ"
         query = f"SELECT max({time}) FROM {parquet(files)} WHERE {time} <= {literal(until)}::TIMESTAMPTZ"

@@ -8,6 +8,7 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.database import connect
 from airflow_mlops.exceptions import FeatureStoreError
 from airflow_mlops.hooks.feast.sources import BACKENDS
 from airflow_mlops.primitives.sql import identifier
@@ -84,7 +85,6 @@ def join_by_feast(
 
 def _once(table: pa.Table, expected: int) -> pa.Table:
     """Each example once, without its number; of several rows, the one with the greatest values."""
-    import duckdb
     import pyarrow.compute as pc
 
     number = identifier(_NUMBER)
@@ -95,8 +95,7 @@ def _once(table: pa.Table, expected: int) -> pa.Table:
             expected,
         )
         columns = ", ".join(f"{identifier(name)} DESC NULLS LAST" for name in table.column_names)
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone='UTC'")
+        with connect(files=()) as connection:
             connection.register("returned_rows", table)
             table = connection.execute(
                 f"SELECT * FROM returned_rows QUALIFY row_number() OVER (PARTITION BY {number} ORDER BY {columns}) = 1"
@@ -117,10 +116,8 @@ def spark_session(settings: Any) -> Any:
 
 
 def _examples(entity_sql: str) -> pa.Table:
-    import duckdb
 
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'")
+    with connect() as connection:
         table = connection.execute(entity_sql).to_arrow_table()
     return _in_utc(table)
 

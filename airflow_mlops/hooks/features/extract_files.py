@@ -102,10 +102,10 @@ class FileReader:
 
 def connect(scratch: Path, memory: str) -> DuckDBPyConnection:
     """A DuckDB connection in which a time without zone is UTC, and which spills below ``scratch``."""
-    from airflow_mlops.primitives.provisioning.examples import connect as open_connection
+    from airflow_mlops.database import connect as open_connection
 
-    connection = open_connection(scratch / "spill", memory)
-    connection.execute("SET preserve_insertion_order=false; SET threads=4")
+    connection = open_connection(scratch / "spill", memory, threads=4)
+    connection.execute("SET preserve_insertion_order=false")
     return connection
 
 
@@ -200,6 +200,10 @@ def duckdb_errors(where: str, hint: str = "") -> Iterator[None]:
             raise DataError(
                 f"{where}: the disk is full: {error}. Cure: free it, or set another TMPDIR"
             ) from error
+        if isinstance(error, duckdb.PermissionException):
+            from airflow_mlops.database import CURE
+
+            hint = f". {CURE}"
         raise SourceError(f"{where}: {' '.join(str(error).split())}{hint}") from error
 
 

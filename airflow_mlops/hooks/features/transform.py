@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from airflow_mlops.database import confine
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.hooks.features.extract_files import connect, duckdb_errors, files_of, relation
+from airflow_mlops.primitives.provisioning.sources.columns import check_names
 from airflow_mlops.primitives.sql import identifier, literal, one_query, parquet
 
 if TYPE_CHECKING:
@@ -32,13 +34,16 @@ def transform(
     """
     target = scratch / "transformed.parquet"
     with contextlib.closing(connect(scratch, memory)) as connection:
+        known = [str(file) for file in files]
         views = {EXTRACTED: parquet(tuple(str(file) for file in files))}
         for name, pattern in tables.items():
             if name.lower() == EXTRACTED:
                 raise SpecError(
                     f"transform: the table name {name!r} is taken by the extracted rows: rename it"
                 )
-            views[name] = relation(files_of(str(pattern), connection))
+            found = files_of(str(pattern), connection)
+            views[name], known = relation(found), [*known, *found]
+        confine(connection, known)  # the query reads these and nothing else
         for name, source in views.items():
             with duckdb_errors(f"transform: table {name}"):
                 connection.execute(f"CREATE TEMP VIEW {identifier(name)} AS SELECT * FROM {source}")
@@ -49,6 +54,8 @@ def transform(
         there = "; ".join(f"{name} has {', '.join(names)}" for name, names in columns.items())
         with duckdb_errors("transform: sql", f". {there}"):
             query = one_query(sql, "transform: sql")
+            given = connection.execute(f"DESCRIBE {query}").fetchall()
+            check_names([str(row[0]) for row in given], "transform: sql")
             connection.execute(
                 f"COPY (SELECT * FROM {query}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)"
             )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from airflow_mlops.database import connect
 from airflow_mlops.primitives.answers import match_answers
 from airflow_mlops.primitives.sql import identifier, literal, parquet
 
@@ -31,13 +32,10 @@ def write_predictions(
     :returns: number of rows.
     :raises ContractError: when rows are missing, too many, doubled or not finite.
     """
-    import duckdb
-
     names = ", ".join(f"e.{identifier(key)}" for key in keys)
     time = f"e.{identifier(timestamp)}"
     identity = ", ".join(f"CAST(e.{identifier(key)} AS VARCHAR)" for key in keys)
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
+    with connect(threads=2) as connection:
         connection.sql(f"FROM {parquet([str(path) for path in examples])}").create_view("examples")
         found = match_answers(
             connection, predictions, keys=keys, timestamp=timestamp, split="predict", finite=True

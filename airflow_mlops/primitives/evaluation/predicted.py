@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_mlops.database import connect
 from airflow_mlops.exceptions import ContractError, DataError
 from airflow_mlops.primitives.answers import match_answers
 from airflow_mlops.primitives.coding import binary_sql, is_binary
@@ -144,8 +145,7 @@ def read_predicted(
         split.target is None and paradigm in ("classification", "regression", "ranking")
     ):
         return None
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
+    with connect(threads=2) as connection:
         connection.sql(f"FROM {parquet([str(path) for path in split.files])}").create_view("examples")
         try:
             labels = paradigm in ("classification", "clustering")
@@ -161,11 +161,9 @@ def read_predicted(
 
 def read_columns(split: TestSplit, columns: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
     """Columns of the split in the order of the predicted rows; a name that the split lacks is left out."""
-    import duckdb
     import numpy as np
 
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
+    with connect(threads=2) as connection:
         relation = connection.sql(f"FROM {parquet([str(path) for path in split.files])}")
         relation.create_view("examples")
         kinds = dict(zip(relation.columns, map(str, relation.types), strict=True))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.database import connect
 from airflow_mlops.exceptions import DataError, SourceError, SpecError
 from airflow_mlops.primitives.coding import binary_sql
 from airflow_mlops.primitives.present import present_sql, same_sql
@@ -76,8 +77,7 @@ def join_labels(
     import duckdb
 
     _target(examples)  # before any file is read
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'; SET threads=2; SET enable_progress_bar=false")
+    with connect(threads=2) as connection:
         try:
             connection.execute(f"CREATE TEMP TABLE answers AS FROM {parquet([str(predictions)])}")
             open_source(connection)

@@ -16,7 +16,7 @@ from airflow_mlops.primitives.provisioning.sources.base import check_names, pin_
 from airflow_mlops.primitives.provisioning.tail import Division, Facts, JoinedRows, finish
 from airflow_mlops.primitives.provisioning.versions.chunks import Rows, check_join
 from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
-from airflow_mlops.primitives.sql import identifier, parquet
+from airflow_mlops.primitives.sql import identifier, literal, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -96,17 +96,25 @@ def make_dataset(
     :raises DataError: a split would be empty, or there is no room for what is made.
     """
     facts = facts or Facts()
-    with connect(scratch / "spill", memory) as connection, disk_errors("the joined examples"):
-        examples = Examples.open(connection, request.examples, sources)
+    with (
+        connect(scratch / "spill-examples", memory) as asking,
+        connect(scratch / "spill", memory) as connection,
+        disk_errors("the joined examples"),
+    ):
+        # The user's query has a session of its own, which reads its files and nothing else.
+        examples = Examples.open(asking, request.examples, sources)
+        examples.reader.register(connection)  # an assumption may name a file
+        if request.examples.folder is not None:
+            connection.execute(f"SET file_search_path={literal(str(request.examples.folder))}")
         now = None if facts.now is None else _microseconds(facts.now)
-        window = examples.window(connection, request.purpose, request.window, request.start, request.end, now)
+        window = examples.window(asking, request.purpose, request.window, request.start, request.end, now)
         pins = examples.pins()
         plan = _plan(request, store, window) if joins else None
         key = join_key(connection, request, examples, window, pins, plan)
         found = joins.find(key, scratch) if joins and key else None
         rows = stored_rows(connection, examples, request, plan, found) if found else None
         if rows is None:
-            rows = _join(connection, request, examples, window, store, scratch)
+            rows = _join(asking, request, examples, window, store, scratch)
             key = key if plan and _as_planned(plan, rows, request, store, window) else None
         pins += [dict(pin) for pin in rows.pins]
         manifest = Manifest(

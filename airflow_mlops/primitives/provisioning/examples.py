@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.database import confine
 from airflow_mlops.exceptions import DataError, EmptyDatasetError, SourceError, SpecError
 from airflow_mlops.primitives.present import or_null_sql, present_sql
 from airflow_mlops.primitives.provisioning.session import connect, source_errors
@@ -173,6 +174,8 @@ class Examples:
     ) -> Examples:
         """Find the files, make the query a view, and check that its columns are there.
 
+        The connection is confined to these files and its scratch folder by that.
+
         :param sources: what finds and opens files; only local ones by default.
         :raises SourceError: a file or a column is missing, or the query is wrong.
         """
@@ -180,19 +183,19 @@ class Examples:
         reader.register(connection)
         files: Mapping[str, tuple[str, ...]] = {}
         tables: list[dict[str, Any]] = []
+        read: tuple[str, ...] = ()
         if query.parquet:
             given = {"parquet": query.parquet, "partitions": query.partitions}
             found, source = parquet_source(given, query.folder, reader, "examples")
             files, source = {query.parquet: found}, f"(SELECT * FROM {source})"
         else:
             with source_errors(query.name):
-                tables = open_tables(connection, query.tables, query.folder, reader)
+                tables, read = open_tables(connection, query.tables, query.folder, reader)
                 asked = one_query(query.sql or "", "examples: sql")
                 opened = open_query(connection, asked, query.folder, reader, "examples")
             files, source = opened.files, opened.sql
+        confine(connection, [*read, *(file for group in files.values() for file in group)])
         with source_errors(query.name, files, reader):
-            if query.folder is not None:
-                connection.execute(f"SET file_search_path={literal(str(query.folder))}")
             described = connection.execute(f"DESCRIBE {source}").fetchall()
             check_names([str(row[0]) for row in described], f"examples: {query.name}")
         columns = {str(row[0]): str(row[1]) for row in described}

@@ -7,33 +7,16 @@ import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from airflow_mlops.database import CURE, connect
 from airflow_mlops.exceptions import DataError, SourceError
 from airflow_mlops.primitives.provisioning.sources.base import LocalSources, check_files
-from airflow_mlops.primitives.sql import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from duckdb import DuckDBPyConnection
 
     from airflow_mlops.primitives.provisioning.sources.base import Sources
 
 __all__ = ["connect", "disk_errors", "source_errors"]
-
-
-def connect(spill: Path, memory: str) -> DuckDBPyConnection:
-    """A DuckDB connection in which a time without zone is UTC.
-
-    :param spill: folder for what does not fit into memory.
-    :param memory: how much it may hold in memory, such as ``2GB``.
-    """
-    import duckdb
-
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone='UTC'; SET enable_progress_bar=false")
-    connection.execute(f"SET memory_limit={literal(memory)}; SET temp_directory={literal(str(spill))}")
-    return connection
 
 
 @contextmanager
@@ -60,7 +43,8 @@ def source_errors(
         reader = sources or LocalSources()
         for group in (files or {}).values():
             check_files(group, "examples", reader)
-        raise SourceError(f"examples: {name}: {error}") from error
+        cure = f". {CURE}" if isinstance(error, duckdb.PermissionException) else ""
+        raise SourceError(f"examples: {name}: {error}{cure}") from error
 
 
 @contextmanager

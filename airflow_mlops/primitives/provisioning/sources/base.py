@@ -268,16 +268,18 @@ def open_tables(
     tables: Mapping[str, Mapping[str, Any]],
     folder: Path | None,
     sources: Sources,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """Make each table a view of the connection, and say what was opened.
 
     :param tables: name → ``{"delta": place, "version": n}``, ``{"iceberg": place, "snapshot": n}`` or
         ``{"parquet": pattern}``; without version or snapshot the newest one is opened.
-    :return: pins for the manifest, each ``of`` ``table:<name>``; feeding the versions back opens the same.
+    :return: pins for the manifest, each ``of`` ``table:<name>``; feeding the versions back opens the same. And the
+        files that DuckDB itself reads for them.
     :raises SourceError: a table, a version or a file is not there.
     :raises SpecError: a table is of no known format.
     """
     pins: list[dict[str, Any]] = []
+    read: list[str] = []
     for name, table in tables.items():
         given = {key: value for key, value in table.items() if value is not None}
         formats = [key for key in ("delta", "iceberg", "parquet") if key in given]
@@ -287,10 +289,11 @@ def open_tables(
             files, source = parquet_source(given, folder, sources, f"table {name!r}")
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {source}")
             pins += pins_of(f"table:{name}", given["parquet"], files, sources)
+            read += files
         else:
             pin = sources.open_table(connection, name, given, folder)
             pins.append({"of": f"table:{name}", "pattern": given[formats[0]], **pin})
-    return pins
+    return pins, tuple(read)
 
 
 def pins_of(of: str, pattern: str, files: Sequence[str], sources: Sources) -> list[dict[str, Any]]:

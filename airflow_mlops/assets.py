@@ -41,6 +41,11 @@ def retraining_asset(application: str) -> Asset:
     return _asset(application, "retraining")
 
 
+def training_asset(application: str) -> Asset:
+    """A training began or ended; the event's extra says why, and how. It stands on the page of the DAG run."""
+    return _asset(application, "training")
+
+
 def code_asset(application: str, watchers: Sequence[AssetWatcher] = ()) -> Asset:
     """There is new model code; the event's extra names it. Whoever builds it may say so, or a watcher notices.
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_mlops.contract.documents import json_text
+from airflow_mlops.contract.storable import storable
 
 _SECONDS = 30
 #: The login: a token, or a user and a password to get one with.
@@ -28,7 +29,7 @@ def announce(
 
     :param airflow: address of the API server, as ``https://airflow.example.com``.
     :param application: name of the application.
-    :param extra: what to say of the code: image, digest, commit, message.
+    :param extra: what to say of the code: image, digest, commit, message; made storable first.
     :param environment: holds ``AIRFLOW_TOKEN``, or ``AIRFLOW_USER`` and ``AIRFLOW_PASSWORD``.
     :raises AnnouncementError: Airflow does not answer, refuses, or knows no such application.
     """
@@ -47,7 +48,7 @@ def announce(
             f"{airflow} knows no asset {name}, or this user may not see it. Cure: look at the application's name, and "
             f"whether its DAG {application}__training is there and active."
         )
-    content = {"asset_id": number, "extra": {"reason": "new_code", **extra}}
+    content = {"asset_id": number, "extra": storable({"reason": "new_code", **extra})}
     return int(_call("POST", f"{airflow}/api/v2/assets/events", token, content)["id"])
 
 

@@ -205,12 +205,15 @@ def training_form() -> dict[str, Param]:
     """What a person may say who starts a training."""
     return {
         "why": Param(
-            "", type="string", title="Why", description="Goes to the run, its MLflow run and the model."
+            "",
+            type=["null", "string"],
+            title="Why",
+            description="Goes to the run's page, its MLflow run and the model. May be left empty.",
         ),
         "parameters": Param(
             {},
-            type="object",
+            type=["null", "object"],
             title="Parameters",
-            description="Hyperparameters, stronger than those of the YAML.",
+            description="Hyperparameters, stronger than those of the YAML. May be left empty.",
         ),
     }

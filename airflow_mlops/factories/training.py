@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import TriggerRule, XComArg
 
-from airflow_mlops.assets import code_asset, dataset_asset, model_asset, retraining_asset
+from airflow_mlops.assets import (
+    code_asset,
+    dataset_asset,
+    model_asset,
+    retraining_asset,
+    training_asset,
+)
 from airflow_mlops.factories.application import (
     BOOKKEEPING_RETRIES,
     application_dag,
@@ -30,6 +36,7 @@ from airflow_mlops.operators.registration import RegisterModelOperator
 from airflow_mlops.operators.retraining import (
     AnswerReasonsOperator,
     CollectReasonsOperator,
+    ConcludeTrainingOperator,
     RearmOperator,
 )
 from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
@@ -59,7 +66,13 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
         params=training_form(),
     ) as dag:
         reasons = CollectReasonsOperator(
-            task_id="collect_reasons", application=name, why=Template("{{ params.why }}")
+            task_id="collect_reasons",
+            application=name,
+            why=Template("{{ params.why or '' }}"),
+            model=model,
+            experiment=spec.tracking.experiment,
+            mlflow_conn_id=mlflow,
+            outlets=[training_asset(name)],
         )
         dataset = ProvisionDatasetOperator(
             task_id="provision", outlets=[dataset_asset(name)], **training_dataset_arguments(spec)
@@ -126,27 +139,34 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
             mlflow_conn_id=mlflow,
             outlets=[model_asset(name)],
         )
+        kept: dict[str, Any] = {"retries": max(spec.training.retries, BOOKKEEPING_RETRIES)}
+        outcome = {"reasons": reasons.output, "decision": gate.output, "registered": register.output}
         answered = AnswerReasonsOperator(
-            task_id="answer_reasons",
-            application=name,
-            reasons=reasons.output,
-            decision=gate.output,
-            registered=register.output,
-            retries=max(spec.training.retries, BOOKKEEPING_RETRIES),
+            task_id="answer_reasons", application=name, outlets=[training_asset(name)], **outcome, **kept
         )
-        rearm = RearmOperator(
-            task_id="rearm",
-            application=name,
-            pending=answered.output,
-            retries=max(spec.training.retries, BOOKKEEPING_RETRIES),
+        rearm = RearmOperator(task_id="rearm", application=name, pending=answered.output, **kept)
+        # By templates: as an XCom each would be an edge, and the task before it no leaf that Airflow judges the run by.
+        conclude = ConcludeTrainingOperator(
+            task_id="conclude",
+            reasons=_returned("collect_reasons"),
+            decision=_returned("gate"),
+            registered=_returned("register"),
+            watched=["answer_reasons", "rearm"],
+            **kept,
         )
 
         # What a task returns joins it to the next one; only these hand nothing over.
         reasons >> [dataset, description]
         train >> champion
-        # Teardowns run whatever happened and leave the state of the run to the tasks before them.
+        # Teardowns run whatever happened and leave the state of the run to the tasks before them; only the last one has
+        # a say too.
         register >> answered.as_teardown() >> rearm.as_teardown()
+        rearm >> conclude.as_teardown(on_failure_fail_dagrun=True)
     return dag
+
+
+def _returned(task_id: str) -> Template:
+    return Template(f"{{{{ ti.xcom_pull(task_ids='{task_id}') | tojson }}}}")
 
 
 def _distributed(spec: ApplicationSpec) -> dict[str, Any] | None:

@@ -71,10 +71,12 @@ def column_config(manifest: Manifest) -> dict[str, Any]:
 
 def read_text(path: Path, limit: int = 64 * 1024) -> str:
     """The beginning of a text file that a container wrote; empty when there is none."""
+    from airflow_mlops.contract.storable import storable_text
+
     if not path.is_file():
         return ""
     with path.open("rb") as file:
-        return file.read(limit).decode(errors="replace")
+        return storable_text(file.read(limit).decode(errors="replace"), limit)
 
 
 def read_metrics(path: Path, most: int = ENTRIES_LIMIT) -> list[dict[str, Any]]:
@@ -84,6 +86,7 @@ def read_metrics(path: Path, most: int = ENTRIES_LIMIT) -> list[dict[str, Any]]:
     :raises ContractError: naming the entry that breaks the contract.
     """
     from airflow_mlops.contract.results import metric_problems
+    from airflow_mlops.contract.storable import storable
 
     if not path.is_file():
         raise ContractError(
@@ -104,7 +107,7 @@ def read_metrics(path: Path, most: int = ENTRIES_LIMIT) -> list[dict[str, Any]]:
             f"output/{path.name} has {len(metrics)} entries; at most {most} are read. Cure: log fewer steps or slices."
         )
     # A null says what an absent key says: not every language leaves it out.
-    found = [_without_nulls(metric) for metric in metrics]
+    found = [storable(_without_nulls(metric), size=None) for metric in metrics]
     for number, metric in enumerate(found):
         if problems := metric_problems(metric):
             raise ContractError(

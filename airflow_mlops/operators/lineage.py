@@ -37,6 +37,7 @@ def lineage_of(record: TrainingRecord) -> Lineage:
         parameters_digest=parameters_digest(record.config.get("parameters") or {}),
         seed=record.config.get("seed"),
         reasons=record.reasons,
+        reason_ids=record.reason_ids,
         dag_run=f"{run.get('dag_id', '')}/{run.get('dag_run', '')}",
         git_commit=str(code.get("git_commit") or ""),
         base_digest=str(code.get("base_digest") or ""),

@@ -1,8 +1,8 @@
 """Operators that watch what comes in, how well it was predicted, and say when a new model is needed.
 
 Everything about a window lies in ``<application>/monitoring/windows/<window>/`` and is written once:
-``profile.bin`` and ``inputs.json``, ``performance.json``, ``decision.json``, ``raised.json``. A task that
-runs again finds what is there and goes on from it.
+``profile.bin`` and ``inputs.json``, ``performance.json``, ``decision.json``. A task that runs again finds what is
+there and goes on from it. ``raised.json`` says that the event of an alarm was seen in Airflow.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from airflow_mlops.assets import retraining_asset
 from airflow_mlops.exceptions import DataError, MLOpsError, SourceError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
+from airflow_mlops.operators.inlets import read_events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -272,8 +274,10 @@ class DecideRetrainingOperator(MonitoringOperator):
     Decide for every window with both reports: OK, WARN or RETRAIN.
 
     A decision is written once and never changes. Returns ``{"decision": the most serious one, "windows": [{"window_id",
-    "decision", "message"}], "alarms": [evidence]}``; ``windows`` are those decided now, ``alarms`` all that have not
-    been raised yet, so that none is lost when a task dies between deciding and raising.
+    "decision", "message"}], "alarms": [evidence]}``; ``windows`` are those decided now, ``alarms`` all of which Airflow
+    has no event yet, so that none is lost when a task dies between deciding and raising, or while it raises.
+
+    The events are those of the task's inlets, which are ``retraining_asset(application)`` unless given.
 
     :param rules: ``{"drift": {...} | None, "performance": {...} | None, "retraining": {"on": [...]}}``.
     """
@@ -281,10 +285,11 @@ class DecideRetrainingOperator(MonitoringOperator):
     template_fields: Sequence[str] = ("rules",)
 
     def __init__(self, *, rules: dict[str, Any], **kwargs: Any) -> None:
+        kwargs["inlets"] = kwargs.get("inlets") or [retraining_asset(kwargs["application"])]
         super().__init__(**kwargs)
         self.rules = rules
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def execute(self, context: Context) -> dict[str, Any]:
         """Decide each window once, and collect what is still to be said."""
         with airflow_errors():
             store = self._open()
@@ -298,15 +303,35 @@ class DecideRetrainingOperator(MonitoringOperator):
                     if decision is None:
                         continue
                     decision = self._write_once(store, window, "decision.json", decision)
-                    self.log.info("%s: %s. %s", window["window_id"], decision["kind"], decision["message"])
+                    say = self.log.info if decision["kind"] == "OK" else self.log.warning
+                    say("%s: %s. %s", window["window_id"], decision["kind"], decision["message"])
                     decided.append(
                         {**_names(window), "decision": decision["kind"], "message": decision["message"]}
                     )
                 if decision["alarm"] and not store.exists(self._key(window, "raised.json")):
                     alarms.append(decision["alarm"])
+            alarms = self._not_raised(context, store, alarms)
             kinds = {entry["decision"] for entry in decided} | ({"RETRAIN"} if alarms else set())
             worst = next((kind for kind in ("RETRAIN", "WARN") if kind in kinds), "OK")
             return {"decision": worst, "windows": decided, "alarms": alarms}
+
+    def _not_raised(
+        self, context: Context, store: Store, alarms: list[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        """Alarms without an event; one that has an event is marked, and is not looked for again."""
+        if not alarms:
+            return []
+        raised = {
+            str(told.get("alarm_id")): event
+            for asset in self.inlets
+            for event in read_events(context, asset)[0]
+            for told in _alarms_of(event.extra)
+        }
+        for alarm in alarms:
+            if event := raised.get(alarm["alarm_id"]):
+                marker = {"alarm_id": alarm["alarm_id"], "run_id": event.source_run_id, "event": event.id}
+                store.put_json_if_absent(self._key(dict(alarm), "raised.json"), marker)
+        return [alarm for alarm in alarms if alarm["alarm_id"] not in raised]
 
     def _decide(self, store: Store, window: Window, later: list[Window]) -> dict[str, Any] | None:
         from airflow_mlops.primitives.monitoring.alarms import decide_window
@@ -351,19 +376,29 @@ class RaiseAlarmOperator(MonitoringOperator):
         self.decision = decision
 
     def execute(self, context: Context) -> list[str]:
-        """Put the evidence on the outlets' events, then mark the alarms as raised."""
+        """Put the evidence on the outlets' events, which leave with the task's success."""
+        from airflow_mlops.contract.storable import storable
+
         alarms: list[Any] = list((self.decision or {}).get("alarms") or ())
         if not alarms:
             raise AirflowSkipException("No alarm: no window asks for a new model.")
         for outlet in self.outlets:
-            context["outlet_events"][outlet].extra = {**alarms[-1], "alarms": alarms}
-        with airflow_errors():
-            store = self._open()
-            for alarm in alarms:
-                self.log.info("%s alarm %s: %s", alarm["reason"], alarm["alarm_id"], alarm["message"])
-                marker = {"alarm_id": alarm["alarm_id"], "run_id": context["ti"].run_id}
-                store.put_json_if_absent(self._key(alarm, "raised.json"), marker)
+            extra = storable({**alarms[-1], "alarms": alarms})
+            # What makes the event known is kept, however much there is to say.
+            ids = [{"alarm_id": alarm["alarm_id"]} for alarm in alarms]
+            told = extra if isinstance(extra["alarms"], list) else {**extra, "alarms": ids}
+            context["outlet_events"][outlet].extra = told
+        for alarm in alarms:
+            self.log.warning("%s alarm %s: %s", alarm["reason"], alarm["alarm_id"], alarm["message"])
         return [alarm["alarm_id"] for alarm in alarms]
+
+
+def _alarms_of(extra: Any) -> list[Mapping[str, Any]]:
+    """The alarms that an event tells of, whatever was posted."""
+    if not isinstance(extra, dict):
+        return []
+    told = extra.get("alarms")
+    return [one for one in (extra, *(told if isinstance(told, list) else ())) if isinstance(one, dict)]
 
 
 def _names(window: Window) -> dict[str, Any]:

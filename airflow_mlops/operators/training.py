@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: The run of the tuning that found the parameters of a training, with its plots.
 TUNING_TAG = "airflow_mlops.tuning_run_id"
+#: Characters of the JSON of a description.
+DESCRIPTION_LIMIT = 256 * 1024
 #: The first brace of a line: where the description may begin.
 _OBJECT = re.compile(r"^[^\n{]*\{", re.MULTILINE)
 
@@ -106,11 +108,19 @@ def parse_description(text: str) -> dict[str, Any]:
 
     :raises ContractError: when there is none, or it lacks what the contract demands.
     """
-    description, problem = _first_object(text)
-    if description is None:
+    from airflow_mlops.contract.storable import storable
+
+    found, problem = _first_object(text)
+    description: dict[str, Any] = storable(found, size=None)
+    if found is None:
         raise ContractError(
             f'describe must print one JSON object with "contract": 1{problem}. It printed: {text[:300]!r}. '
             "Cure: print it on short lines, as json.dumps(…, indent=1) does; lines of a log are cut at 8 KiB."
+        )
+    if len(json.dumps(description)) > DESCRIPTION_LIMIT:
+        raise ContractError(
+            f"describe printed a description of more than {DESCRIPTION_LIMIT} characters of JSON. Cure: describe the "
+            "parameters only; data and examples do not belong there."
         )
     if description.get("contract") != 1:
         raise ContractError(
@@ -356,7 +366,7 @@ class TrainModelOperator(ModelCodeOperator):
         """What went into the training and, once there is ``output``, what came out."""
         from airflow_mlops.primitives.registration.files import file_digests
         from airflow_mlops.primitives.registration.record import TrainingRecord
-        from airflow_mlops.primitives.retraining import describe
+        from airflow_mlops.primitives.retraining import describe, short_ids
 
         ti, config = context["ti"], self.config(context)
         config.pop("system_metrics", None)
@@ -383,6 +393,7 @@ class TrainModelOperator(ModelCodeOperator):
                 "url": task_url(context),
             },
             reasons=describe(self.reasons or []),
+            reason_ids=short_ids(reason["id"] for reason in self.reasons or []),
         )
 
     def _manifest(self) -> Manifest:

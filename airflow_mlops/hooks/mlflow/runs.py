@@ -29,6 +29,10 @@ JOB_TAG = "airflow_mlops.job"
 REASON_TAG = "airflow_mlops.reason"
 #: Tags of runs, of their dataset inputs and of model versions: see primitives/registration/lineage.py.
 DATASET_TAG, APPLICATION_TAG = "airflow_mlops.dataset_id", "airflow_mlops.application"
+#: What the gate said of a run's model: ``passed``, ``failed`` or ``dry_run_failed``.
+GATE_TAG = "airflow_mlops.gate"
+#: MLflow's page opens an experiment without it as one of GenAI, with traces in place of runs and models.
+EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 OPEN: tuple[str, ...] = ("RUNNING", "SCHEDULED")
@@ -167,6 +171,19 @@ class MLflowRunsHook(BaseHook):
         mine = f" AND tags.`{APPLICATION_TAG}` = {quoted(application)}" if application else ""
         return list(self._open(f" AND {marked}{mine}"))
 
+    def refused_runs(self, experiment: str, application: str, dag_run_id: str) -> list[RunInfo]:
+        """Runs of a DAG run whose model the gate has refused.
+
+        :param dag_run_id: Airflow's ``run_id``.
+        """
+        doing = f"Looking for the trainings of run {dag_run_id}"
+        found = self._experiment(doing, experiment)
+        wanted = (
+            f"tags.`{APPLICATION_TAG}` = {quoted(application)} AND tags.`airflow_mlops.run_id` = {quoted(dag_run_id)} "
+            f"AND tags.`{GATE_TAG}` = 'failed'"
+        )
+        return list(self._search(doing, [str(found["experiment_id"])], wanted)) if found else []
+
     def run_url(self, run: RunInfo) -> str:
         """Page of a run in the MLflow UI."""
         return f"{self.server.uri}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
@@ -286,7 +303,10 @@ class MLflowRunsHook(BaseHook):
         found = self._experiment(doing, name)
         if found is None:
             try:
-                return str(self.answering.call(doing, "experiments/create", name=name)["experiment_id"])
+                created = self.answering.call(
+                    doing, "experiments/create", name=name, tags=to_pairs(EXPERIMENT_KIND)
+                )
+                return str(created["experiment_id"])
             except TrackingError as error:
                 if not refused_as(error.__cause__, "RESOURCE_ALREADY_EXISTS"):
                     raise
@@ -296,7 +316,12 @@ class MLflowRunsHook(BaseHook):
                 f"Experiment {name!r} was deleted in MLflow, and its name is taken until it is purged. "
                 "Cure: restore it, or name another one under tracking.experiment."
             )
-        return str(found["experiment_id"])
+        experiment_id, known = str(found["experiment_id"]), _pairs(found.get("tags"))
+        for key, value in EXPERIMENT_KIND.items():
+            if key not in known:
+                body = {"experiment_id": experiment_id, "key": key, "value": value}
+                self.answering.call(doing, "experiments/set-experiment-tag", **body)
+        return experiment_id
 
     def _create(self, doing: str, experiment_id: str, name: str | None, tags: Mapping[str, Any]) -> RunInfo:
         body: dict[str, Any] = {"experiment_id": experiment_id, "start_time": int(time.time() * 1000)}

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from airflow_mlops.contract.storable import storable_text
 from airflow_mlops.primitives.documents import json_text
 
 Value = TypeVar("Value")
@@ -113,7 +114,7 @@ def to_metric(name: str, entry: Mapping[str, Any], start: int) -> dict[str, Any]
 def to_text(value: Any) -> str:
     """A parameter as text: itself, or JSON."""
     if isinstance(value, str):
-        return value
+        return storable_text(value, len(value) * 6)
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return json_text(value, sort_keys=True, default=str)

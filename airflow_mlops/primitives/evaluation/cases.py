@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from xml.parsers import expat
 
+from airflow_mlops.contract.storable import storable_text
 from airflow_mlops.exceptions import ContractError
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ class _Reader:
         self.counts[self.outcome] += 1
         if self.outcome in ("failure", "error") and len(self.failed) < NAMED_LIMIT:
             message = " ".join(" ".join(self.message).split())[:MESSAGE_LIMIT]
-            self.failed.append({"name": self.name, "message": message})
+            case = {"name": self.name, "message": message}
+            self.failed.append({key: storable_text(text) for key, text in case.items()})
         self.outcome = None
 
     def text(self, data: str) -> None:

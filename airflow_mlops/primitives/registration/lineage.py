@@ -19,6 +19,8 @@ PREFIX = "airflow_mlops."
 TAG_LIMIT = 5000
 #: Tag of a model version with the metrics of its test split.
 PROMISE_TAG = f"{PREFIX}test_metrics"
+#: Tag of a run and a model version with the short ids of the reasons that it answers.
+REASON_IDS_TAG = f"{PREFIX}reason_ids"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Lineage:
     :param parameters_digest: see :func:`parameters_digest`; the parameters themselves are with the run.
     :param seed: seed of everything random.
     :param reasons: why it was trained, in words.
+    :param reason_ids: ids of these reasons, see :func:`~airflow_mlops.primitives.retraining.short_ids`.
     :param dag_run: ``<dag_id>/<run_id>`` of the Airflow run.
     :param git_commit: commit of the model code, as its image's label or its folder says; with ``-dirty`` behind it
         when the folder had changes.
@@ -47,6 +50,7 @@ class Lineage:
     parameters_digest: str = ""
     seed: int | None = None
     reasons: str = ""
+    reason_ids: str = ""
     dag_run: str = ""
     git_commit: str = ""
     base_digest: str = ""

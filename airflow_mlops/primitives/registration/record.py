@@ -36,6 +36,7 @@ class TrainingRecord:
         or changed before it went to MLflow.
     :param run: ``experiment``, ``run_id`` of MLflow, and ``dag_id``, ``dag_run``, ``task_id``, ``try``, ``url`` of Airflow.
     :param reasons: why it was trained, in words.
+    :param reason_ids: ids of these reasons, in short.
     """
 
     application: str
@@ -47,6 +48,7 @@ class TrainingRecord:
     model: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     reasons: str = ""
+    reason_ids: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
+from airflow_mlops.contract.storable import storable
 from airflow_mlops.spec.values import format_duration
 
 OutcomeKind = Literal[
@@ -123,7 +124,8 @@ def broken_assumptions(content: bytes) -> list[dict[str, Any]]:
         found = json.loads(content, parse_constant=str)
     except (ValueError, RecursionError):
         return []
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    # The report is a file of its own, so each entry is bounded and not all of them together.
+    return [storable(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def assumption_lines(failures: Sequence[Mapping[str, Any]]) -> str:

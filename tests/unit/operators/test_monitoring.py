@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import duckdb
 import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_mlops.assets import retraining_asset
 from airflow_mlops.hooks.store.base import open_store
-from airflow_mlops.operators.monitoring import DecideRetrainingOperator, MeasurePerformanceOperator
+from airflow_mlops.operators.monitoring import (
+    DecideRetrainingOperator,
+    MeasurePerformanceOperator,
+    RaiseAlarmOperator,
+)
+from tests.fixtures.inlets import Events
 from tests.fixtures.tasks import EXAMPLES, write_examples
 
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 BRIER = {"name": "brier", "value": 0.2, "stderr": 0.01, "n": 100, "split": "test"}
 RULES = {
     "drift": {"alarm": "retrain", "min_columns": 1},
@@ -28,6 +37,7 @@ class World:
     def __init__(self, folder):
         self.folder, self.uri = folder, str(folder / "store")
         self.store = open_store(self.uri)
+        self.events = Events()
 
     def predict(self, number: int, version: str, metrics: list) -> str:
         window_id = f"2026010{number}T000000Z"
@@ -60,9 +70,27 @@ class World:
         )
         return operator.execute({})
 
+    def context(self):
+        return {"inlet_events": {retraining_asset("tiny"): self.events}}
+
     def decide(self):
         operator = DecideRetrainingOperator(task_id="decide", application="tiny", store=self.uri, rules=RULES)
-        return operator.execute({})
+        return operator.execute(self.context())
+
+    def raise_alarm(self, decision, *, dies: bool = False):
+        """Let the task run; its event is there only if it ends well."""
+        outlet = retraining_asset("tiny")
+        operator = RaiseAlarmOperator(
+            task_id="raise_alarm", application="tiny", store=self.uri, decision=decision, outlets=[outlet]
+        )
+        event = SimpleNamespace(extra=None)
+        raised = operator.execute(
+            {"outlet_events": {outlet: event}, "ti": SimpleNamespace(run_id="run1"), **self.context()}
+        )
+        if not dies:
+            event = SimpleNamespace(id=7, timestamp=NOON, extra=event.extra, source_run_id="run1")
+            self.events.append(event)
+        return raised
 
 
 @pytest.fixture
@@ -147,3 +175,56 @@ def test_nan_labels_are_no_labels_and_do_not_silence_the_alarm(world):
     assert all(math.isfinite(wealth) for wealth in state)
     raw = world.store.read(f"tiny/monitoring/windows/{window}/performance.json")
     json.loads(raw, parse_constant=pytest.fail)
+
+
+class TestAlarms:
+    """The event is the truth, the marker follows from it."""
+
+    @pytest.fixture
+    def alarmed(self, world):
+        window = world.predict(1, "1", [])
+        with pytest.raises(AirflowFailException):
+            world.measure()
+        return window
+
+    def test_one_whose_task_died_before_its_success_is_raised_again(self, world, alarmed):
+        first = world.decide()
+        world.raise_alarm(first, dies=True)
+        again = world.decide()
+        assert again["alarms"] == first["alarms"]
+        assert again["decision"] == "RETRAIN"
+        assert world.raise_alarm(again) == [first["alarms"][0]["alarm_id"]]
+
+    def test_one_that_was_told_is_not_told_again(self, world, alarmed):
+        world.raise_alarm(world.decide())
+        assert world.decide() == {"decision": "OK", "windows": [], "alarms": []}
+        marker = world.store.read_json(f"tiny/monitoring/windows/{alarmed}/raised.json")
+        assert (marker["run_id"], marker["event"]) == ("run1", 7)
+        # Airflow may forget old events.
+        world.events = Events()
+        assert world.decide()["alarms"] == []
+
+    def test_several_in_one_event_are_all_told(self, world, alarmed):
+        world.raise_alarm(world.decide(), dies=True)
+        world.predict(2, "1", [])
+        with pytest.raises(AirflowFailException):
+            world.measure()
+        both = world.decide()
+        assert len(both["alarms"]) == 2
+        world.raise_alarm(both)
+        assert world.decide()["alarms"] == []
+
+    def test_however_much_there_is_to_say(self, world, alarmed):
+        decision = world.decide()
+        (alarm,) = decision["alarms"]
+        many = [{**alarm, "alarm_id": f"a{n}", "message": "m\0" * 5000} for n in range(100)]
+        world.raise_alarm({**decision, "alarms": [*many, alarm]})
+        text = json.dumps(world.events.all[0].extra)
+        assert "\\u0000" not in text
+        assert len(text) < 100_000
+        assert world.decide()["alarms"] == []
+
+    def test_whatever_else_was_posted_is_no_alarm(self, world, alarmed):
+        for extra in (None, {}, {"alarms": 7}, {"alarms": ["x", None, {}]}, {"alarm_id": ["x"]}):
+            world.events.append(SimpleNamespace(id=1, timestamp=NOON, extra=extra, source_run_id=None))
+        assert len(world.decide()["alarms"]) == 1

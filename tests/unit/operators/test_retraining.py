@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from airflow_mlops.assets import code_asset, retraining_asset
-from airflow_mlops.operators.retraining import AnswerReasonsOperator, CollectReasonsOperator, RearmOperator
+from airflow_mlops.assets import code_asset, retraining_asset, training_asset
+from airflow_mlops.exceptions import TrackingUnavailable
+from airflow_mlops.hooks.mlflow.hook import MLflowHook
+from airflow_mlops.operators.retraining import (
+    AnswerReasonsOperator,
+    CollectReasonsOperator,
+    ConcludeTrainingOperator,
+    RearmOperator,
+)
+from airflow_mlops.primitives.retraining import short_ids
 from tests.fixtures.inlets import Events
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -52,6 +61,7 @@ class World:
     events: Events = field(default_factory=Events)
     asset: Any = field(default_factory=lambda: retraining_asset("tiny"))
     new_code: Events = field(default_factory=Events)
+    training: Any = field(default_factory=lambda: SimpleNamespace(extra=None))
 
     def alarm(self, number, minutes=0, **extra):
         at = NOON + timedelta(minutes=minutes)
@@ -71,17 +81,35 @@ class World:
             "triggering_asset_events": ByAsset({self.asset: [*by], code_asset("tiny"): []}),
             "inlet_events": ByAsset({self.asset: self.events, code_asset("tiny"): self.new_code}),
             "asset_state_store": {self.asset: self.store},
+            "outlet_events": {training_asset("tiny"): self.training},
         }
 
-    def collect(self, *, why="", **run):
-        operator = CollectReasonsOperator(task_id="collect_reasons", application="tiny", why=why)
+    def collect(self, *, why="", model="", **run):
+        operator = CollectReasonsOperator(
+            task_id="collect_reasons",
+            application="tiny",
+            why=why,
+            model=model,
+            experiment="tiny",
+            outlets=[training_asset("tiny")],
+        )
         return operator.execute(self.context(**run))
 
     def answer(self, reasons, decision, registered=None, **run):
         operator = AnswerReasonsOperator(
-            task_id="answer", application="tiny", reasons=reasons, decision=decision, registered=registered
+            task_id="answer",
+            application="tiny",
+            reasons=reasons,
+            decision=decision,
+            registered=registered,
+            outlets=[training_asset("tiny")],
         )
         return operator.execute(self.context(**run))
+
+    @property
+    def told(self):
+        """What stands on the page of the run."""
+        return self.training.extra
 
 
 @pytest.fixture
@@ -183,6 +211,186 @@ class TestAnswers:
         assert world.store.get("answers")["taken"] == {}
 
 
+class TestHandedEvents:
+    """Those that started the run count, whatever the memory thinks of their time, and once."""
+
+    def test_one_before_everything_that_is_read(self, world):
+        world.alarm(1, minutes=60 * 24 * 30)
+        world.answer(world.collect(), PASSED, {"version": "1"})
+        old = SimpleNamespace(
+            timestamp=NOON - timedelta(days=300), extra={"message": "of a clock far behind"}
+        )
+        (reason,) = world.collect(run_id="run2", by=[old])
+        assert reason["evidence"] == old.extra
+
+    def test_one_that_is_read_too_counts_once(self, world):
+        world.events.append(SimpleNamespace(id=17, timestamp=NOON, extra={"message": "x"}))
+        handed = SimpleNamespace(timestamp=NOON, extra={"message": "x"})
+        (reason,) = world.collect(by=[handed])
+        world.answer([reason], PASSED, {"version": "1"})
+        with pytest.raises(AirflowSkipException):
+            world.collect(run_id="run2", by=[handed])
+
+    def test_one_handed_and_read_by_a_later_run_counts_once(self, world):
+        handed = SimpleNamespace(timestamp=NOON, extra={"message": "x"})
+        world.answer(world.collect(by=[handed]), PASSED, {"version": "1"})
+        world.events.append(SimpleNamespace(id=17, timestamp=NOON, extra={"message": "x"}))
+        with pytest.raises(AirflowSkipException):
+            world.collect(run_id="run2")
+
+    def test_one_that_no_database_keeps_is_collected_and_said(self, world, caplog):
+        world.alarm(1, message="a\0b \ud800")
+        (reason,) = world.collect()
+        assert reason["evidence"]["message"] == r"a\x00b \ud800"
+        assert "\\u0000" not in json.dumps([reason, world.told, world.store.values])
+
+
+class TestARunThatNeverSaidWhatBecameOfIt:
+    """answer_reasons used up its tries behind a registered model."""
+
+    @pytest.fixture
+    def mlflow(self, monkeypatch):
+        known = SimpleNamespace(versions=[], refused=[], asked=0)
+
+        def versions(hook, model):
+            known.asked += 1
+            if isinstance(known.versions, Exception):
+                raise known.versions
+            return [SimpleNamespace(tags=tags) for tags in known.versions]
+
+        monkeypatch.setattr(MLflowHook, "versions", versions)
+        monkeypatch.setattr(
+            MLflowHook,
+            "refused_runs",
+            lambda hook, experiment, application, run: [
+                SimpleNamespace(tags=tags) for name, tags in known.refused if name == run
+            ],
+        )
+        return known
+
+    def test_the_version_carries_what_it_answers(self, world, mlflow):
+        world.alarm(1)
+        reasons = world.collect(model="m")
+        mlflow.versions = [{}, {"airflow_mlops.reason_ids": short_ids(ids(reasons))}]
+        with pytest.raises(AirflowSkipException):
+            world.collect(run_id="run2", model="m")
+        world.alarm(2, minutes=1)
+        assert ids(world.collect(run_id="run3", model="m")) == ["alarm2"]
+
+    def test_so_does_a_run_that_the_gate_refused(self, world, mlflow):
+        world.alarm(1)
+        reasons = world.collect(model="m")
+        mlflow.refused = [("run1", {"airflow_mlops.reason_ids": short_ids(ids(reasons))})]
+        with pytest.raises(AirflowSkipException):
+            world.collect(run_id="run2", model="m")
+
+    def test_without_either_its_reasons_are_taken_again(self, world, mlflow):
+        world.alarm(1)
+        world.collect(model="m")
+        mlflow.versions = [{"airflow_mlops.reason_ids": short_ids(["another"])}]
+        assert ids(world.collect(run_id="run2", model="m")) == ["alarm1"]
+
+    def test_a_server_that_is_away_is_asked_again(self, world, mlflow):
+        world.alarm(1)
+        world.collect(model="m")
+        mlflow.versions = TrackingUnavailable("away")
+        with pytest.raises(AirflowException, match="away") as caught:
+            world.collect(run_id="run2", model="m")
+        assert not isinstance(caught.value, AirflowFailException)
+
+    def test_where_every_run_has_said_so_nobody_is_asked(self, world, mlflow):
+        world.alarm(1)
+        world.answer(world.collect(model="m"), PASSED, {"version": "1"})
+        world.alarm(2, minutes=1)
+        world.collect(run_id="run2", model="m")
+        assert mlflow.asked == 0
+
+
+class TestWhatIsSaid:
+    def test_why_a_run_trains_is_on_its_page(self, world):
+        world.alarm(1, message="brier 0.3")
+        world.collect()
+        assert (world.told["phase"], world.told["message"]) == ("begun", "performance: brier 0.3")
+        assert ids(world.told["reasons"]) == ["alarm1"]
+
+    @pytest.mark.parametrize(
+        ("decision", "registered", "outcome"),
+        [
+            (PASSED, {"version": "2"}, "registered"),
+            (REFUSED, None, "refused"),
+            (None, None, "failed"),
+            (PASSED, None, "failed"),
+        ],
+    )
+    def test_and_how_it_ended(self, world, decision, registered, outcome):
+        world.alarm(1)
+        world.answer(world.collect(), decision, registered)
+        assert (world.told["phase"], world.told["outcome"]) == ("ended", outcome)
+        assert world.told["why"] == "performance"
+
+    def test_an_alarm_without_a_new_model_is_a_warning(self, world, capsys):
+        world.alarm(1)
+        world.answer(world.collect(), {**REFUSED, "message": "auc is too low."})
+        assert "somebody has to look" in world.told["message"]
+        assert "auc is too low." in world.told["message"]
+        warnings = [line for line in capsys.readouterr().out.splitlines() if "[warning" in line]
+        assert any("stays in use" in line for line in warnings)
+
+    def test_a_wish_without_a_new_model_is_none(self, world):
+        world.answer(world.collect(run_type="manual"), REFUSED)
+        assert "somebody has to look" not in world.told["message"]
+
+
+class TestConclude:
+    def run(self, reasons, decision, registered, **states):
+        operator = ConcludeTrainingOperator(
+            task_id="conclude",
+            reasons=reasons,
+            decision=decision,
+            registered=registered,
+            watched=["answer_reasons", "rearm"],
+        )
+
+        def task_states(dag_id, task_ids, run_ids):
+            return {run_ids[0]: {name: states.get(name, "success") for name in task_ids}}
+
+        ti = SimpleNamespace(dag_id="tiny__training", run_id="run1", get_task_states=task_states)
+        operator.execute({"ti": ti})
+
+    @pytest.mark.parametrize(
+        ("reasons", "decision", "registered", "states"),
+        [
+            ([{"id": "a"}], PASSED, {"version": "1"}, {}),
+            ([{"id": "a"}], REFUSED, None, {"register": "skipped"}),
+            (None, None, None, {"register": "skipped"}),
+            ("null", "null", "null", {"register": "skipped"}),
+            ('[{"id": "a"}]', '{"passed": true}', '{"version": "1"}', {"rearm": "skipped"}),
+            # Airflow calls such a run failed by itself.
+            ([{"id": "a"}], None, None, {"register": "upstream_failed"}),
+            ([{"id": "a"}], PASSED, None, {"register": "failed"}),
+        ],
+    )
+    def test_a_run_that_came_to_its_end_is_left_alone(self, reasons, decision, registered, states):
+        self.run(reasons, decision, registered, **states)
+
+    @pytest.mark.parametrize(
+        ("decision", "states"),
+        [
+            (None, {"train": "failed", "register": "skipped"}),
+            ("null", {"register": "skipped"}),
+            (PASSED, {"register": "skipped"}),
+            (PASSED, {"register": "success"}),
+        ],
+    )
+    def test_one_that_was_marked_as_failed_is_red(self, decision, states):
+        with pytest.raises(AirflowFailException, match="came to no decision"):
+            self.run([{"id": "a"}], decision, None, **states)
+
+    def test_so_is_one_whose_books_are_not_kept(self):
+        with pytest.raises(AirflowFailException, match="answer_reasons failed"):
+            self.run([{"id": "a"}], PASSED, {"version": "1"}, answer_reasons="failed")
+
+
 class TestEventsThatAirflowCannotShow:
     """The run of one has not started: a person cleared it, or failed it in the queue (apache/airflow#71360)."""
 
@@ -210,7 +418,8 @@ class TestEventsThatAirflowCannotShow:
         for event in by:
             event.waits = True
         reasons = world.collect(by=by)
-        assert ids(reasons) == ["alarm1", "event:2026-01-01T12:01:00+00:00"]
+        assert ids(reasons)[0] == "alarm1"
+        assert reasons[1]["evidence"] == {"who": "ann"}
         assert reasons == world.collect(by=by)
         assert world.answer(reasons, PASSED, {"version": "2"}) == []
 
@@ -218,7 +427,8 @@ class TestEventsThatAirflowCannotShow:
         world.events.append(SimpleNamespace(id=1, timestamp=NOON, extra={}))
         world.alarm(2, minutes=1)
         world.events.all[1].waits = True
-        assert ids(world.collect(by=world.events.all)) == ["event:1", "alarm2"]
+        first, second = world.collect(by=world.events.all)
+        assert (first["evidence"], second["id"]) == ({}, "alarm2")
 
     def test_a_run_is_closed_all_the_same(self, world):
         world.alarm(1)
@@ -273,11 +483,7 @@ class TestNewCode:
     def test_whoever_built_it_may_say_so_without_a_word(self, world):
         world.new_code.append(SimpleNamespace(id=7, timestamp=NOON, extra={"commit": "abc"}))
         (reason,) = world.collect()
-        assert (reason["id"], reason["kind"], reason["evidence"]) == (
-            "event:7",
-            "new_code",
-            {"commit": "abc"},
-        )
+        assert (reason["kind"], reason["evidence"]) == ("new_code", {"commit": "abc"})
 
     def test_it_comes_together_with_an_alarm(self, world):
         world.alarm(1)

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import json
+from datetime import UTC, datetime, timedelta, timezone
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_mlops.primitives.retraining import (
+    ID_LIMIT,
     OVERLAP,
+    UNCLOSED,
+    WORDS_LIMIT,
     Answers,
     Reason,
     answer,
+    carries,
     describe,
     drain_from,
     reason_from_event,
+    short_ids,
     take,
     unanswered,
+    unclosed,
 )
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def alarm(number: int, *, minutes: float = 0, kind: str = "performance") -> Reason:
-    return Reason(f"alarm{number}", kind, (NOON + timedelta(minutes=minutes)).isoformat())
+def alarm(number: int, *, minutes: float = 0, kind: str = "performance", event: int | None = None) -> Reason:
+    return Reason(f"alarm{number}", kind, (NOON + timedelta(minutes=minutes)).isoformat(), event=event)
 
 
 def ids(reasons: list[Reason]) -> list[str]:
@@ -38,7 +46,54 @@ class TestReasonFromEvent:
         )
 
     def test_an_event_from_outside_is_a_wish(self):
-        assert reason_from_event(7, NOON, None) == Reason("event:7", "on_demand", NOON.isoformat(), {})
+        reason = reason_from_event(7, NOON, None)
+        assert (reason.kind, reason.at, reason.evidence, reason.event) == (
+            "on_demand",
+            NOON.isoformat(),
+            {},
+            7,
+        )
+
+    def test_handed_over_or_read_it_is_the_same_event(self):
+        """Airflow hands it over without its number, and in whatever time zone."""
+        there = NOON.astimezone(timezone(timedelta(hours=5)))
+        handed, drained = (reason_from_event(n, at, {"message": "x"}) for n, at in (("", there), (17, NOON)))
+        assert handed == drained
+        assert reason_from_event(18, NOON, {"message": "y"}).id != drained.id
+
+    @pytest.mark.parametrize(
+        "extra",
+        [
+            {"alarm_id": "n\0ul"},
+            {"alarm_id": "\ud800"},
+            {"alarm_id": "a" * 10**6},
+            {"alarm_id": {"a": 1}},
+            {"reason": ["x"]},
+            {"reason": {"a": 1}},
+            {"message": "m" * 10**6},
+            {"message": "<b>\n\x1b[31m\n::group::x\0"},
+            {"from_trigger": True, "payload": {"id": [1], "message": "\0"}},
+            {"figures": {f"k{n}": "v" * 100 for n in range(10_000)}},
+        ],
+    )
+    def test_whatever_was_posted_can_be_kept_and_said(self, extra):
+        reason = reason_from_event(1, NOON, extra)
+        text = json.dumps(reason.to_dict())
+        assert len(text) < 70_000
+        assert len(reason.id) <= ID_LIMIT
+        assert "\\u0000" not in text
+        json.dumps(reason.to_dict(), ensure_ascii=False).encode()
+        assert "\n" not in describe([reason])
+        assert len(describe([reason] * 1000)) <= WORDS_LIMIT
+        assert take(Answers(), "run1", [reason])[0] == [reason]
+
+    def test_what_had_to_be_changed_is_known(self):
+        assert reason_from_event(1, NOON, {"message": "a\0"}).altered
+        assert not reason_from_event(1, NOON, {"message": "a"}).altered
+
+    def test_no_event_takes_the_id_of_a_run(self):
+        forged = reason_from_event(1, NOON, {"alarm_id": "on_demand:manual__x"})
+        assert forged.id == "said:on_demand:manual__x"
 
     def test_an_unknown_reason_is_a_wish_that_keeps_its_words(self):
         reason = reason_from_event(7, NOON, {"reason": "moon phase"})
@@ -90,6 +145,65 @@ class TestTake:
         reasons, _ = take(Answers(), "run1", [], [wish])
         assert reasons == [wish]
         assert describe(reasons) == "on_demand: new idea"
+
+
+class TestClocks:
+    """Times of events are those of whichever machine wrote them."""
+
+    def seen(self, answers, *events, now=NOON):
+        since = datetime.fromisoformat(drain_from(answers, now) or "0001-01-01T00:00:00+00:00")
+        return [event for event in events if datetime.fromisoformat(event.at) >= since]
+
+    @pytest.mark.parametrize("hours", [2, 24 * 400])
+    def test_one_that_was_ahead_hides_no_alarm(self, hours):
+        ahead, later = alarm(1, minutes=60 * hours, event=1), alarm(2, minutes=10, event=2)
+        _, answers = take(Answers(), "run1", [ahead], now=NOON)
+        assert datetime.fromisoformat(answers.watermark) <= NOON
+        answers = answer(answers, "run1", succeeded=True)
+        reasons, answers = take(answers, "run2", self.seen(answers, ahead, later), now=NOON)
+        assert ids(reasons) == ["alarm2"]
+        assert datetime.fromisoformat(answers.watermark) <= NOON
+
+    def test_nor_one_of_the_machine_that_also_took_the_time(self):
+        ahead, later = alarm(1, minutes=60 * 24 * 400, event=1), alarm(2, minutes=10, event=2)
+        wrong = datetime.fromisoformat(ahead.at)
+        answers = answer(take(Answers(), "run1", [ahead], now=wrong)[1], "run1", succeeded=True)
+        assert ids(take(answers, "run2", self.seen(answers, ahead, later), now=NOON)[0]) == ["alarm2"]
+
+    def test_one_that_is_behind_hides_none_of_a_day_ago(self):
+        first, behind = alarm(1, event=1), alarm(2, minutes=-60 * 24, event=2)
+        answers = answer(take(Answers(), "run1", [first])[1], "run1", succeeded=True)
+        assert ids(take(answers, "run2", self.seen(answers, first, behind))[0]) == ["alarm2"]
+
+    def test_the_event_that_was_committed_last_moves_the_watermark(self):
+        _, answers = take(Answers(), "run1", [alarm(1, event=2), alarm(2, minutes=30, event=1)])
+        assert answers.watermark == NOON.isoformat()
+
+    def test_a_run_of_another_day_moves_nothing(self):
+        wish = Reason("on_demand:run1", "on_demand", (NOON + timedelta(days=900)).isoformat())
+        assert datetime.fromisoformat(drain_from(take(Answers(), "run1", [alarm(1)], [wish])[1], NOON)) < NOON
+
+
+class TestUnclosed:
+    def test_a_run_that_never_said_what_became_of_it_is_known(self):
+        _, answers = take(Answers(), "run1", [alarm(1)])
+        _, answers = take(answers, "run2", [alarm(1), alarm(2)])
+        assert unclosed(answers, "run2") == {"run1": ("alarm1",)}
+        assert unclosed(answer(answers, "run1", succeeded=True), "run2") == {}
+
+    def test_not_more_of_them_are_kept_than_anyone_looks_up(self):
+        answers = Answers()
+        for number in range(500):
+            _, answers = take(answers, f"run{number}", [alarm(1)])
+        assert len(answers.taken) <= UNCLOSED + 1
+        assert "run499" in answers.taken
+
+    def test_a_tag_names_the_ids_that_it_answers(self):
+        tag = short_ids(f"alarm{number}" for number in range(300))
+        assert len(tag) < 5000
+        assert carries(tag, ["alarm7", "alarm299"])
+        assert not carries(tag, ["alarm7", "alarm300"])
+        assert not carries("", ["alarm7"])
 
 
 class TestUnanswered:

@@ -43,7 +43,11 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         },
-        "extra-links": ["airflow_mlops.operators.links.MLflowRunLink"],
+        "extra-links": [
+            "airflow_mlops.operators.links.MLflowRunLink",
+            "airflow_mlops.operators.links.MLflowReportLink",
+            "airflow_mlops.operators.links.MLflowModelLink",
+        ],
         "connection-types": [
             {
                 "connection-type": "feast",

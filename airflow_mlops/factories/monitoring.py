@@ -40,6 +40,7 @@ def build_monitoring_dag(spec: ApplicationSpec) -> DAG:
                 "performance": performance,
                 "retraining": {"on": list(spec.retraining.on)},
             },
+            mlflow_conn_id=spec.tracking.connection,
             **place,
         )
         RaiseAlarmOperator(

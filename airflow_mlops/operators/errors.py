@@ -57,9 +57,10 @@ def airflow_errors() -> Iterator[None]:
         yield
     except MLOpsError as error:
         kind = AirflowException if error.retriable else AirflowFailException
-        raise kind(_message(error)) from _cause(error)
+        # One traceback, from where it began: a log with one for each translation hides what it says.
+        raise kind(_message(error)).with_traceback(error.__traceback__) from None
     except AirflowNotFoundException as error:
-        raise _without_connection(error) from error
+        raise _without_connection(error).with_traceback(error.__traceback__) from None
     except AirflowException as error:
         _shorten(error)
         raise
@@ -67,7 +68,7 @@ def airflow_errors() -> Iterator[None]:
         if cure := _cure(error):
             raise AirflowFailException(
                 f"{_message(error)}. Another try would raise it again, so none is made. Cure: {cure}."
-            ) from _cause(error)
+            ).with_traceback(error.__traceback__) from None
         if not _shorten(error):
             raise AirflowException(_message(error)) from None
         raise
@@ -128,11 +129,6 @@ def _without_connection(error: AirflowNotFoundException) -> AirflowException:
 
     missing = not_found(error, MLOpsError)
     return (AirflowException if missing.retriable else AirflowFailException)(str(missing))
-
-
-def _cause(error: BaseException) -> BaseException | None:
-    """The error as the cause of another one, unless it is too long to be printed."""
-    return error if _shorten(error) else None
 
 
 def _shorten(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.evaluation import test_split
 from airflow_mlops.operators.fields import json_value
+from airflow_mlops.operators.links import MLflowReportLink, MLflowRunLink, show_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,6 +53,7 @@ class GateModelOperator(MLOpsTask):
     """
 
     template_fields: Sequence[str] = ("rules", "candidate", "champion", "tests", "dataset")
+    operator_extra_links = (MLflowRunLink(), MLflowReportLink())
 
     def __init__(
         self,
@@ -184,14 +186,16 @@ class GateModelOperator(MLOpsTask):
         evidence: Evidence,
         about: Mapping[str, Any],
     ) -> None:
+        from airflow_mlops.hooks.mlflow.runs import GATE_TAG
         from airflow_mlops.primitives.evaluation.report import build_report, render_page
 
         report = build_report(evidence, decision, about)
         mlflow.log_json(run_id, GATE_FILE, decision.to_dict())
         mlflow.log_json(run_id, REPORT_FILE, report)
         mlflow.log_text(run_id, PAGE_FILE, render_page(report))
-        mlflow.set_tags(run_id, {"airflow_mlops.gate": decision.outcome})
+        mlflow.set_tags(run_id, {GATE_TAG: decision.outcome})
         self.log.info("Report: %s of MLflow run %s", PAGE_FILE, run_id)
+        show_run(self, mlflow, run_id)
 
     def _datasets(self) -> DatasetStore:
         from airflow_mlops.hooks.datasets.versions import DatasetStore

@@ -18,6 +18,13 @@ from airflow_mlops.exceptions import DataError, MLOpsError, SourceError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.inlets import read_events
+from airflow_mlops.operators.links import (
+    MLflowModelLink,
+    MLflowReportLink,
+    MLflowRunLink,
+    show_model,
+    show_run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -280,14 +287,17 @@ class DecideRetrainingOperator(MonitoringOperator):
     The events are those of the task's inlets, which are ``retraining_asset(application)`` unless given.
 
     :param rules: ``{"drift": {...} | None, "performance": {...} | None, "retraining": {"on": [...]}}``.
+    :param mlflow_conn_id: Airflow connection of type ``mlflow``, for the task's links to the model that was watched.
     """
 
     template_fields: Sequence[str] = ("rules",)
+    operator_extra_links = (MLflowRunLink(), MLflowReportLink(), MLflowModelLink())
 
-    def __init__(self, *, rules: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(self, *, rules: dict[str, Any], mlflow_conn_id: str | None = None, **kwargs: Any) -> None:
         kwargs["inlets"] = kwargs.get("inlets") or [retraining_asset(kwargs["application"])]
         super().__init__(**kwargs)
         self.rules = rules
+        self.mlflow_conn_id = mlflow_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Decide each window once, and collect what is still to be said."""
@@ -310,10 +320,23 @@ class DecideRetrainingOperator(MonitoringOperator):
                     )
                 if decision["alarm"] and not store.exists(self._key(window, "raised.json")):
                     alarms.append(decision["alarm"])
+            self._show(windows, alarms)
             alarms = self._not_raised(context, store, alarms)
             kinds = {entry["decision"] for entry in decided} | ({"RETRAIN"} if alarms else set())
             worst = next((kind for kind in ("RETRAIN", "WARN") if kind in kinds), "OK")
             return {"decision": worst, "windows": decided, "alarms": alarms}
+
+    def _show(self, windows: list[Window], alarms: list[Mapping[str, Any]]) -> None:
+        """Lead to the model of the newest alarm, or of the newest window."""
+        from airflow_mlops.hooks.mlflow.hook import MLflowHook
+
+        if not windows or not self.mlflow_conn_id:
+            return
+        about = alarms[-1]["window_id"] if alarms else windows[-1]["window_id"]
+        window = next(window for window in windows if window["window_id"] == about)
+        mlflow = MLflowHook(self.mlflow_conn_id)
+        show_model(self, mlflow, window["model"], window["model_version"])
+        show_run(self, mlflow, window["run_id"])
 
     def _not_raised(
         self, context: Context, store: Store, alarms: list[Mapping[str, Any]]

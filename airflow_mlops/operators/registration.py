@@ -9,6 +9,13 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.fields import json_value
+from airflow_mlops.operators.links import (
+    MLflowModelLink,
+    MLflowReportLink,
+    MLflowRunLink,
+    show_model,
+    show_run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +50,7 @@ class RegisterModelOperator(MLOpsTask):
     """
 
     template_fields: Sequence[str] = ("model", "run_id", "decision", "lineage", "evaluation", "about")
+    operator_extra_links = (MLflowRunLink(), MLflowReportLink(), MLflowModelLink())
 
     def __init__(
         self,
@@ -90,6 +98,8 @@ class RegisterModelOperator(MLOpsTask):
             self._write_card(mlflow, version, decision)
             leads = self.promote and promote_version(mlflow, self.model, version, self.log)
             name_challenger(mlflow, self.model)
+            show_run(self, mlflow, self.run_id)
+            show_model(self, mlflow, self.model, version)
             self.log.info(
                 "Model %s version %s: %s", self.model, version, mlflow.model_url(self.model, version)
             )

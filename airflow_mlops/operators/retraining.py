@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from airflow_mlops.primitives.retraining import Answers, Reason, ReasonKind
 
+#: So long after its time the first run of the clock means that the DAG was switched on meanwhile.
+SWITCHED_ON = timedelta(minutes=5)
 #: Key of the memory in the asset state store of the retraining asset.
 ANSWERS = "answers"
 
@@ -107,12 +110,13 @@ class CollectReasonsOperator(ReasonsOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Take the reasons; taking them again gives the same ones."""
-        from airflow_mlops.primitives.retraining import describe, take
+        from airflow_mlops.primitives.retraining import Answers, describe, take
 
         run_id = context["ti"].run_id
         answers = self._closed(self._answers(context), run_id)
         drained, _ = self._drain(context, answers)
-        reasons, answers = take(answers, run_id, [*self._handed(context), *drained], [*self._own(context)])
+        own = self._own(context, first=answers == Answers())
+        reasons, answers = take(answers, run_id, [*self._handed(context), *drained], [*own])
         if not reasons:
             raise AirflowSkipException("Every reason to train has been answered already: nothing to do.")
         self._store(context, answers)
@@ -163,13 +167,24 @@ class CollectReasonsOperator(ReasonsOperator):
                 if reason is not None:
                     yield reason
 
-    def _own(self, context: Context) -> Iterator[Reason]:
+    def _own(self, context: Context, *, first: bool) -> Iterator[Reason]:
+        """Reasons that follow from the run itself.
+
+        :param first: the application has never taken a reason.
+        """
         from airflow_mlops.contract.storable import storable
         from airflow_mlops.primitives.retraining import Reason
 
         run = context["dag_run"]
         run_type, at = str(getattr(run.run_type, "value", run.run_type)), run.run_after.isoformat()
-        if run_type == "scheduled":
+        late = run.start_date - run.run_after if run.start_date else timedelta()
+        if run_type == "scheduled" and first and late > SWITCHED_ON:
+            self.log.warning(
+                "This DAG was switched on after %s, a time of its schedule that was over: no reason to train. The next "
+                "time of the schedule is one. Cure, to train now: trigger the DAG.",
+                at,
+            )
+        elif run_type == "scheduled":
             yield Reason(f"schedule:{run.run_id}", "schedule", at)
         elif run_type != "asset_triggered":
             evidence = {"who": run.triggering_user_name, "why": self.why}

@@ -213,6 +213,23 @@ class TestLoop:
         task = f"/dags/loop__training/dagRuns/{quote(run)}/taskInstances/train"
         link = airflow.client.call("GET", f"{task}/links")["extra_links"]["MLflow run"]
         assert link.endswith(f"/runs/{trained}")
+        begun, ended = airflow.said("loop__training", run)
+        assert begun["message"].startswith("performance: ")
+        assert ended["outcome"] == "registered"
+
+        def links(dag_id: str, run_id: str, task_id: str) -> dict[str, str]:
+            place = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/links"
+            return airflow.client.call("GET", place)["extra_links"]
+
+        for name in ("gate", "register"):
+            found = links("loop__training", run, name)
+            assert found["MLflow run"] == link
+            assert found["Report"] == f"{link}/artifacts/evaluation/report.html"
+        assert found["MLflow model"].endswith("/models/loop/versions/2")
+        watched = airflow.triggered_by_asset("loop__monitoring")
+        assert links("loop__monitoring", watched, "decide")["MLflow model"].endswith(
+            "/models/loop/versions/1"
+        )
         events = airflow.client.call("GET", f"/dags/loop__training/dagRuns/{quote(run)}/upstreamAssetEvents")
         assert events["asset_events"][0]["extra"]["alarm_id"] == reason["id"]
 

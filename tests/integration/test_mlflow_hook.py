@@ -51,6 +51,39 @@ def names():
     return SimpleNamespace(experiment=f"experiment-{unique}", model=f"model-{unique}", key=f"mlops-{unique}")
 
 
+def test_an_experiment_opens_as_one_of_models(hook, client, names):
+    """Without the tag MLflow's page shows traces in place of runs; what somebody chose stays."""
+    hook.find_or_create_run(names.experiment, names.key)
+    own, chosen = f"{names.experiment}-own", f"{names.experiment}-chosen"
+    client.create_experiment(own)
+    client.create_experiment(chosen, tags={"mlflow.experimentKind": "genai_development"})
+    for name in (own, chosen):
+        hook.find_or_create_run(name, names.key)
+    kinds = {
+        name: client.get_experiment_by_name(name).tags.get("mlflow.experimentKind")
+        for name in (names.experiment, own, chosen)
+    }
+    assert kinds == {
+        names.experiment: "custom_model_development",
+        own: "custom_model_development",
+        chosen: "genai_development",
+    }
+
+
+def test_trainings_whose_model_was_refused_are_found_by_their_dag_run(hook, names):
+    def train(key, **tags):
+        tags = {f"airflow_mlops.{name}": value for name, value in {"application": "tiny", **tags}.items()}
+        return hook.find_or_create_run(names.experiment, f"{names.key}-{key}", tags=tags)
+
+    refused = train("a", run_id="run'1", gate="failed", reason_ids="abc")
+    train("b", run_id="run'1", gate="passed")
+    train("c", run_id="run2", gate="failed")
+    train("d", run_id="run'1", gate="failed", application="other")
+    (found,) = hook.refused_runs(names.experiment, "tiny", "run'1")
+    assert (found.run_id, found.tags["airflow_mlops.reason_ids"]) == (refused, "abc")
+    assert hook.refused_runs(f"{names.experiment}-none", "tiny", "run2") == []
+
+
 @pytest.fixture
 def model_folder(tmp_path):
     """A model as model code saves it: any Python function, no pickle of ours."""

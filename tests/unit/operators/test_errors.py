@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -64,7 +65,9 @@ PASSING = {
 def test_what_comes_again_is_final_with_a_cure(kind):
     with pytest.raises(AirflowFailException, match=kind) as caught, airflow_errors():
         raise FINAL[kind]
-    assert caught.value.__cause__ is FINAL[kind]
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.count("Traceback (most recent call last)") == 1
+    assert "raise FINAL[kind]" in shown
     assert isinstance(FINAL[kind], DataError) or "Cure: " in str(caught.value)
 
 
@@ -175,3 +178,23 @@ class TestMissingConnection:
         error = self.say(monkeypatch, ErrorType.API_SERVER_ERROR)
         assert not isinstance(error, AirflowFailException)
         assert "does not say what its connection 'warehouse' is" in str(error)
+
+
+def ask_the_vendor(kind):
+    said = "There is no column x. Cure: name another one."
+    try:
+        {}["column"]
+    except KeyError as error:
+        raise kind(said) from error
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"), [(DataError, AirflowFailException), (StoreUnavailable, AirflowException)]
+)
+def test_one_traceback_from_where_it_began(kind, shown):
+    with pytest.raises(shown) as caught, airflow_errors():
+        ask_the_vendor(kind)
+    text = "".join(traceback.format_exception(caught.value))
+    assert text.count("Traceback (most recent call last)") == 1
+    assert text.count("There is no column x.") == 1
+    assert "in ask_the_vendor" in text

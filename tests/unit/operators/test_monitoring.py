@@ -13,6 +13,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_mlops.assets import retraining_asset
+from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.monitoring import (
     DecideRetrainingOperator,
@@ -52,6 +53,7 @@ class World:
             "model": "m",
             "model_version": version,
             "reference_dataset_id": "d",
+            "run_id": "r1",
             "reference": {"metrics": metrics},
         }
         self.store.put_json_if_absent(f"tiny/predictions/{window_id}/meta.json", meta)
@@ -228,3 +230,31 @@ class TestAlarms:
         for extra in (None, {}, {"alarms": 7}, {"alarms": ["x", None, {}]}, {"alarm_id": ["x"]}):
             world.events.append(SimpleNamespace(id=1, timestamp=NOON, extra=extra, source_run_id=None))
         assert len(world.decide()["alarms"]) == 1
+
+
+def test_a_warning_is_one_in_the_log_too(world, capsys):
+    world.predict(1, "1", [])
+    with pytest.raises(AirflowFailException):
+        world.measure()
+    rules = {**RULES, "retraining": {"on": []}}
+    operator = DecideRetrainingOperator(task_id="decide", application="tiny", store=world.uri, rules=rules)
+    assert operator.execute(world.context())["decision"] == "WARN"
+    assert any("[warning" in line and "WARN" in line for line in capsys.readouterr().out.splitlines())
+
+
+def test_the_decision_leads_to_the_model_without_a_server_to_ask(world, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", '{"conn_type": "mlflow", "host": "http://127.0.0.1:9"}')
+    monkeypatch.setattr(
+        MLflowHook, "run", lambda hook, run_id: SimpleNamespace(experiment_id="3", run_id=run_id)
+    )
+    world.predict(1, "4", [BRIER])
+    operator = DecideRetrainingOperator(
+        task_id="decide", application="tiny", store=world.uri, rules=RULES, mlflow_conn_id="mlflow_default"
+    )
+    operator.execute(world.context())
+    links = {link.name: link.get_link(operator, ti_key=None) for link in operator.operator_extra_links}
+    assert links == {
+        "MLflow run": "http://127.0.0.1:9/#/experiments/3/runs/r1",
+        "Report": "http://127.0.0.1:9/#/experiments/3/runs/r1/artifacts/evaluation/report.html",
+        "MLflow model": "http://127.0.0.1:9/#/models/m/versions/4",
+    }

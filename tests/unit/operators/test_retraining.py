@@ -68,13 +68,14 @@ class World:
         extra = {"reason": "performance", "alarm_id": f"alarm{number}", **extra}
         self.events.append(SimpleNamespace(id=len(self.events), timestamp=at, extra=extra))
 
-    def context(self, run_id="run1", run_type="asset_triggered", clear_number=0, by=()):
+    def context(self, run_id="run1", run_type="asset_triggered", clear_number=0, by=(), late=0):
         return {
             "ti": SimpleNamespace(run_id=run_id),
             "dag_run": SimpleNamespace(
                 run_id=run_id,
                 run_type=run_type,
                 run_after=NOON,
+                start_date=NOON + timedelta(minutes=late),
                 triggering_user_name="ann" if run_type == "manual" else None,
                 clear_number=clear_number,
             ),
@@ -140,6 +141,18 @@ class TestWhoStartsARun:
     def test_the_clock_takes_waiting_alarms_along(self, world):
         world.alarm(1, minutes=-5)
         assert ids(world.collect(run_type="scheduled")) == ["alarm1", "schedule:run1"]
+
+    def test_a_dag_that_is_switched_on_does_not_train_for_a_time_that_is_over(self, world):
+        """Airflow makes a run for the last time of the schedule as soon as a DAG is switched on."""
+        with pytest.raises(AirflowSkipException):
+            world.collect(run_type="scheduled", late=300)
+        assert ids(world.collect(run_type="scheduled", run_id="run2")) == ["schedule:run2"]
+        # From then on it is a scheduler that was away, or a training that took long.
+        assert ids(world.collect(run_type="scheduled", run_id="run3", late=300)) == ["schedule:run3"]
+
+    def test_an_alarm_counts_then_all_the_same(self, world):
+        world.alarm(1)
+        assert ids(world.collect(run_type="scheduled", late=300)) == ["alarm1"]
 
     def test_an_event_that_says_nothing_new_skips_the_run(self, world):
         with pytest.raises(AirflowSkipException, match="nothing to do"):

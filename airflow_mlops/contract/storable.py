@@ -124,4 +124,4 @@ def _fitting_entries(value: Mapping[str, Any], total: int, size: int) -> dict[st
 
 
 def _size(value: Any) -> int:
-    return len(json.dumps(value))
+    return len(json.dumps(value, allow_nan=False))

@@ -117,7 +117,7 @@ def parse_description(text: str) -> dict[str, Any]:
             f'describe must print one JSON object with "contract": 1{problem}. It printed: {text[:300]!r}. '
             "Cure: print it on short lines, as json.dumps(…, indent=1) does; lines of a log are cut at 8 KiB."
         )
-    if len(json.dumps(description)) > DESCRIPTION_LIMIT:
+    if len(json.dumps(description, allow_nan=False)) > DESCRIPTION_LIMIT:
         raise ContractError(
             f"describe printed a description of more than {DESCRIPTION_LIMIT} characters of JSON. Cure: describe the "
             "parameters only; data and examples do not belong there."

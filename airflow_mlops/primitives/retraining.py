@@ -12,12 +12,12 @@ An event is known by its own id, or by its time and content: Airflow hands event
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast, get_args
 
+from airflow_mlops.contract.documents import json_text
 from airflow_mlops.contract.storable import storable, storable_text
 
 ReasonKind = Literal["on_demand", "schedule", "new_code", "drift", "performance"]
@@ -128,12 +128,12 @@ def reason_from_event(
 
 def _given_id(said: Any) -> str:
     """The id that an event gives itself: bounded, and none that a run of ours may have."""
-    text = said if isinstance(said, str) else json.dumps(said, sort_keys=True, default=str)
+    text = said if isinstance(said, str) else json_text(said, sort_keys=True, default=str)
     return storable_text(f"said:{text}" if text.startswith(_OWN) else text, ID_LIMIT)
 
 
 def _digest(said: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return hashlib.sha256(json_text(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def take(

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from airflow_mlops.spec import ApplicationSpec
 
 #: Tasks that decide about models in use, or keep the books of reasons.
-_LEFT_OUT = frozenset({"collect_reasons", "evaluate_champion", "tune", "register", "answer_reasons", "rearm"})
+_LEFT_OUT = frozenset(
+    {"collect_reasons", "evaluate_champion", "tune", "register", "answer_reasons", "rearm", "conclude"}
+)
 _CONNECTION = "mlflow_trial"
 
 

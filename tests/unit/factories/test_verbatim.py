@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import XComArg
@@ -65,7 +66,8 @@ def context():
         "features": None,
         "code": None,
     }
-    return {"params": params, "line_name": lambda *_: "", "conn": None, "var": None}
+    ti = SimpleNamespace(xcom_pull=lambda **_: None)
+    return {"params": params, "line_name": lambda *_: "", "conn": None, "var": None, "ti": ti}
 
 
 def test_all_texts_of_an_application_arrive(dags):

@@ -748,7 +748,7 @@ class TestBadInput:
         monkeypatch.setattr(dataset, "connect", small)
         sql = (
             "SELECT i AS id, TIMESTAMP '2024-01-01' + to_seconds(i) AS asked, repeat(md5(i::VARCHAR), 20) AS text, "
-            "1 AS late, asked AS known FROM range(200_000) t(i)"
+            "1 AS late, asked + INTERVAL 1 SECOND AS known FROM range(200_000) t(i)"
         )
         with pytest.raises(AirflowFailException, match=r"more memory or disk than there is: .*set TMPDIR"):
             provision(home, examples={**EXAMPLES, "sql": sql, "folder": str(home)}, features=None)

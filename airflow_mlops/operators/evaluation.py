@@ -240,9 +240,13 @@ class TestModelOperator(TrainedModelOperator):
             raise ContractError(f"{self._code_name()} tested and wrote no output/tests.xml (JUnit).")
         from airflow_mlops.contract.failures import CasesFailedError
         from airflow_mlops.hooks.secrets import without_known_secrets
-        from airflow_mlops.primitives.evaluation.cases import read_test_summary
+        from airflow_mlops.primitives.evaluation.cases import TestSummary
+        from airflow_mlops.primitives.judging import judge
 
-        summary = read_test_summary(report)
+        counted = judge(
+            "airflow_mlops.primitives.evaluation.cases:count_cases", str(report), what="output/tests.xml"
+        )
+        summary = TestSummary.from_dict(counted)
         if state.exit_code == CasesFailedError.exit_code:
             summary = summary.with_unnamed_failure()
         text = report.read_text(errors="surrogateescape")

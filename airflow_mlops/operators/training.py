@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from airflow_mlops.primitives.registration.record import TrainingRecord
     from airflow_mlops.runners.base import JobState
 
+#: What holds parameters against the schema of the model code, which may have any regular expression in it.
+VALIDATE = "airflow_mlops.primitives.training.parameters:validate_parameters"
 #: The run of the tuning that found the parameters of a training, with its plots.
 TUNING_TAG = "airflow_mlops.tuning_run_id"
 #: Characters of the JSON of a description.
@@ -78,7 +80,7 @@ class DescribeModelCodeOperator(ModelCodeOperator):
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
         """Read the description from the job's output and hold the parameters against it."""
-        from airflow_mlops.primitives.training.parameters import validate_parameters
+        from airflow_mlops.primitives.judging import judge
 
         lines = self._runner().logs(self._job_name)
         description = parse_description("\n".join(line.text for line in lines))
@@ -90,7 +92,12 @@ class DescribeModelCodeOperator(ModelCodeOperator):
             )
         overrides = json.loads(self.overrides) if isinstance(self.overrides, str) else self.overrides
         given = {**(self.parameters or {}), **(overrides or {})}
-        parameters = validate_parameters(description.get("parameters") or {}, given)
+        parameters = judge(
+            VALIDATE,
+            description.get("parameters") or {},
+            given,
+            what="describe: the JSON Schema of its parameters",
+        )
         code = dict(self._code())
         if state.image_digest:
             code["image"] = state.image_digest

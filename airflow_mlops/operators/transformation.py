@@ -10,6 +10,7 @@ from airflow_mlops.exceptions import ContractError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.model_code import ModelCodeOperator
+from airflow_mlops.primitives.parquet_cells import judge_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -133,6 +134,7 @@ class PrepareFeaturesOperator(ModelCodeOperator):
                 f"{self._code_name()} prepared and wrote no output/data/*.parquet. Cure: write the prepared rows "
                 "there, and an empty table when there are none."
             )
+        judge_cells(files, f"{self._code_name()}: output/data")
         staging = self._staging()
         if staging.record(STEP) is None:
             with _contract_errors(self._code_name()):

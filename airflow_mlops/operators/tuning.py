@@ -20,6 +20,7 @@ from airflow_mlops.operators.links import MLflowRunLink
 from airflow_mlops.operators.model_code import ModelCodeOperator
 from airflow_mlops.operators.older_jobs import end_older_jobs
 from airflow_mlops.operators.tracking import end_run
+from airflow_mlops.operators.training import VALIDATE
 from airflow_mlops.operators.tuning_record import end_tuning, log_tuning, tuning_tags
 from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.triggers.tuning import TuningTrigger
@@ -148,7 +149,7 @@ class TuneModelOperator(ModelCodeOperator):
         carried: dict[str, Any],  # noqa: ARG002
     ) -> Any:
         """Log the trials and hand the best parameters on; the event only wakes this method."""
-        from airflow_mlops.primitives.training.parameters import validate_parameters
+        from airflow_mlops.primitives.judging import judge
 
         self._job_name, self._task = job, context["ti"]
         with airflow_errors():
@@ -163,9 +164,11 @@ class TuneModelOperator(ModelCodeOperator):
             best = tuning.best()
             if tuning.status == "failed" or best is None:
                 raise AirflowFailException(f"Tuning of {self._code_name()} failed: {tuning.reason}")
-            parameters = validate_parameters(
+            parameters = judge(
+                VALIDATE,
                 self.description["description"].get("parameters") or {},
                 {**tuning.plan.fixed, **best.parameters},
+                what="describe: the JSON Schema of its parameters",
             )
         self.log.info("Best is trial %d (%s): %s", best.number, tuning.reason, parameters)
         return {

@@ -24,6 +24,15 @@ CHUNK = 1024**2
 BLOCK = 512
 #: Files and folders that one collected path may have at most.
 MEMBER_LIMIT = 100_000
+#: Bytes of a header that extends the next one, with a long name for example, and how many of these one member may have.
+EXTENSION_LIMIT, EXTENSIONS = 64 * 1024, 4
+_EXTENSIONS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 
 
 def pack(files: Iterable[InputFile], folders: Iterable[str], root: str, owner: int) -> Iterator[bytes]:
@@ -103,21 +112,20 @@ def unpack_into(stream: Iterable[bytes], folder: Path, limit: int, where: str) -
 def _extract(stream: Iterable[bytes], folder: Path, limit: int, where: str) -> int:
     written, names = 0, CollectedNames(where)
     try:
-        with tarfile.open(fileobj=_Reader(stream), mode="r|") as archive:
-            for number, member in enumerate(archive):
-                names.check(member.name)
-                check_member(member, where)
-                written += member.size
-                check_amount(number + 1, written, limit, where)
-                target = folder / member.name
-                if member.isdir():
-                    target.mkdir(parents=True, exist_ok=True)
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source = archive.extractfile(member)
-                if source is not None:
-                    with target.open("xb") as file:
-                        shutil.copyfileobj(source, file, CHUNK)
+        archive = _Members(stream, where)
+        for number, member in enumerate(archive):
+            names.check(member.name)
+            check_member(member, where)
+            written += member.size
+            check_amount(number + 1, written, limit, where)
+            target = folder / member.name
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                for piece in archive.content(member):
+                    file.write(piece)
         names.end()
     except tarfile.TarError as error:
         raise RunnerError(f"{where}: the engine's archive is broken: {error}.") from error
@@ -214,6 +222,97 @@ def check_amount(members: int, written: int, limit: int, where: str) -> None:
         )
     if members > MEMBER_LIMIT:
         raise ContractError(f"{where}: more than {MEMBER_LIMIT} files and folders. Cure: write fewer.")
+
+
+class _Members:
+    """Members of a tar stream, whose headers are read by hand.
+
+    ``tarfile`` reads names of any length into memory, and looks for digits in them for hours (CVE-2024-6232).
+    """
+
+    def __init__(self, stream: Iterable[bytes], where: str) -> None:
+        self._reader = _Reader(stream)
+        self._where = where
+        self._left = 0
+
+    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        extensions: list[tuple[bytes, bytes]] = []
+        while (block := self._reader.read(BLOCK)).strip(b"\0"):
+            member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            if member.size < 0 or member.type == tarfile.GNUTYPE_SPARSE:
+                raise _refused(self._where, member.name[:60], "sparse file, or one of a negative size")
+            if member.type in _EXTENSIONS:
+                if member.size > EXTENSION_LIMIT or len(extensions) >= EXTENSIONS:
+                    raise _refused(
+                        self._where,
+                        member.name[:60],
+                        f"header of more than {EXTENSION_LIMIT} bytes, or one of many",
+                    )
+                extensions.append((member.type, self._read(-(-member.size // BLOCK) * BLOCK)[: member.size]))
+                continue
+            self._extend(member, extensions)
+            extensions.clear()
+            holds = member.size if member.isreg() else 0
+            self._left = -(-holds // BLOCK) * BLOCK
+            yield member
+            while self._left:
+                self._read_content(min(self._left, CHUNK))
+
+    def content(self, member: tarfile.TarInfo) -> Iterator[bytes]:
+        """What the member holds, which has to be taken before the next one."""
+        size = member.size
+        while size:
+            piece = self._read_content(min(size, CHUNK))
+            size -= len(piece)
+            yield piece
+
+    def _read_content(self, size: int) -> bytes:
+        piece = self._read(size)
+        self._left -= len(piece)
+        return piece
+
+    def _read(self, size: int) -> bytes:
+        found = self._reader.read(size)
+        if len(found) < size:
+            raise tarfile.ReadError("unexpected end of data")
+        return found
+
+    def _extend(self, member: tarfile.TarInfo, extensions: Iterable[tuple[bytes, bytes]]) -> None:
+        for kind, content in extensions:
+            if kind == tarfile.GNUTYPE_LONGNAME:
+                member.name = _text(content)
+            elif kind in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+                for key, value in _records(content):
+                    if key == b"path":
+                        member.name = _text(value)
+                    elif key == b"size":
+                        member.size = _number(value)
+                    elif key.startswith(b"GNU.sparse"):
+                        raise _refused(self._where, member.name, "sparse file")
+        if member.isdir():
+            member.name = member.name.rstrip("/")
+
+
+def _records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of a PAX header: ``length key=value`` and an end of line."""
+    while content.strip(b"\0"):
+        digits, _, _ = content[:12].partition(b" ")
+        length = _number(digits)
+        key, equals, value = content[len(digits) + 1 : length].partition(b"=")
+        if not equals or length > len(content) or not value.endswith(b"\n"):
+            raise tarfile.ReadError("a PAX header is broken")
+        yield key, value[:-1]
+        content = content[length:]
+
+
+def _number(digits: bytes) -> int:
+    if not digits.isdigit() or len(digits) > 18:
+        raise tarfile.ReadError("a number of a PAX header is broken")
+    return int(digits)
+
+
+def _text(name: bytes) -> str:
+    return name.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 class _Reader(io.RawIOBase):

@@ -352,7 +352,9 @@ def test_a_full_disk_while_spilling_says_what_to_do(tmp_path):
 def test_a_spill_folder_that_cannot_be_made_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     path = write(rows([0], [1]), tmp_path / "rows.parquet")
-    with pytest.raises(FeatureStoreError, match=r"no folder to spill to: no folder .*can be made in .*temp_directory"):
+    with pytest.raises(
+        FeatureStoreError, match=r"no folder to spill to: no folder .*can be made in .*temp_directory"
+    ):
         Repository(tmp_path, path, temp_directory=str(tmp_path / "file" / "x")).job(ask(0))
     with pytest.raises(
         FeatureStoreError, match=r"offline_store in feature_store.yaml: .*Memory must have a number"

@@ -11,11 +11,24 @@ import yaml
 from airflow_mlops.exceptions import ContractError
 from airflow_mlops.hooks.mlflow.values import to_column
 from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.judging import judge
 
 MODEL_FILE = "MLmodel"
 EXAMPLE_FILE, SERVING_FILE = "input_example.json", "serving_input_example.json"
 #: Bytes of a file MLmodel that are read at most.
 MODEL_LIMIT = 1024**2
+#: Bytes of memory in which that has to be done.
+MODEL_MEMORY = 1024**3
+
+
+class _Texts(yaml.SafeLoader):
+    """Reads times as the texts that they are."""
+
+
+_Texts.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def complete_model(
@@ -59,13 +72,24 @@ def read_model(path: Path) -> dict[str, Any]:
 
     :raises ContractError: it is no YAML mapping, or too long to be one.
     """
+    found: dict[str, Any] = judge(
+        f"{__name__}:parsed_model", str(path), what=f"model/{MODEL_FILE}", memory=MODEL_MEMORY
+    )
+    return found
+
+
+def parsed_model(file: str) -> dict[str, Any]:
+    """As :func:`read_model`, in the child."""
+    path = Path(file)
     if path.stat().st_size > MODEL_LIMIT:
         raise ContractError(
             f"model/{MODEL_FILE} has {path.stat().st_size} bytes; at most {MODEL_LIMIT} are read."
         )
     try:
-        model = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        # A time is a text, as MLflow writes it, and JSON knows no other.
+        model = yaml.load(path.read_text(encoding="utf-8"), Loader=_Texts)  # noqa: S506  it is a safe one
+        json_text(model)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ContractError(
             f"model/{MODEL_FILE} is no YAML: {' '.join(str(error).split())[:300]}. Cure: save the model with MLflow."
         ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from airflow_mlops.database import connect
 from airflow_mlops.primitives.answers import match_answers
+from airflow_mlops.primitives.parquet_cells import judge_cells
 from airflow_mlops.primitives.sql import identifier, literal, parquet
 
 
@@ -35,6 +36,7 @@ def write_predictions(
     names = ", ".join(f"e.{identifier(key)}" for key in keys)
     time = f"e.{identifier(timestamp)}"
     identity = ", ".join(f"CAST(e.{identifier(key)} AS VARCHAR)" for key in keys)
+    judge_cells([predictions], "output/predictions.parquet")
     with connect(threads=2) as connection:
         connection.sql(f"FROM {parquet([str(path) for path in examples])}").create_view("examples")
         found = match_answers(

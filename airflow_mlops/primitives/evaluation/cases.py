@@ -94,6 +94,11 @@ def read_test_summary(report: Path | bytes) -> TestSummary:
     return reader.summary()
 
 
+def count_cases(file: str) -> dict[str, Any]:
+    """As :func:`read_test_summary`, of JSON values, for a child."""
+    return read_test_summary(Path(file)).to_dict()
+
+
 class _Reader:
     def __init__(self) -> None:
         self.counts = dict.fromkeys(_WORST_LAST, 0)

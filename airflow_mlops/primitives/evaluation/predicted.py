@@ -13,6 +13,7 @@ from airflow_mlops.database import connect
 from airflow_mlops.exceptions import ContractError, DataError
 from airflow_mlops.primitives.answers import match_answers
 from airflow_mlops.primitives.coding import binary_sql, is_binary
+from airflow_mlops.primitives.parquet_cells import judge_cells
 from airflow_mlops.primitives.present import is_present
 from airflow_mlops.primitives.sql import identifier, parquet
 
@@ -145,6 +146,7 @@ def read_predicted(
         split.target is None and paradigm in ("classification", "regression", "ranking")
     ):
         return None
+    judge_cells([predictions], "output/predictions.parquet")
     with connect(threads=2) as connection:
         connection.sql(f"FROM {parquet([str(path) for path in split.files])}").create_view("examples")
         try:

@@ -10,7 +10,7 @@ from typing import Any
 from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.spec import (
-    DEFAULTS_FILE,
+    DEFAULTS_FILES,
     LoadedFile,
     Problem,
     SpecFileError,
@@ -26,14 +26,14 @@ class UsageError(MLOpsError):
 def yaml_files(paths: Iterable[Path]) -> tuple[list[LoadedFile], list[SpecFileError]]:
     """Load the applications and feature pipelines that a command line names.
 
-    :param paths: files and folders; a ``defaults.yaml`` stands for all files that it may touch.
+    :param paths: files and folders; a file of defaults stands for all files that it may touch.
     :raises UsageError: a path does not exist, or there is no YAML file in it.
     """
     files: dict[Path, None] = {}
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist. Cure: name YAML files, or folders of them.")
-        folder = path.parent if path.name == DEFAULTS_FILE else path
+        folder = path.parent if path.name in DEFAULTS_FILES else path
         found = application_files(folder) if folder.is_dir() else [path.absolute()]
         if not found:
             raise UsageError(

@@ -15,7 +15,7 @@ from typing import Literal
 
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories.twins import MARK, files_around, find_twins
-from airflow_mlops.spec import application_files
+from airflow_mlops.spec import application_files, name_problems
 
 Action = Literal["written", "removed", "unchanged", "missing"]
 
@@ -38,13 +38,13 @@ def write_stubs(folder: str | Path, *, check: bool = False) -> list[tuple[Path, 
     if not folder.is_dir():
         raise SpecError(f"{folder} is no folder. Cure: name the folder with the YAML files.")
     root = Path(normpath(folder.absolute()))
-    twins = find_twins(files_around(root))
+    twins, yamls = find_twins(files_around(root)), application_files(folder)
     wanted = {
         folder / path.relative_to(root).with_suffix(".py"): f"{_MARK}\n{MARK if path in twins else ''}{_STUB}"
-        for path in _yamls(folder)
+        for path in yamls
     }
     done: list[tuple[Path, Action]] = []
-    foreign: list[SpecError] = []
+    foreign = [SpecError(str(problem)) for path in yamls for problem in name_problems(path)]
     for stub, text in sorted(wanted.items()):
         try:
             done.append((stub, _ensure(stub, text, check=check)))
@@ -74,11 +74,6 @@ def ensure_stubs(folder: str | Path) -> None:
                 f"{folder} cannot be written to ({error.strerror}), and these stubs are missing or stale: "
                 f"{', '.join(missing)}. Cure: run `airflow-mlops generate` where the folder is made, and commit them."
             ) from error
-
-
-def _yamls(folder: Path) -> list[Path]:
-    found = application_files(folder)
-    return [path for path in found if path.stem != "defaults"]
 
 
 def _visible(folder: Path) -> list[Path]:

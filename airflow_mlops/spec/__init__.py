@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_mlops.spec.application import ApplicationSpec
-from airflow_mlops.spec.defaults import DEFAULTS_FILE
+from airflow_mlops.spec.defaults import DEFAULTS_FILES
 from airflow_mlops.spec.features import FeaturesSpec
 from airflow_mlops.spec.loader import (
     LoadedFile,
@@ -14,6 +14,7 @@ from airflow_mlops.spec.loader import (
     load_files,
     load_folder,
     load_spec,
+    name_problems,
     stated_names,
 )
 from airflow_mlops.spec.problems import Place, Problem, SpecFileError
@@ -22,7 +23,7 @@ from airflow_mlops.spec.together import doubts
 from airflow_mlops.spec.values import AssetSchedule
 
 __all__ = [
-    "DEFAULTS_FILE",
+    "DEFAULTS_FILES",
     "ApplicationSpec",
     "AssetSchedule",
     "FeaturesSpec",
@@ -39,5 +40,6 @@ __all__ = [
     "load_files",
     "load_folder",
     "load_spec",
+    "name_problems",
     "stated_names",
 ]

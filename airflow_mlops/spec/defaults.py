@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from airflow_mlops.spec.problems import Problem
+from airflow_mlops.spec.problems import Place, Problem
 from airflow_mlops.spec.syntax import Node, parse, read_text
 
 DEFAULTS_FILE = "defaults.yaml"
+#: Names of a file of defaults; a folder has one of them.
+DEFAULTS_FILES = (DEFAULTS_FILE, "defaults.yml")
 
 
 def defaults_files(path: Path) -> list[Path]:
@@ -21,10 +23,9 @@ def defaults_files(path: Path) -> list[Path]:
     found: list[Path] = []
     own = path.absolute().parent
     for folder in (own, *own.parents):
-        file = folder / DEFAULTS_FILE
-        if file.is_file():
-            found.append(file)
-        elif folder != own:
+        here = [file for file in (folder / name for name in DEFAULTS_FILES) if file.is_file()]
+        found += here
+        if not here and folder != own:
             break
     return found[::-1]
 
@@ -35,6 +36,12 @@ def read_defaults(path: Path) -> tuple[Node | None, list[Problem]]:
     if problems:
         return None, problems
     node, problems = parse(text, path, may_be_empty=True)
+    preferred = path.with_name(DEFAULTS_FILE)
+    if path != preferred and preferred.is_file():
+        what = f"stands beside {preferred.name}, and a folder has one file of defaults"
+        problems.append(
+            Problem(Place(path), "", what, cure=f"put all into {preferred.name}, and remove this one")
+        )
     for name in ("application", "features"):
         if node is not None and name in node.value:
             place = node.value[name].key or node.place

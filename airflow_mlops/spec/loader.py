@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from airflow_mlops.spec.application import ApplicationSpec
-from airflow_mlops.spec.defaults import DEFAULTS_FILE, defaults_files, merge, read_defaults
+from airflow_mlops.spec.defaults import DEFAULTS_FILE, DEFAULTS_FILES, defaults_files, merge, read_defaults
 from airflow_mlops.spec.features import FeaturesSpec
 from airflow_mlops.spec.problems import Place, Problem, SpecFileError
 from airflow_mlops.spec.syntax import Node, parse, read_text
@@ -26,6 +26,7 @@ __all__ = [
     "load_files",
     "load_folder",
     "load_spec",
+    "name_problems",
     "stated_names",
 ]
 
@@ -37,6 +38,8 @@ _PATHS = {
     "features": (("store",), ("folder",), ("prepare", "process", "directory")),
 }
 _ENDINGS = (".yaml", ".yml")
+#: Stems, in lower case, of files that were meant to be defaults.
+_ALMOST = {"default", "defaults", ".defaults", "_defaults"}
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,13 @@ def _load(path: Path | str, wanted: str | None = None) -> Spec:
     root: Node | None = None
     if not problems:
         root, problems = parse(text, path)
+    problems += name_problems(path)
     kind = wanted or "application"
+    if root is not None and path.stem.lower() in _ALMOST and not root.value.keys() & _MODELS.keys():
+        what = "names neither an application nor a feature pipeline, and is no file of defaults by its name"
+        raise SpecFileError(
+            path, [*problems, Problem(Place(path), "", what, cure=f"rename it {DEFAULTS_FILE}")]
+        )
     if root is not None:
         kind, more = _kind(root, wanted)
         problems += more
@@ -179,6 +188,19 @@ def _kind(root: Node, wanted: str | None) -> tuple[str, list[Problem]]:
         return named[0], []
     alone = {kind: len(_alone(kind) & keys.keys()) for kind in _MODELS}
     return max(alone, key=lambda kind: (alone[kind], kind == "application")), []
+
+
+def name_problems(path: Path) -> list[Problem]:
+    """What is wrong with a file's name: the Python file beside it has to find it again, and it alone."""
+    found = []
+    if path.suffix not in _ENDINGS:
+        what = f"ends in {path.suffix}, under which no DAG would look for it"
+        found.append(Problem(Place(path), "", what, cure=f"rename it {path.with_suffix('.yaml').name}"))
+    for twin in (path.with_suffix(ending) for ending in _ENDINGS if ending != path.suffix):
+        if twin.is_file():
+            what = f"stands beside {twin.name}: both would become {path.with_suffix('.py').name}, and one be lost"
+            found.append(Problem(Place(path), "", what, cure="rename or remove one of them"))
+    return found
 
 
 def _alone(kind: str) -> set[str]:
@@ -228,7 +250,7 @@ def load_files(files: Iterable[Path | str]) -> tuple[list[LoadedFile], list[Spec
 def application_files(path: Path | str) -> list[Path]:
     """The YAML files of applications and feature pipelines below a folder, sorted.
 
-    Files and folders that begin with a dot are left out, and so is ``defaults.yaml``.
+    Files and folders that begin with a dot are left out, and so are files of defaults.
 
     :raises SpecFileError: there is no such folder.
     """
@@ -241,8 +263,8 @@ def application_files(path: Path | str) -> list[Path]:
     return sorted(
         file
         for file in root.rglob("*")
-        if file.suffix in _ENDINGS
-        and file.name != DEFAULTS_FILE
+        if file.suffix.lower() in _ENDINGS
+        and file.name not in DEFAULTS_FILES
         and not any(part.startswith(".") for part in file.relative_to(root).parts)
         and file.is_file()
     )

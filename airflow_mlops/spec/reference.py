@@ -20,15 +20,16 @@ name. Keys without a default are **required**; an unknown key is an error, with 
 **Values.** A *duration* is a whole number and one of `s m h d w` (`90s`, `30d`); a *size* a whole number and one of
 `k m g t`, powers of 1024 (`512m`, `4g`). A *schedule* is a cron expression of five fields in UTC, in quotes
 (`"0 3 * * 1"`), a preset such as `"@daily"`, or `{assets: [name, ...]}`: an update of any of these Airflow assets
-starts the DAG. Such an asset comes into being with a DAG that names it whole, as the one that brings the data does by
+starts the DAG. Airflow's own parser judges a cron expression; one without a time in the next ten years is an error. Such
+an asset comes into being with a DAG that names it whole, as the one that brings the data does by
 `outlets=[Asset("examples_arrived")]`; from then on events of it may also be made in the UI and by the API. A schedule here
 only refers to it by name, and waits. The time of a cron schedule that is over when a training DAG is switched on for the
 first time is no reason to train. A *folder* may be relative to the file that names it. Every text is
 taken as it is written: none is a Jinja template, so `LIKE '{%'` is what it says and `{{ ... }}` is filled in by nobody; in
 `store` it is an error.
 
-**`defaults.yaml`** beside the files holds for all applications of the folder, and so does one in each folder above, up
-to the first folder without one. Mappings are merged key by key; lists and values are replaced. The nearer file is the
+**`defaults.yaml`** (or `defaults.yml`) beside the files holds for all applications of the folder, and so does one in
+each folder above, up to the first folder without one. Mappings are merged key by key; lists and values are replaced. The nearer file is the
 stronger one, and the application's own the strongest. Every key but the name may stand there, those of applications
 beside those of feature pipelines: each file takes the keys of its kind.
 """

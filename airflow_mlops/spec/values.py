@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -26,11 +26,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from airflow_mlops.spec.cron import cron_problem
-
 _DURATION = re.compile(r"([0-9]{1,12})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _LONGEST = timedelta(days=36500)
+_HORIZON = timedelta(days=3653)
+#: Names that Airflow knows beside those of its parser.
+_PRESETS = {"@quarterly": "0 0 1 */3 *"}
 _SIZE = re.compile(r"([0-9]{1,12})([kmgt])")
 _LARGEST = 1024**5
 _BYTES = {"k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -152,14 +153,37 @@ def _some_bytes(value: Any) -> int:
 
 
 def _check_cron(value: str) -> str:
-    problem = cron_problem(value)
-    if problem:
+    expression = value.strip()
+    if problem := cron_problem(expression, datetime.now(UTC)):
         raise complaint(
-            f"is not a cron expression: {problem}",
+            problem,
             expected="five fields: minute hour day month weekday, or @hourly @daily @weekly @monthly @yearly",
             cure="for every Monday at 03:00 UTC write: 0 3 * * 1",
         )
-    return value.strip()
+    return expression
+
+
+def cron_problem(expression: str, now: datetime) -> str:
+    """Why Airflow would not start a DAG by this cron expression; empty if it would.
+
+    The parser is the one that Airflow's timetable asks, and it is asked for the same two times: the last one and
+    the next one.
+
+    :param expression: without spaces around it.
+    :param now: with time zone; a next time that is more than ten years later is none.
+    """
+    from croniter import CroniterBadDateError, croniter
+
+    never, start = "never comes to pass", now.astimezone(UTC).replace(tzinfo=None)
+    try:
+        cron = croniter(_PRESETS.get(expression, expression), start)
+        cron.get_prev(datetime)
+        coming = cron.get_next(datetime, start_time=start)
+    except CroniterBadDateError:
+        return never
+    except (ValueError, LookupError, TypeError, ArithmeticError) as error:  # what a parser makes of odd text
+        return f"is not a cron expression: {error}"
+    return never if coming - start > _HORIZON else ""
 
 
 def no_doubles(value: tuple[Any, ...]) -> tuple[Any, ...]:

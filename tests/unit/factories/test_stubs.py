@@ -121,3 +121,10 @@ def test_a_crash_in_the_middle_leaves_no_half_of_one(folder, monkeypatch):
     assert not (folder / "one.py").exists()
     write_stubs(folder)
     assert os.access(folder / "one.py", os.R_OK)
+
+
+def test_two_yamls_for_one_stub_are_an_error_and_the_others_get_theirs(folder):
+    (folder / "two.yaml").write_text("application: y\n")
+    with pytest.raises(SpecError, match=r"two\.yml: the file stands beside two\.yaml.*one be lost"):
+        write_stubs(folder)
+    assert (folder / "one.py").is_file()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_mlops.spec import SpecFileError, load_application
+from airflow_mlops.spec import SpecFileError, load_application, load_folder
 from tests.unit.spec.samples import DEFAULTS, MINIMAL
 
 
@@ -87,3 +87,28 @@ def test_what_cannot_be_a_default(folder, text):
 def test_empty_defaults_are_fine(folder, text):
     (folder / "defaults.yaml").write_text(text)
     assert load_application(folder / "tiny.yaml").tracking.connection == "mlflow_shared"
+
+
+def test_defaults_are_read_by_either_ending(folder):
+    (folder.parent / "defaults.yaml").rename(folder.parent / "defaults.yml")
+    assert load_application(folder / "tiny.yaml").tracking.connection == "mlflow_shared"
+    loaded, errors = load_folder(folder.parent)
+    assert [one.name for one in loaded] == ["tiny"]
+    assert errors == []
+
+
+def test_two_files_of_defaults_in_one_folder_are_an_error(folder):
+    (folder.parent / "defaults.yml").write_text("owner: another\n")
+    with pytest.raises(SpecFileError) as caught:
+        load_application(folder / "tiny.yaml")
+    (problem,) = caught.value.problems
+    assert problem.place.file == folder.parent / "defaults.yml"
+    assert "defaults.yaml" in problem.what
+    assert "remove" in problem.cure
+
+
+def test_a_file_that_is_called_almost_so_says_the_right_name(folder):
+    (folder / "Defaults.yaml").write_text("owner: another\n")
+    _, (error,) = load_folder(folder)
+    (problem,) = error.problems
+    assert problem.cure == "rename it defaults.yaml"

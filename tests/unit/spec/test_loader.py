@@ -342,3 +342,22 @@ class TestSpeed:
             load_application(tmp_path / "app.yaml")
             times.append(time.process_time() - start)
         assert min(times) < 0.004  # 1 ms on a quiet core
+
+
+def test_two_files_that_would_have_one_stub_are_errors_both(tmp_path):
+    for name in ("a.yaml", "a.yml", "b.yml"):
+        (tmp_path / name).write_text(
+            MINIMAL.replace("tiny", f"tiny_{name.replace('.', '_')}") + "store: /s\n"
+        )
+    loaded, errors = load_folder(tmp_path)
+    assert [one.path.name for one in loaded] == ["b.yml"]
+    assert [(error.path.name, len(error.problems)) for error in errors] == [("a.yaml", 1), ("a.yml", 1)]
+    assert "stands beside a.yml" in errors[0].problems[0].what
+    assert "rename" in errors[0].problems[0].cure
+
+
+def test_an_ending_that_no_stub_looks_for_is_an_error(tmp_path):
+    (tmp_path / "a.YAML").write_text(MINIMAL + "store: /s\n")
+    loaded, (error,) = load_folder(tmp_path)
+    assert loaded == []
+    assert error.problems[0].cure == "rename it a.yaml"

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from airflow_mlops.spec.values import duration, format_duration, format_size, size
+from airflow_mlops.spec.values import cron_problem, duration, format_duration, format_size, size
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,90 @@ def test_what_is_no_size(bad):
 @given(st.integers(min_value=1, max_value=10**9))
 def test_sizes_survive_being_written(kilobytes):
     assert size(format_size(kilobytes * 1024)) == kilobytes * 1024
+
+
+_NOW = datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
+
+
+def airflow_starts(expression):
+    """Whether Airflow's scheduler finds a time for a DAG with this schedule, asked as it asks."""
+    import pendulum
+    from airflow.exceptions import AirflowTimetableInvalid
+    from airflow.sdk import CronTriggerTimetable
+    from airflow.serialization.encoders import coerce_to_core_timetable
+    from airflow.timetables.base import TimeRestriction
+
+    timetable = coerce_to_core_timetable(CronTriggerTimetable(expression, timezone="UTC"))
+    try:
+        timetable.validate()
+        timetable.next_dagrun_info(
+            last_automated_data_interval=None,
+            restriction=TimeRestriction(earliest=pendulum.datetime(2024, 1, 1), latest=None, catchup=False),
+        )
+    except (AirflowTimetableInvalid, ValueError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("0 3 * * 1", "*/15 * * * *", "5/10 0-6,22 1,15 jan-mar mon-fri", "0 23-2 * * *", "0 0 L * *"),
+        *(
+            "0 0 * * 5#2",
+            "0 0 * * fri#2",
+            "0 0 * * L5",
+            "0 0 * * 7",
+            "0 0 * * SUN",
+            "0 0 1W * *",
+            "0 0 ? * 1",
+        ),
+        *(
+            "0 0 29 2 *",
+            "0 0 30 2 1",
+            "0\t0 * * *",
+            "@daily",
+            "@midnight",
+            "@annually",
+            "@quarterly",
+            "@HOURLY",
+        ),
+    ],
+)
+def test_what_airflow_starts_by_is_a_schedule(expression):
+    assert cron_problem(expression, _NOW) == ""
+    assert airflow_starts(expression)
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("", "is not a cron expression"),
+        ("0 3 * *", "is not a cron expression"),
+        ("60 * * * *", "out of range"),
+        ("0 24 * * *", "out of range"),
+        ("0 0 0 * *", "out of range"),
+        ("0 0 * 13 *", "out of range"),
+        ("0 0 * * 8", "out of range"),
+        ("0 0 * * monday", "not acceptable"),
+        ("0 */0 * * *", "step '0'"),
+        ("0 1,,2 * * *", "not acceptable"),
+        ("0 ٣ * * *", "not acceptable"),
+        ("? * * * *", "Question mark"),
+        ("0 0 * * 1#6", "'6'"),
+        ("0 0 * * 1#1,3", "nth day"),
+        ("H H * * *", "hash_id"),
+        ("@reboot", "is not a cron expression"),
+        ("0 0 31 2 *", "never comes to pass"),
+        ("0 0 30 FEB *", "never comes to pass"),
+        ("0 0 31 4,6,9,11 *", "never comes to pass"),
+        ("0 0 1 1 * 0 2019", "never comes to pass"),
+    ],
+)
+def test_what_airflow_never_starts_by_is_none(expression, why):
+    assert why in cron_problem(expression, _NOW)
+    assert not airflow_starts(expression)
+
+
+def test_a_time_that_is_more_than_ten_years_away_is_none():
+    assert cron_problem("0 0 29 2 1#5", _NOW) == "never comes to pass"  # in 2044

@@ -35,6 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for path, action in done:
             print(f"{action:<9}  {from_here(path)}")
+        if not arguments.check and any(action == "written" for _, action in done):
+            print(
+                "Airflow looks for new files every [dag_processor] refresh_interval seconds (300 unless set): until "
+                "then a new DAG is not there. Cure for at once: airflow dags reserialize"
+            )
     stale = any(action != "unchanged" for _, action in done)
     return 1 if _twins(arguments.folder) or (arguments.check and stale) else 0
 

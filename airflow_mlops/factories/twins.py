@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.spec import DEFAULTS_FILE, application_files, stated_names
+from airflow_mlops.spec import application_files, defaults_files, stated_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,14 +106,7 @@ def _seeming_names(path: Path, defaults: dict[Path, set[str]]) -> set[tuple[str,
 
 
 def _of_defaults(folder: Path) -> set[str]:
-    found: set[str] = set()
-    for each in (folder, *folder.parents):
-        file = each / DEFAULTS_FILE
-        if file.is_file():
-            found |= _models(file.read_bytes())
-        elif each != folder:
-            break
-    return found
+    return {name for file in defaults_files(folder / "any.yaml") for name in _models(file.read_bytes())}
 
 
 def _models(content: bytes) -> set[str]:

@@ -13,7 +13,12 @@ from airflow_mlops.exceptions import SourceError, SourceUnavailable
 from airflow_mlops.hooks.s3 import s3_client, s3_errors, s3_filesystem, split_s3
 from airflow_mlops.primitives.provisioning.sources.base import LocalSources, relative_names
 from airflow_mlops.primitives.provisioning.sources.columns import parquet_errors, schema_of
-from airflow_mlops.primitives.provisioning.sources.listing import data_files, is_parquet, named_parquet
+from airflow_mlops.primitives.provisioning.sources.listing import (
+    data_files,
+    is_parquet,
+    named_parquet,
+    nearest_of,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -244,13 +249,12 @@ class AirflowSources:
         folder = (key[: magic.start()] if magic else key).rpartition("/")[0]
         prefix = f"{folder}/" if folder else ""
         with s3_errors(f"listing s3://{bucket}/{prefix}", SourceError):
-            page = self._client(place).list_objects_v2(
-                Bucket=bucket, Prefix=prefix, Delimiter="/", MaxKeys=11
-            )
+            page = self._client(place).list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")
         names = [entry["Key"] for entry in page.get("Contents", ())]
         names += [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
-        shown = ", ".join(sorted(name.removeprefix(prefix) for name in names)[:10])
-        return f"; s3://{bucket}/{prefix} has {shown or 'nothing'}{', …' if len(names) > 10 else ''}"
+        wanted = key.removeprefix(prefix).partition("/")[0]
+        shown = nearest_of((name.removeprefix(prefix) for name in names), wanted)
+        return f"; s3://{bucket}/{prefix} has {shown}"
 
     def _pin(self, file: str) -> dict[str, Any]:
         if not is_s3(file):

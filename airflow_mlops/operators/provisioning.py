@@ -129,6 +129,7 @@ class ProvisionDatasetOperator(MLOpsTask):
 
         reference, request = line_reference(self.line, self.purpose), self._request()
         datasets = DatasetStore(open_store(self.store), self.application)
+        datasets.check_writable()
         joins = JoinStore(datasets)
         with scratch_folder() as folder:
             frozen = frozen_test(datasets, request.division, Path(folder) / "frozen")

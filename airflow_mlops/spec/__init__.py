@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_mlops.spec.application import ApplicationSpec
-from airflow_mlops.spec.defaults import DEFAULTS_FILES
+from airflow_mlops.spec.defaults import DEFAULTS_FILES, defaults_files
 from airflow_mlops.spec.features import FeaturesSpec
 from airflow_mlops.spec.loader import (
     LoadedFile,
@@ -33,6 +33,7 @@ __all__ = [
     "Spec",
     "SpecFileError",
     "application_files",
+    "defaults_files",
     "doubts",
     "json_schema",
     "load_application",

@@ -81,6 +81,16 @@ class DatasetStore:
 
     # Writing -----------------------------------------------------------------------------------
 
+    def check_writable(self) -> None:
+        """Write something and remove it, before hours are spent on what could not be stored.
+
+        :raises StoreError: nothing can be written.
+        """
+        key = self.key(f"probe-{uuid.uuid4().hex}")
+        self.store.put_if_absent(key, b"Whether this store can be written to; it may be removed.\n")
+        with contextlib.suppress(StoreError):
+            self.store.delete(key)
+
     def publish(
         self, manifest: Manifest, files: Mapping[str, Path], commit: Mapping[str, Any], ref: str = "latest"
     ) -> bool:

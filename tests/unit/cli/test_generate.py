@@ -32,6 +32,15 @@ def test_it_writes_a_stub_beside_each_yaml_and_takes_away_what_is_left_over(fold
     assert not (folder / "tiny.py").exists()
 
 
+def test_it_says_when_airflow_finds_a_new_dag(folder, capsys):
+    assert main(["generate", "."]) == 0
+    said = capsys.readouterr().out
+    assert "refresh_interval" in said
+    assert "airflow dags reserialize" in said
+    assert main(["generate", "."]) == 0
+    assert "refresh_interval" not in capsys.readouterr().out
+
+
 def test_a_file_of_somebody_else_is_left_alone(folder, capsys):
     (folder / "tiny.py").write_text("print('mine')\n")
     assert main(["generate", "."]) == 1

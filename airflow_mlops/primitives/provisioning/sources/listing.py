@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 from glob import escape, glob, has_magic
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "is_parquet",
     "local_head",
     "named_parquet",
+    "nearest_of",
     "own_parts",
 ]
 
@@ -128,5 +130,11 @@ def _neighbours(path: Path) -> str:
         names = sorted(entry.name for entry in Path(folder).iterdir())
     except OSError as error:
         return f"; {folder} cannot be read: {error.strerror}"
-    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-    return f"; {folder} has {shown or 'nothing'}"
+    missing = path.relative_to(folder).parts
+    return f"; {folder} has {nearest_of(names, missing[0] if missing else '')}"
+
+
+def nearest_of(names: Iterable[str], wanted: str) -> str:
+    """At most ten of the names that are there, the most like the wanted one first; for messages."""
+    ordered = sorted(names, key=lambda name: (-SequenceMatcher(None, wanted, name.rstrip("/")).ratio(), name))
+    return ", ".join(ordered[:10]) + (", …" if len(ordered) > 10 else "") or "nothing"

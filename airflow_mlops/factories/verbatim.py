@@ -53,10 +53,14 @@ def keep_verbatim(task: BaseOperator | MappedOperator) -> None:
 
 
 def _kept(value: Any) -> Any:
-    if not _changes(value):
-        return value
-    if not _has_own(value):
+    if isinstance(value, Template):
+        return str(value)  # Airflow's messages between processes know no other kind of text
+    if _changes(value) and not _has_own(value):
         return literal(value)
+    if not _changes(value) and not _has_own(value):
+        return value
+    if not _inside(value):
+        return value
     if isinstance(value, dict):
         return {key: _kept(inner) for key, inner in value.items()}
     return type(value)(_kept(inner) for inner in value)

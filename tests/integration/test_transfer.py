@@ -107,7 +107,8 @@ def test_the_command_sees_no_address_and_its_failure_comes_out(staging, tmp_path
     assert "MLOPS_TRANSFER" not in output
 
 
-#: In Python, for a shell may be told to end between beginning its child and knowing it, and the child goes on.
+#: In Python, for a shell may be told to end between beginning its child and knowing it, and the child goes on. In short
+#: naps, for a signal that comes just before a nap is heard after it.
 CHECKPOINT = """
 exec python3 -c '
 import os, pathlib, signal, sys, time
@@ -120,7 +121,8 @@ def stop(*_):
 
 signal.signal(signal.SIGTERM, stop)
 print("ready", flush=True)
-time.sleep(600)'
+while True:
+    time.sleep(0.1)'
 """
 DEAF = 'trap "" TERM; mkdir -p "$MLOPS_ROOT/checkpoints"; echo old >"$MLOPS_ROOT/checkpoints/state"; echo ready; while :; do sleep 1; done'
 

@@ -14,6 +14,7 @@ from airflow_mlops.exceptions import MLOpsError
 
 _COMMANDS = {
     "validate": "check YAML files; every problem with file, line and cure",
+    "check": "hold a YAML against data, feature store, connections and store, without Airflow",
     "schema": "print the JSON schema of the YAML, for editors",
     "try": "provision, train, evaluate and judge on this machine; nothing is registered",
     "plan": "print the DAGs and tasks that a YAML becomes",

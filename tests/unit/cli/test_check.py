@@ -1,0 +1,82 @@
+"""``airflow-mlops check``: what validate cannot see."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_mlops.cli import main
+
+YAML = """\
+application: tiny
+store: store
+paradigm: classification
+code: {image: "tiny:1"}
+provisioning:
+  features: null
+  examples:
+    sql: SELECT * FROM 'data.parquet'
+    keys: [id]
+    timestamp: at
+    targets: [y]
+evaluation:
+  require:
+    - {metric: accuracy, at_least: 0.5, per_slice: place}
+"""
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch, capsys):
+    """Check a changed YAML in a folder with data: ``{key: problem}``."""
+    import duckdb
+
+    duckdb.connect().execute(
+        "COPY (SELECT 1 AS id, TIMESTAMP '2026-01-01' AS at, 1 AS y, 'JFK' AS place) "
+        f"TO '{tmp_path}/data.parquet' (FORMAT parquet)"
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", "mlflow://localhost:1")
+    monkeypatch.chdir(tmp_path)
+
+    def run(old="", new=""):
+        assert old in YAML
+        (tmp_path / "tiny.yaml").write_text(YAML.replace(old, new) if old else YAML)
+        code = main(["check", "--json", "tiny.yaml"])
+        found = json.loads(capsys.readouterr().out)
+        assert (code == 0) is found["ok"] is (not found["problems"])
+        return {problem["key"]: problem for problem in found["problems"]}
+
+    return run
+
+
+def test_what_is_all_there_has_no_problem_and_leaves_nothing(check, tmp_path):
+    assert check() == {}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.parquet", "tiny.yaml"]
+    (tmp_path / "store").mkdir()
+    assert check() == {}
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "line", "word"),
+    [
+        ("SELECT *", "SELEC *", "provisioning.examples.sql", 8, "SELEC"),
+        ("'data.parquet'", "'date.parquet'", "provisioning.examples.sql", 8, "data.parquet"),
+        ("keys: [id]", "keys: [ident]", "provisioning.examples.sql", 8, "ident"),
+        ("targets: [y]", "targets: [label]", "provisioning.examples.sql", 8, "label"),
+        ("per_slice: place", "per_slice: plaice", "evaluation.require[0].per_slice", 14, "plaice"),
+        ("store: store", "store: data.parquet/x", "store", 2, "cannot write"),
+        ("code:", "tracking: {connection: absent}\ncode:", "tracking.connection", 4, "absent"),
+    ],
+)
+def test_each_thing_that_is_not_there_has_its_line(check, old, new, key, line, word):
+    found = check(old, new)
+    assert list(found) == [key]
+    assert found[key]["line"] == line
+    assert word in found[key]["what"]
+
+
+def test_a_secret_without_its_connection_says_so(check):
+    found = check("evaluation:", "training: {secrets: {shop: shop_db}}\nevaluation:")
+    assert "shop_db" in found["training.secrets.shop"]["what"]
+    assert found["training.secrets.shop"]["cure"]

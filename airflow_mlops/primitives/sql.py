@@ -5,14 +5,24 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_mlops.exceptions import SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["file_name", "files_list", "identifier", "literal", "one_query", "parquet"]
+__all__ = ["batches", "file_name", "files_list", "identifier", "literal", "one_query", "parquet"]
+
+
+_AT_ONCE = 50
+_T = TypeVar("_T")
+
+
+def batches(items: Sequence[_T], size: int = _AT_ONCE) -> Iterator[Sequence[_T]]:
+    """Columns or rules by a few: the time to plan a query grows with the square of its expressions."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
 
 
 def identifier(name: str) -> str:

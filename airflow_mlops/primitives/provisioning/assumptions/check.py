@@ -1,4 +1,4 @@
-"""All rules in one pass over the rows; what a pass cannot see, and the rows that break a rule, by further queries."""
+"""All rules in a pass over their columns; what a pass cannot see, and the rows that break a rule, by further queries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from airflow_mlops.primitives.provisioning.assumptions.values import (
     OneOf,
     Type,
 )
-from airflow_mlops.primitives.sql import identifier, literal, parquet
+from airflow_mlops.primitives.sql import batches, identifier, literal, parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "check_table", "compile_check", "compile_examples"]
 
 EXAMPLES = 5
+_RULES_A_QUERY = 100
 
 KINDS: Mapping[str, type[Kind]] = {
     "not_null": NotNull,
@@ -111,7 +112,7 @@ def _check(
     import duckdb
 
     try:
-        observed = _row(connection, compile_check(rules, rows))
+        observed = _observed(connection, rules, rows)
         findings = [_find(connection, rule, rows, observed, f"a{n}") for n, rule in enumerate(rules)]
     except (
         duckdb.BinderException,
@@ -128,10 +129,20 @@ def _check(
     return [replace(finding, examples=tuple(examples.get(n, ()))) for n, finding in enumerate(findings)]
 
 
-def compile_check(assumptions: Sequence[Assumption], table: Table) -> str:
-    """One aggregate query that observes every assumption, in columns ``a0_0`` …, and the rows as ``n``."""
+def _observed(connection: DuckDBPyConnection, rules: Sequence[Assumption], table: Table) -> dict[str, Any]:
+    observed: dict[str, Any] = {}
+    for number, some in enumerate(batches(rules, _RULES_A_QUERY)):
+        observed |= _row(connection, compile_check(some, table, number * _RULES_A_QUERY))
+    return observed or _row(connection, compile_check((), table))
+
+
+def compile_check(assumptions: Sequence[Assumption], table: Table, first: int = 0) -> str:
+    """One aggregate query that observes some assumptions, in columns ``a0_0`` …, and the rows as ``n``.
+
+    :param first: number of the first of them.
+    """
     measures = ["count(*) AS n"]
-    for number, rule in enumerate(assumptions):
+    for number, rule in enumerate(assumptions, first):
         if _obstacle(rule, table) is not None:
             continue
         kind = KINDS[rule.check](rule, table)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.primitives.present import is_float, present_sql
 from airflow_mlops.primitives.provisioning.assumptions.check import check_table
 from airflow_mlops.primitives.provisioning.assumptions.rules import CheckContext, parse_assumptions
-from airflow_mlops.primitives.sql import identifier
+from airflow_mlops.primitives.sql import batches, identifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -97,14 +97,23 @@ def suggest_rules(
 def _look(
     connection: DuckDBPyConnection, relation: str, order: str, columns: Mapping[str, str]
 ) -> list[_Seen]:
-    measures = [part for name, type_ in columns.items() for part in _measures(name, type_)]
-    row = list(connection.execute(f"SELECT count(*), {', '.join(measures)} FROM {relation}").fetchone() or ())
-    rows, seen = int(row[0]), []
-    for number, (name, type_) in enumerate(columns.items()):
-        missing, low, high, about = row[1 + number * 4 : 5 + number * 4]
-        seen.append(_Seen(name, type_, rows, missing, low, high, about))
+    seen = [
+        column for some in batches(list(columns.items())) for column in _measured(connection, relation, some)
+    ]
+    seen = _with_values(connection, relation, seen)
+    rows = seen[0].rows if seen else 0
     drawn = f"{relation} WHERE {identifier(order)} % {max(1, rows // SHAPED)} = 0"
-    return [_with_shape(connection, drawn, _with_values(connection, relation, column)) for column in seen]
+    return _with_shapes(connection, drawn, seen)
+
+
+def _measured(
+    connection: DuckDBPyConnection, relation: str, columns: Sequence[tuple[str, str]]
+) -> Iterator[_Seen]:
+    measures = [part for name, type_ in columns for part in _measures(name, type_)]
+    row = connection.execute(f"SELECT count(*), {', '.join(measures)} FROM {relation}").fetchone() or ()
+    for number, (name, type_) in enumerate(columns):
+        missing, low, high, about = row[1 + number * 4 : 5 + number * 4]
+        yield _Seen(name, type_, int(row[0]), missing, low, high, about)
 
 
 def _measures(name: str, type_: str) -> Iterator[str]:
@@ -118,29 +127,37 @@ def _measures(name: str, type_: str) -> Iterator[str]:
     yield f"approx_count_distinct({column})"
 
 
-def _with_shape(connection: DuckDBPyConnection, drawn: str, column: _Seen) -> _Seen:
-    """The column with the shape of its texts, if those that are looked at have one."""
-    if column.type != "string" or column.values is not None:
-        return column
-    name = shape = identifier(column.name)
+def _with_shapes(connection: DuckDBPyConnection, drawn: str, columns: Sequence[_Seen]) -> list[_Seen]:
+    """The columns with the shape of their texts, if those that are looked at have one."""
+    shapes: dict[str, str] = {}
+    for some in batches([one.name for one in columns if one.type == "string" and one.values is None]):
+        ends = [f"{end}({_shape_sql(name)})" for name in some for end in ("min", "max")]
+        row = connection.execute(f"SELECT {', '.join(ends)} FROM {drawn}").fetchone() or ()
+        first_and_last = zip(row[::2], row[1::2], strict=True)
+        shapes |= {name: one for name, (one, last) in zip(some, first_and_last, strict=True) if one == last}
+    return [replace(column, shape=shapes.get(column.name)) for column in columns]
+
+
+def _shape_sql(name: str) -> str:
+    shape = identifier(name)
     for pattern, letter in _SHAPES:
         shape = f"regexp_replace({shape}, '{pattern}', '{letter}', 'g')"
-    found = connection.execute(
-        f"SELECT DISTINCT {shape} FROM (SELECT {name} FROM {drawn}) WHERE {name} IS NOT NULL LIMIT 2"
-    ).fetchall()
-    return replace(column, shape=found[0][0]) if len(found) == 1 else column
+    return shape
 
 
-def _with_values(connection: DuckDBPyConnection, relation: str, column: _Seen) -> _Seen:
-    """The column with its different values, where they are few."""
-    listed = column.type == "string" or column.type.startswith(("int", "uint"))
-    if not listed or not 0 < column.about <= 2 * FEW_VALUES:
-        return column
-    name = identifier(column.name)
-    found = connection.execute(
-        f"SELECT {name} FROM {relation} WHERE {name} IS NOT NULL GROUP BY 1 HAVING count(*) >= 2 ORDER BY 1"
-    ).fetchall()
-    values = tuple(value for (value,) in found)
+def _with_values(connection: DuckDBPyConnection, relation: str, columns: Sequence[_Seen]) -> list[_Seen]:
+    """The columns with their different values, where they are few texts: numbers are quantities more often than not."""
+    listed = [one.name for one in columns if one.type == "string" and 0 < one.about <= 2 * FEW_VALUES]
+    found: dict[str, tuple[Any, ...]] = {}
+    for some in batches(listed):
+        counts = ", ".join(f"map_entries(histogram({identifier(name)}))" for name in some)
+        row = connection.execute(f"SELECT {counts} FROM {relation}").fetchone() or ()
+        for name, entries in zip(some, row, strict=True):
+            found[name] = tuple(sorted(entry["key"] for entry in entries or () if entry["value"] >= 2))
+    return [_if_few(column, found.get(column.name, ())) for column in columns]
+
+
+def _if_few(column: _Seen, values: tuple[Any, ...]) -> _Seen:
     enough = len(values) <= FEW_VALUES and column.rows - column.missing >= ROWS_PER_VALUE * len(values)
     return replace(column, values=values) if enough and values else column
 
@@ -149,8 +166,8 @@ def _of_column(seen: _Seen, context: CheckContext) -> dict[str, Any]:
     rule: dict[str, Any] = {"column": seen.name, "type": seen.type}
     if not seen.missing:
         rule["not_null"] = True
-    elif seen.missing < seen.rows:
-        rule["max_null_share"] = min(1.0, math.ceil(150 * seen.missing / seen.rows + 1) / 100)
+    elif (share := math.ceil(150 * seen.missing / seen.rows + 1) / 100) < 1:
+        rule["max_null_share"] = share
     pattern, bounds = _pattern(seen.shape), _bounds(seen)
     if seen.name in context.keys:
         return rule

@@ -7,10 +7,10 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.primitives.provisioning.versions.comparison import SHOWN, json_value, rows_of
-from airflow_mlops.primitives.sql import identifier, literal
+from airflow_mlops.primitives.sql import batches, identifier, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from duckdb import DuckDBPyConnection
 
@@ -21,6 +21,7 @@ __all__ = ["compare_distributions", "psi"]
 _BINS = 10
 _CATEGORIES = 20
 _SAMPLE = 100_000
+_VALUES_AT_ONCE = 1_000_000
 _NUMBERS = ("int", "uint", "float", "double", "halffloat", "decimal")
 
 
@@ -43,15 +44,12 @@ def compare_distributions(connection: DuckDBPyConnection, old: Side, new: Side) 
         if column.role in ("input", "feature", "target") and column.name in after
     ]
     numeric = [c.name for c in columns if c.type.startswith(_NUMBERS) and after[c.name].startswith(_NUMBERS)]
-    numbers = _numbers(connection, numeric)
-    return [
-        {
-            "column": column.name,
-            "role": column.role,
-            **(numbers.get(column.name) or _categories(connection, column.name)),
-        }
-        for column in columns
-    ]
+    figures: dict[str, dict[str, Any]] = {}
+    for some in batches(numeric):
+        figures |= _numbers(connection, some)
+    for some in batches([column.name for column in columns if column.name not in figures]):
+        figures |= _categories(connection, some)
+    return [{"column": column.name, "role": column.role, **figures[column.name]} for column in columns]
 
 
 def psi(old: Sequence[float], new: Sequence[float]) -> float:
@@ -136,39 +134,74 @@ def _valid(table: str, names: Sequence[str]) -> str:
     return f"(SELECT {', '.join(numbers)} FROM {table})"
 
 
-def _categories(connection: DuckDBPyConnection, name: str) -> dict[str, Any]:
-    column = f"{identifier(name)}::VARCHAR"
-    rows, valid, top = [], [], {}
+def _categories(connection: DuckDBPyConnection, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Figures of columns of anything else: a few queries, whatever the number of columns."""
+    valid, about, rows = [], [], []
     for table in ("_old", "_new"):
-        found = connection.execute(f"SELECT count(*), count({column}) FROM {table}").fetchone() or (0, 0)
-        rows.append(int(found[0]))
-        valid.append(int(found[1]))
-    frequent = connection.execute(
-        f"SELECT {column}, count(*) FROM _old WHERE {column} IS NOT NULL GROUP BY 1 "
-        f"ORDER BY 2 DESC, 1 LIMIT {_CATEGORIES}"
+        figures = [f"count(x{n}), approx_count_distinct(x{n})" for n in range(len(names))]
+        found = connection.execute(f"SELECT count(*), {', '.join(figures)} FROM {_texts(table, names)}")
+        total, *values = found.fetchone() or (0,)
+        rows.append(total)
+        valid.append(dict(zip(names, values[::2], strict=True)))
+        about.append(values[1::2])
+    figures_of = {}
+    for some in _not_too_many(dict(zip(names, about[0], strict=True))):
+        for name, frequent in _frequent(connection, some).items():
+            figures_of[name] = _category(frequent, [one[name] for one in valid], rows)
+    return figures_of
+
+
+def _not_too_many(about: Mapping[str, int]) -> Iterator[list[str]]:
+    """Columns to count the values of at once: together they have no more different ones than memory holds."""
+    some: list[str] = []
+    for name, different in about.items():
+        if some and sum(about[one] for one in some) + different > _VALUES_AT_ONCE:
+            yield some
+            some = []
+        some.append(name)
+    if some:
+        yield some
+
+
+def _frequent(connection: DuckDBPyConnection, names: Sequence[str]) -> dict[str, list[tuple[str, int, int]]]:
+    """The most frequent values of the older version, and how often each is in both."""
+    listed = ", ".join(f"x{n}" for n in range(len(names)))
+
+    def counted(table: str, among: str = "") -> str:
+        long = f"(UNPIVOT {_texts(table, names)} ON {listed} INTO NAME name VALUE value)"
+        return f"SELECT name, value, count(*) AS count FROM {long} {among} GROUP BY ALL"
+
+    found = connection.execute(
+        f"WITH top AS MATERIALIZED (FROM ({counted('_old')}) QUALIFY row_number() OVER "
+        f"(PARTITION BY name ORDER BY count DESC, value) <= {_CATEGORIES}), later AS ({counted('_new', 'SEMI JOIN top USING (name, value)')}) "
+        "SELECT t.name, t.value, t.count, coalesce(l.count, 0) FROM top t LEFT JOIN later l USING (name, value) "
+        "ORDER BY t.count DESC, t.value"
     ).fetchall()
-    wanted = ", ".join(literal(value) for value, _ in frequent) or "NULL"
-    later = dict(
-        connection.execute(
-            f"SELECT {column}, count(*) FROM _new WHERE {column} IN ({wanted}) GROUP BY 1"
-        ).fetchall()
-    )
-    before = [int(count) for _, count in frequent]
-    after = [int(later.get(value, 0)) for value, _ in frequent]
+    frequent: dict[str, list[tuple[str, int, int]]] = {name: [] for name in names}
+    for which, value, before, after in found:
+        frequent[names[int(which[1:])]].append((value, before, after))
+    return frequent
+
+
+def _category(
+    frequent: Sequence[tuple[str, int, int]], valid: Sequence[int], rows: Sequence[int]
+) -> dict[str, Any]:
+    counts = ([before for _, before, _ in frequent], [after for _, _, after in frequent])
     classes = [
-        [*counts, all_ - sum(counts), total - all_]
-        for counts, all_, total in zip((before, after), valid, rows, strict=True)
+        [*some, all_ - sum(some), total - all_] for some, all_, total in zip(counts, valid, rows, strict=True)
     ]
-    top = {
-        str(value): [_share(a, rows[0]), _share(b, rows[1])]
-        for (value, _), a, b in list(zip(frequent, before, after, strict=True))[:SHOWN]
-    }
     return {
         "kind": "category",
         "missing": [_share(total - all_, total) for total, all_ in zip(rows, valid, strict=True)],
         "psi": round(psi(*classes), 4),
-        "top": top,
+        "top": {value: [_share(a, rows[0]), _share(b, rows[1])] for value, a, b in frequent[:SHOWN]},
     }
+
+
+def _texts(table: str, names: Sequence[str]) -> str:
+    """The columns as ``x0``, ``x1``, … of text."""
+    columns = (f"{identifier(name)}::VARCHAR AS x{n}" for n, name in enumerate(names))
+    return f"(SELECT {', '.join(columns)} FROM {table})"
 
 
 def _share(part: int, whole: int) -> float:

@@ -207,3 +207,29 @@ def test_psi():
     assert psi([10, 10], [20, 20]) == 0
     assert psi([50, 50], [80, 20]) == pytest.approx(0.3 * 0.4700036 + 0.3 * 0.9162907, abs=1e-6)
     assert psi([0, 0], [1, 1]) == 0
+
+
+@pytest.mark.parametrize("kind", ["string", "double"])
+def test_wide_versions_are_compared_by_a_few_columns_a_query(connection, side, kind):
+    values = ["a", "b", "b", None] if kind == "string" else [1.0, 2.0, 2.0, None]
+    longest, queries = {}, {}
+    for count in (100, 400):
+        names = [f"c{n}" for n in range(count)]
+        columns = tuple(Column(name, kind, "input") for name in names)
+        old, new = (
+            side(("train", pa.table(dict.fromkeys(names, some))), columns=columns)
+            for some in (values, values[::-1])
+        )
+        said = []
+
+        class Listening:
+            def execute(self, sql, said=said):
+                said.append(sql)
+                return connection.execute(sql)
+
+        found = compare_distributions(Listening(), old, new)
+        assert [column["column"] for column in found] == names
+        assert {column["psi"] for column in found} == {0.0}
+        longest[count], queries[count] = max(sql.count('"c') for sql in said), len(said)
+    assert longest[400] == longest[100], "no query grows with the columns"
+    assert queries[400] < 60

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -12,6 +14,8 @@ from airflow_mlops.cli import main
 from airflow_mlops.cli.assumptions import as_yaml
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.primitives.provisioning.assumptions.rules import CheckContext
+from airflow_mlops.primitives.provisioning.assumptions.suggest import suggest_rules
 from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
 from airflow_mlops.spec import load_application
 from tests.unit.spec.samples import MINIMAL
@@ -66,7 +70,7 @@ def test_what_is_proposed(store, capsys):
     assert of["word"]["one_of"] == ["1e3", "no", "on"]
     assert of["temp"] == {"column": "temp", "max_null_share": 0.16, "between": [-120, 120], "type": "double"}
     assert of["dist"]["between"] == [0, 1074]
-    assert of["legs"]["one_of"] == [0, 1, 2, 3]
+    assert of["legs"] == {"column": "legs", "not_null": True, "between": [0, 4], "type": "int16"}
     assert of["wind"]["max_null_share"] == 0.04
     assert "between" not in of["wind"], "NaN is within no bounds"
     assert of["nothing"] == {"column": "nothing", "type": "double"}
@@ -124,3 +128,61 @@ def test_what_is_not_there_is_said(store, capsys, words, code, said):
 def test_texts_that_yaml_could_take_for_something_else_stay_texts():
     rules = [{"column": "null", "one_of": ["yes", "1", "2024-01-01", "a: b", "ß"]}]
     assert yaml.safe_load(as_yaml(rules))["assumptions"] == rules
+
+
+def wide(folder, columns, make):
+    table = pa.table(
+        {"n": range(columns), "at": range(columns)} | {f"c{i}": make(columns) for i in range(columns)}
+    )
+    path = folder / f"{columns}.parquet"
+    pq.write_table(table, path)
+    return path, {field.name: str(field.type) for field in table.schema}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda n: [float(i) for i in range(n)], lambda n: [f"v{i % 3}" for i in range(n)]],
+    ids=["numbers", "texts"],
+)
+def test_a_wide_version_is_looked_at_by_a_few_columns_a_query(tmp_path, make):
+    longest, queries = {}, {}
+    for columns in (100, 400):
+        path, types = wide(tmp_path, columns, make)
+        with duckdb.connect() as connection:
+            seen = Listening(connection)
+            rules = suggest_rules(
+                seen, f"read_parquet('{path}')", [path], types, order="n", context=CheckContext(keys=("n",))
+            )
+        assert len([rule for rule in rules if "column" in rule]) == columns + 2
+        longest[columns], queries[columns] = max(sql.count('"c') for sql in seen.said), len(seen.said)
+    assert longest[400] <= 1.05 * longest[100], "no query grows with the columns"
+    assert queries[400] < 50
+
+
+class Listening:
+    """A connection, and what it was asked."""
+
+    def __init__(self, connection):
+        self.connection, self.said = connection, []
+
+    def execute(self, sql, *parameters):
+        self.said.append(sql)
+        return self.connection.execute(sql, *parameters)
+
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+
+def test_a_mostly_empty_column_gets_no_rule_that_every_column_keeps(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"n": range(100), "x": [1.5] * 20 + [None] * 80}), path)
+    with duckdb.connect() as connection:
+        rules = suggest_rules(
+            connection,
+            f"read_parquet('{path}')",
+            [path],
+            {"n": "int64", "x": "double"},
+            order="n",
+            context=CheckContext(),
+        )
+    assert next(rule for rule in rules if rule.get("column") == "x").keys() == {"column", "between", "type"}

@@ -62,8 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> RepoConfig:
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
+    from airflow_mlops.hooks.connections import find_connection
     from airflow_mlops.hooks.feast.conformance import connection_config, read_config
 
     repo: Path | None = arguments.repo
@@ -72,13 +71,8 @@ def _config(arguments: argparse.Namespace) -> RepoConfig:
     conn_id: str | None = arguments.feast_conn
     if not conn_id:
         return read_config(repo, None if repo else arguments.store)
-    try:
-        return connection_config(conn_id)
-    except AirflowNotFoundException as error:
-        raise UsageError(
-            f"there is no Airflow connection {conn_id!r}. "
-            f"Cure: name another one, or set AIRFLOW_CONN_{conn_id.upper()}"
-        ) from error
+    find_connection(conn_id, UsageError, "feast")
+    return connection_config(conn_id)
 
 
 def _counts(results: list[CaseResult]) -> dict[str, Any]:

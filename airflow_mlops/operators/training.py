@@ -400,7 +400,7 @@ class TrainModelOperator(ModelCodeOperator):
                 "url": task_url(context),
             },
             reasons=describe(self.reasons or []),
-            reason_ids=short_ids(reason["id"] for reason in self.reasons or []),
+            reason_ids=short_ids(reason["id"] for reason in self.reasons or [] if "id" in reason),
         )
 
     def _manifest(self) -> Manifest:

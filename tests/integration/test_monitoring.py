@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from airflow_mlops.assets import retraining_asset
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.operators.monitoring import (
@@ -20,6 +20,7 @@ from airflow_mlops.operators.monitoring import (
     RaiseAlarmOperator,
 )
 from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
+from tests.fixtures.inlets import Events
 
 APP = "flight_delay"
 INPUTS = ("temp", "wind", "carrier")
@@ -39,6 +40,7 @@ class World:
         self.uri = str(folder / "store")
         self.store = open_store(self.uri)
         self.rng = np.random.default_rng(3)
+        self.events = Events()
         (folder / "landed").mkdir()
         self.reference = self.dataset("train", 1, self.inputs(8000))
         self.land(1, split="train")
@@ -133,14 +135,32 @@ class World:
         ).execute({})
 
     def decide(self, **rules):
-        return DecideRetrainingOperator(**self.where("decide"), rules={**RULES, **rules}).execute({})
+        operator = DecideRetrainingOperator(**self.where("decide"), rules={**RULES, **rules})
+        return operator.execute(self.context())
+
+    def context(self):
+        return {"inlet_events": {retraining_asset(APP): self.events}}
 
     def raise_alarm(self, decision):
-        outlet = Asset(name=f"{APP}.retraining", uri=f"mlops://{APP}/retraining")
+        """Raise it, and let Airflow keep the event; a second one of a run that raises again is another event."""
+        outlet = retraining_asset(APP)
         event = SimpleNamespace(extra={})
-        context = {"outlet_events": {outlet: event}, "ti": SimpleNamespace(run_id="run1")}
+        context = {
+            "outlet_events": {outlet: event},
+            "ti": SimpleNamespace(run_id="run1"),
+            **self.context(),
+        }
         operator = RaiseAlarmOperator(**self.where("raise"), decision=decision, outlets=[outlet])
-        return operator.execute(context), event.extra
+        raised = operator.execute(context)
+        self.events.append(
+            SimpleNamespace(
+                id=len(self.events) + 1,
+                timestamp=datetime.now(UTC),
+                extra=event.extra,
+                source_run_id="run1",
+            )
+        )
+        return raised, event.extra
 
     def report(self, window_id, name):
         return self.store.read_json(f"{APP}/monitoring/windows/{window_id}/{name}.json")

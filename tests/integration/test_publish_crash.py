@@ -83,7 +83,7 @@ def test_what_a_killed_writer_left_is_removed_in_time(publisher, versions, tmp_p
     old, new = versions
     datasets = DatasetStore(open_store(place(0)), "app")
     old.publish(datasets)
-    for step in range(5, 30):
+    for step in range(5, 200):
         publisher.ask(**order(tmp_path, new, place(0), step=step))
         if len(datasets.store.list("app/datasets/chunks/")) > 2:
             break

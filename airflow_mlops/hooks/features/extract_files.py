@@ -58,6 +58,8 @@ class FileReader:
         with duckdb_errors(f"extract: {pattern}"):
             if self._format == "parquet":
                 check_types(self._connection, self._files, "extract")
+            elif len(self._files) > 1:
+                check_texts(self._connection, self._files, self._format, "extract")
             self._connection.execute(
                 f"CREATE TEMP VIEW source AS SELECT * FROM {relation(self._files, self._format)}"
             )
@@ -172,6 +174,40 @@ def check_types(connection: DuckDBPyConnection, files: Sequence[str], owner: str
                 raise SourceError(
                     f"{owner}: {file} has column {name!r} as {kind}, and the other files as {usual}. Cure: write "
                     "it again with the type of the others"
+                )
+
+
+def check_texts(
+    connection: DuckDBPyConnection,
+    files: Sequence[str],
+    format: str,  # noqa: A002 - the YAML's word
+    owner: str,
+) -> None:
+    """Make sure that no column is text in some of the CSV or JSON files and something else in the others.
+
+    All of them together would be text: one wrong value in one file changes the type of all rows.
+
+    :raises SourceError: naming the file and the column.
+    """
+    kinds: dict[str, dict[str, list[str]]] = {}
+    for file in files:
+        described = connection.execute(f"DESCRIBE SELECT * FROM {relation([file], format)}").fetchall()
+        for name, kind, *_ in described:
+            kinds.setdefault(str(name), {}).setdefault(str(kind), []).append(file)
+    for name, found in kinds.items():
+        if "VARCHAR" not in found or len(found) == 1:
+            continue
+        usual = max((kind for kind in found if kind != "VARCHAR"), key=lambda kind: len(found[kind]))
+        for file in found["VARCHAR"]:
+            values = f"SELECT {identifier(name)} FROM {relation([file], format)}"
+            odd = connection.execute(
+                f"SELECT {identifier(name)} FROM ({values}) WHERE {identifier(name)} IS NOT NULL "
+                f"AND TRY_CAST({identifier(name)} AS {usual}) IS NULL LIMIT 1"
+            ).fetchone()
+            if odd is not None:
+                raise SourceError(
+                    f"{owner}: {file} has {str(odd[0])[:60]!r} in column {name!r}, which is {usual} in "
+                    f"{found[usual][0]}. Cure: correct that value, or make the column text in all files"
                 )
 
 

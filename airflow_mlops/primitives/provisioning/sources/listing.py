@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect
 from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 from glob import escape, glob, has_magic
+from heapq import nlargest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,8 @@ __all__ = [
     "own_parts",
 ]
 
+#: Names on each side of the wanted one that are compared letter by letter.
+_COMPARED = 1000
 _MAGIC = (b"PAR1", b"PARE")
 _PARQUET = (".parquet", ".parq", ".pq")
 
@@ -135,6 +139,14 @@ def _neighbours(path: Path) -> str:
 
 
 def nearest_of(names: Iterable[str], wanted: str) -> str:
-    """At most ten of the names that are there, the most like the wanted one first; for messages."""
-    ordered = sorted(names, key=lambda name: (-SequenceMatcher(None, wanted, name.rstrip("/")).ratio(), name))
-    return ", ".join(ordered[:10]) + (", …" if len(ordered) > 10 else "") or "nothing"
+    """The ten names most like the wanted one, sorted, and how many more there are; for messages."""
+
+    def alike(name: str) -> float:
+        return SequenceMatcher(None, wanted.lower(), name.rstrip("/").lower()).ratio()
+
+    ordered = sorted(names)
+    place = bisect(ordered, wanted)
+    shown = sorted(nlargest(10, ordered[max(0, place - _COMPARED) : place + _COMPARED], key=alike))
+    if len(ordered) > len(shown):
+        shown.append(f"… ({len(ordered) - len(shown)} more)")
+    return ", ".join(shown) or "nothing"

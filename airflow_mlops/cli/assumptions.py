@@ -15,6 +15,8 @@ from airflow_mlops.primitives.documents import json_text
 if TYPE_CHECKING:
     from airflow_mlops.hooks.datasets.versions import DatasetStore
 
+#: What YAML reads as something else, or not at all, where it is not escaped.
+_UNPRINTABLE = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NO_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
@@ -79,7 +81,7 @@ def _flow(value: Any) -> str:
         return f"[{', '.join(map(_flow, value))}]"
     if isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _NO_WORDS:
         return value
-    return json_text(value, ensure_ascii=False)
+    return _UNPRINTABLE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json_text(value, ensure_ascii=False))
 
 
 def _suggest(datasets: DatasetStore, dataset_id: str) -> list[dict[str, Any]]:

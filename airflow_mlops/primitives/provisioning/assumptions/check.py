@@ -26,6 +26,7 @@ from airflow_mlops.primitives.provisioning.assumptions.values import (
     NullShare,
     OneOf,
     Type,
+    Valueless,
 )
 from airflow_mlops.primitives.sql import batches, identifier, literal, parquet
 
@@ -39,6 +40,8 @@ __all__ = ["KINDS", "check_table", "compile_check", "compile_examples"]
 EXAMPLES = 5
 _RULES_A_QUERY = 100
 
+#: Rules that a column without any value cannot break.
+_OF_VALUES = frozenset({"type", "between", "above", "below", "one_of", "matches", "length"})
 KINDS: Mapping[str, type[Kind]] = {
     "not_null": NotNull,
     "max_null_share": NullShare,
@@ -136,6 +139,12 @@ def _observed(connection: DuckDBPyConnection, rules: Sequence[Assumption], table
     return observed or _row(connection, compile_check((), table))
 
 
+def _kind(rule: Assumption, table: Table, rows: int = 0) -> Kind:
+    if rule.check in _OF_VALUES and table.columns.get(rule.columns[0]) == "null":
+        return Valueless(rule, table, rows)
+    return KINDS[rule.check](rule, table, rows)
+
+
 def compile_check(assumptions: Sequence[Assumption], table: Table, first: int = 0) -> str:
     """One aggregate query that observes some assumptions, in columns ``a0_0`` …, and the rows as ``n``.
 
@@ -145,7 +154,7 @@ def compile_check(assumptions: Sequence[Assumption], table: Table, first: int = 
     for number, rule in enumerate(assumptions, first):
         if _obstacle(rule, table) is not None:
             continue
-        kind = KINDS[rule.check](rule, table)
+        kind = _kind(rule, table)
         if rule.where:
             measures.append(f"count(*) FILTER (WHERE {kind.within()}) AS a{number}_n")
         found = kind.measures()
@@ -162,7 +171,7 @@ def compile_examples(findings: Sequence[Finding], table: Table, shown: Sequence[
     parts = []
     for number, finding in enumerate(findings):
         rule = finding.assumption
-        kind = KINDS[rule.check](rule, table)
+        kind = _kind(rule, table)
         broken = None if finding.passed or not finding.failing else kind.broken()
         if broken is None:
             continue
@@ -184,7 +193,7 @@ def _find(
     obstacle = _obstacle(rule, table)
     if obstacle is not None:
         return not_checked(rule, obstacle)
-    kind = KINDS[rule.check](rule, table, rows=int(observed.get(f"{name}_n", observed["n"])))
+    kind = _kind(rule, table, int(observed.get(f"{name}_n", observed["n"])))
     kind = replace(kind, seen=[observed[f"{name}_{n}"] for n in range(len(kind.measures()))])
     return replace(kind, seen=kind.observe(connection)).judge()
 
@@ -217,7 +226,7 @@ def _obstacle(rule: Assumption, table: Table) -> str | None:
         near = difflib.get_close_matches(unknown, table.columns, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are {few(list(table.columns))}"
         return f"no column {unknown!r}{hint}"
-    return KINDS[rule.check](rule, table).lacking()
+    return _kind(rule, table).lacking()
 
 
 def _blame(

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow_mlops.primitives.present import is_float, present_sql
 from airflow_mlops.primitives.provisioning.assumptions.kind import Kind, RowWise
 from airflow_mlops.primitives.provisioning.assumptions.rules import Finding
 from airflow_mlops.primitives.sql import identifier, literal
+from airflow_mlops.primitives.type_names import same_type
 
-__all__ = ["Bounds", "Condition", "KnownBy", "Length", "Matches", "NotNull", "NullShare", "OneOf", "Type"]
-
-_TYPES = {
-    "float64": "double",
-    "float": "float32",
-    "real": "float32",
-    "bigint": "int64",
-    "integer": "int32",
-    "int": "int32",
-    "smallint": "int16",
-    "tinyint": "int8",
-    "varchar": "string",
-    "text": "string",
-    "str": "string",
-    "large_string": "string",
-    "boolean": "bool",
-    "date32[day]": "date",
-    "timestamp[us]": "timestamp",
-    "timestamp[us, tz=utc]": "timestamptz",
-}
+__all__ = [
+    "Bounds",
+    "Condition",
+    "KnownBy",
+    "Length",
+    "Matches",
+    "NotNull",
+    "NullShare",
+    "OneOf",
+    "Type",
+    "Valueless",
+]
 
 
 class NotNull(RowWise):
@@ -62,9 +57,10 @@ class Bounds(RowWise):
             "below": (None, self.rule.value),
         }[self.rule.check]
         or_equal = "" if self.rule.check == "between" else "="
-        outside = [f"{name} <{or_equal} {literal(low)}"] if low is not None else []
-        outside += [f"{name} >{or_equal} {literal(high)}"] if high is not None else []
-        if is_float(self.table.columns[self.rule.columns[0]]):
+        kind = self.table.columns[self.rule.columns[0]]
+        outside = [f"{name} <{or_equal} {_of_type(low, kind)}"] if low is not None else []
+        outside += [f"{name} >{or_equal} {_of_type(high, kind)}"] if high is not None else []
+        if is_float(kind):
             outside.append(f"isnan({name})")
         return f"({' OR '.join(outside)})"
 
@@ -93,8 +89,9 @@ class OneOf(RowWise):
     def fault(self) -> str:
         """Not in it."""
         name = identifier(self.rule.columns[0])
-        values = ", ".join(literal(value) for value in self.rule.value)
-        there = present_sql(name, self.table.columns[self.rule.columns[0]])
+        kind = self.table.columns[self.rule.columns[0]]
+        values = ", ".join(_of_type(value, kind) for value in self.rule.value)
+        there = present_sql(name, kind)
         return f"{there} AND {name} NOT IN ({values})"
 
 
@@ -168,8 +165,18 @@ class Type(Kind):
     def judge(self) -> Finding:
         """Compare the names."""
         found = self.table.columns[self.rule.columns[0]]
-        return Finding(self.rule, _name(found) == _name(str(self.rule.value)), f"type {found}")
+        return Finding(self.rule, same_type(found, str(self.rule.value)), f"type {found}")
 
 
-def _name(type_: str) -> str:
-    return _TYPES.get(type_.lower(), type_.lower())
+class Valueless(Kind):
+    """Any rule about values, of a column that has none in any row: only those about missing values are broken by it."""
+
+    def judge(self) -> Finding:
+        """Kept."""
+        return Finding(self.rule, True, "no value in any row")
+
+
+def _of_type(value: Any, kind: str) -> str:
+    """A value as a column of this type would hold it: 0.1 of 32 bits is not 0.1 of 64."""
+    narrow = kind == "float" and isinstance(value, int | float)
+    return f"{literal(value)}::FLOAT" if narrow else literal(value)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import SourceError
+from airflow_mlops.primitives.type_names import parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,6 +26,8 @@ __all__ = [
     "schema_of",
 ]
 
+_LIST = re.compile(r"(?:large_|fixed_size_)?list(?:_view)?<[^:<>]*: (.+?)(?: not null)?>(?:\[\d+\])?")
+_NESTED = re.compile(r"(struct|map)<(.+)>")
 _SHOWN = 3
 _AT_ONCE = 8
 
@@ -209,7 +213,16 @@ def _family(kind: str) -> str:
         return "integer"
     if kind.startswith("timestamp"):
         return "instant" if "tz=" in kind else "timestamp"
+    if found := _LIST.fullmatch(kind):  # writers name the items as they like
+        return f"list<{_family(found[1])}>"
+    if found := _NESTED.fullmatch(kind):
+        return f"{found[1]}<{', '.join(map(_field, parts(found[2])))}>"
     return kind.removeprefix("large_").removesuffix("_view")
+
+
+def _field(text: str) -> str:
+    name, colon, kind = text.removesuffix(" not null").partition(": ")
+    return f"{name}: {_family(kind)}" if colon else _family(text)
 
 
 def _some(lines: Sequence[str]) -> str:

@@ -114,7 +114,8 @@ def find_files(pattern: str, folder: Path | None = None) -> tuple[str, ...]:
         return (str(path),)
     if has_magic(pattern):
         # The folder is no pattern, whatever its name is.
-        wanted = f"{escape(str(folder))}{os.sep}{pattern}" if below else pattern
+        named = _with_folders_as_named(pattern, folder if below else None)
+        wanted = f"{escape(str(folder))}{os.sep}{named}" if below else named
         # not Path.glob, which takes no absolute patterns
         found = [name for name in glob(wanted, recursive=True) if Path(name).is_file()]  # noqa: PTH207
         files = data_files(found, pattern, own_parts(pattern, folder))
@@ -126,6 +127,19 @@ def find_files(pattern: str, folder: Path | None = None) -> tuple[str, ...]:
     if not files:
         raise SourceError(f"no file at {path}{_neighbours(path)}")
     return tuple(files)
+
+
+def _with_folders_as_named(pattern: str, folder: Path | None) -> str:
+    """The pattern, in which brackets of a folder that is there by this very name are no wildcard."""
+    given = Path(pattern).parts
+    kept = list(given)
+    for number, part in enumerate(given):
+        if "*" in part or "?" in part:
+            break
+        here = Path(*given[: number + 1])
+        if "[" in part and (folder / here if folder else here).is_dir():
+            kept[number] = escape(part)
+    return str(Path(*kept))
 
 
 def _neighbours(path: Path) -> str:

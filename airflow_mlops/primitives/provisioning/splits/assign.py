@@ -352,8 +352,8 @@ def _cut(value: str, train: str, upper: str, rest: int) -> str:
 
 def _column_split(table: _Table, rule: SplitRule) -> str:
     """The split by the column's value; a null leaves the example out."""
-    name = f"{identifier(rule.column or '')}::VARCHAR"
     known = ", ".join(literal(value) for value in rule.values)
+    name = _value_as_text(table, f"e.{identifier(rule.column or '')}", known)
     odd = table.connection.execute(
         f"SELECT {name}, count(*) FROM {table.relation} e WHERE {name} NOT IN ({known}) "
         "GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
@@ -367,7 +367,19 @@ def _column_split(table: _Table, rule: SplitRule) -> str:
     cases = " ".join(
         f"WHEN {literal(value)} THEN {SPLITS.index(split)}" for value, split in rule.values.items()
     )
-    return f"CASE e.{name} {cases} END"
+    return f"CASE {name} {cases} END"
+
+
+def _value_as_text(table: _Table, column: str, known: str) -> str:
+    """The value as ``split.values`` names it: a whole number is one in a column of floats too, and NaN is missing."""
+    row = table.connection.execute(f"SELECT typeof({column}) FROM {table.relation} e LIMIT 1").fetchone()
+    if row is None or not str(row[0]).startswith(("FLOAT", "DOUBLE", "DECIMAL")):
+        return f"{column}::VARCHAR"
+    value = f"{column}::DOUBLE"
+    return (
+        f"CASE WHEN isnan({value}) THEN NULL WHEN {column}::VARCHAR IN ({known}) THEN {column}::VARCHAR "
+        f"WHEN {value} = trunc({value}) AND abs({value}) < 9e15 THEN {value}::BIGINT::VARCHAR ELSE {column}::VARCHAR END"
+    )
 
 
 # A frozen test ------------------------------------------------------------------------------------

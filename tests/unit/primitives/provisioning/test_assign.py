@@ -277,6 +277,12 @@ class TestColumn:
     def test_values_may_stand_for_splits(self):
         rule = {"by": "column", "column": "p", "values": {"train": [1, 2], "test": 3}}
         assert splits(rule, range(3), p=[2, 3, 1]) == ["train", "test", "train"]
+        # A writer that knows no null makes floats of whole numbers.
+        assert splits(rule, range(4), p=[2.0, 3.0, 1.0, float("nan")]) == ["train", "test", "train", None]
+        texts = {"by": "column", "column": "p", "values": {"train": ["1.0"], "test": ["0.5"]}}
+        assert splits(texts, range(2), p=[0.5, 1.0]) == ["test", "train"]
+        with pytest.raises(DataError, match=r"'2.5' \(1 rows\)"):
+            divide(rule, range(2), p=[2.5, 1.0])
 
     def test_an_unknown_value_is_named(self):
         with pytest.raises(DataError, match=r"'dev' \(2 rows\); expected train, validation, test"):

@@ -11,6 +11,7 @@ from airflow.sdk import BaseHook
 
 from airflow_mlops.exceptions import RegistryUnavailable, RunnerError
 from airflow_mlops.hooks.connections import afind_connection
+from airflow_mlops.primitives.nearest import nearest_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -19,6 +20,8 @@ __all__ = ["GitHook"]
 
 #: Seconds for one answer of a server, and for all that a question takes.
 TIMEOUT, LONGEST = 20.0, 30.0
+#: Refs that a YAML names; a forge has many others.
+_REFS = ("refs/heads/", "refs/tags/")
 #: Nobody is there to answer a question of ssh, as whether a host is known.
 _SSH = "ssh -oBatchMode=yes -oConnectTimeout={seconds}"
 
@@ -61,9 +64,11 @@ class GitHook(BaseHook):
         for name in names:
             if commit := refs.get(f"{name}^{{}}") or refs.get(name):
                 return commit
-        near = ", ".join(sorted(name for name in refs if name.startswith("refs/heads/"))[:10])
+        # ^{} is a tag's commit, no ref that can be asked for.
+        known = [name for name in refs if name.startswith(_REFS) and not name.endswith("^{}")]
+        shown = known if ref.startswith("refs/") else [name.split("/", 2)[2] for name in known]
         raise RegistryUnavailable(
-            f"Repository {self.url} has no branch or tag {ref!r}; it has: {near or 'none'}."
+            f"Repository {self.url} has no branch or tag {ref!r}; it has: {nearest_of(set(shown), ref)}."
         )
 
     def _refs(self, login: dict[str, Any]) -> dict[str, str]:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
 from airflow_mlops.hooks.s3 import s3_client, s3_errors, s3_filesystem, split_s3
+from airflow_mlops.primitives.nearest import nearest_of
 from airflow_mlops.primitives.provisioning.sources.base import LocalSources, relative_names
 from airflow_mlops.primitives.provisioning.sources.columns import parquet_errors, schema_of
 from airflow_mlops.primitives.provisioning.sources.listing import (
     data_files,
     is_parquet,
     named_parquet,
-    nearest_of,
 )
 
 if TYPE_CHECKING:

@@ -110,6 +110,7 @@ class PredictBatchOperator(TrainedModelOperator):
         """Predict, unless it has been done."""
         with airflow_errors():
             self._skip_overtaken()
+            self._datasets().check_writable()
         return super().execute(context)
 
     def _skip_overtaken(self) -> None:

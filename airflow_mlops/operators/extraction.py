@@ -83,6 +83,7 @@ class ExtractFeaturesOperator(MLOpsTask):
             if staging.record(STEP) is not None:
                 self.log.info("An earlier try has staged the rows: %s/%s", staging.root, STEP)
                 return staging.result(STEP)
+            staging.check_writable()
             try:
                 return self._extract(staging, Path(folder), context)
             except EmptyDatasetError as error:

@@ -77,6 +77,7 @@ class SplitDatasetOperator(MLOpsTask):
         with airflow_errors():
             reference = line_reference(self.line)
             datasets = DatasetStore(open_store(self.store), self.application)
+            datasets.check_writable()
             with scratch_folder() as folder:
                 parent, division = datasets.find(self._wanted()), self._division()
                 frozen = frozen_test(datasets, division.rule, Path(folder) / "frozen")

@@ -71,6 +71,7 @@ class TransformFeaturesOperator(MLOpsTask):
         with airflow_errors(), scratch_folder() as folder:
             staging, scratch = Staging.at(open_store(self.store), self.extracted["staged"]), Path(folder)
             if staging.record(STEP) is None:
+                staging.check_writable()
                 step = str(self.extracted["staged"]).rpartition("/")[2]
                 file = transform(
                     self.sql,

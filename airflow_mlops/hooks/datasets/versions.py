@@ -86,10 +86,7 @@ class DatasetStore:
 
         :raises StoreError: nothing can be written.
         """
-        key = self.key(f"probe-{uuid.uuid4().hex}")
-        self.store.put_if_absent(key, b"Whether this store can be written to; it may be removed.\n")
-        with contextlib.suppress(StoreError):
-            self.store.delete(key)
+        self.store.check_writable(self.key())
 
     def publish(
         self, manifest: Manifest, files: Mapping[str, Path], commit: Mapping[str, Any], ref: str = "latest"

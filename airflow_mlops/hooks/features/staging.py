@@ -47,6 +47,13 @@ class Staging:
             )
         return cls(store, parts[1], parts[3])
 
+    def check_writable(self) -> None:
+        """Find out whether rows can be staged, before they are read.
+
+        :raises StoreError: nothing can be written.
+        """
+        self.store.check_writable(self.root.rpartition("/staging/")[0])
+
     def settle(self, window: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         """Fix what the run reads, unless an earlier try has fixed it: every try reads the same."""
         key = f"{self.root}/window.json"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +119,17 @@ class Store(ABC):
     def put_json_if_absent(self, key: str, value: Any) -> bool:
         """Write ``value`` as readable JSON unless there is an object of this name."""
         return self.put_if_absent(key, json_bytes(value))
+
+    def check_writable(self, folder: str) -> None:
+        """Write something and remove it, before hours are spent on what could not be stored.
+
+        :param folder: where the result will be.
+        :raises StoreError: nothing can be written there.
+        """
+        key = f"{folder}/probe-{uuid.uuid4().hex}"
+        self.put_if_absent(key, b"Whether this store can be written to; it may be removed.\n")
+        with contextlib.suppress(StoreError):
+            self.delete(key)
 
 
 def open_store(uri: str | Path) -> Store:

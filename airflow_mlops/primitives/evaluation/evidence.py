@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.primitives.evaluation.intervals import Difference, Estimate
 from airflow_mlops.primitives.evaluation.measures import compare, direction_of, is_measured, measure
 from airflow_mlops.primitives.evaluation.slices import slice_named
+from airflow_mlops.primitives.nearest import nearest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -190,4 +191,4 @@ def _absent(name: str, entry: Mapping[str, Any] | None, metrics: Entries, whose:
     if entry is not None:
         return f"{whose}'s value is {entry.get('value')!r}, which is no finite number"
     known = sorted({name_of(str(m.get("name")), m.get("split", "test"), m.get("slice")) for m in metrics})
-    return f"{whose} has no metric {name}; it has: {', '.join(known[:20]) or 'none'}"
+    return f"{whose} has no metric {name}; it has: {nearest_of(known, name)}"

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError
+from airflow_mlops.primitives.spelling import Spellings, spelled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,8 +72,13 @@ def slice_named(name: str, columns: dict[str, npt.NDArray[Any]]) -> Mask | None:
     column, _, value = (part.strip() for part in name.partition("="))
     if column not in columns:
         return None
+    values = np.ma.getdata(columns[column])
     missing = _missing(columns[column])
-    found: Mask = (_texts(np.ma.getdata(columns[column])) == value) & ~missing
+    texts = _texts(values)
+    if values.dtype.kind not in "OUS":
+        known = np.unique(texts[~missing]).tolist()
+        value = Spellings(known, booleans=values.dtype.kind == "b").find(value)
+    found: Mask = (texts == value) & ~missing
     return found
 
 
@@ -106,9 +112,10 @@ def _texts(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
     if values.dtype.kind == "b":
         return np.where(values, "true", "false")
-    found: npt.NDArray[Any] = values
-    plain = np.nan_to_num(values) if values.dtype.kind == "f" else values
-    # Beyond 2^53 a double is no certain whole number: 1e300 stays 1e+300.
-    if values.dtype.kind == "f" and ((plain == np.round(plain)) & (np.abs(plain) <= 2.0**53)).all():
-        found = plain.astype(np.int64)
-    return found.astype(str)
+    if values.dtype.kind not in "fO":
+        found: npt.NDArray[Any] = values.astype(str)
+        return found
+    # Each different value once: a column has few of them where slices make sense.
+    different, place = np.unique(values.astype(str), return_inverse=True)
+    kind = float if values.dtype.kind == "f" else str
+    return np.asarray([spelled(kind(text)) for text in different], dtype=str)[place.reshape(values.shape)]

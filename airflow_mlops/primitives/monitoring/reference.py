@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import DataError, SourceError
 from airflow_mlops.primitives.monitoring.columns import iterate_columns, kind_of, plain
 from airflow_mlops.primitives.present import is_present_arrow
+from airflow_mlops.primitives.spelling import Spellings, spelled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 FEW_LEVELS = 10  # a number with fewer values than this is a code, not a quantity
 MANY_LEVELS = 10_000  # text with more values than this is an identifier
+# A value so close above an edge is the edge: of decimals that were computed, and of those that were floats of 32 bits.
+_COMPUTED, _SINGLE = 2.0**-44, 2.0**-23
 _LOW = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08)
 _HIGH = (0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.9975, 0.999, 0.9995)
 
@@ -32,6 +35,8 @@ _HIGH = (0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.9975, 0.999, 
 @dataclass(frozen=True)
 class NumericColumn:
     """Counts of a quantity; bin ``i`` holds ``edges[i-1] < x <= edges[i]``, the outer bins are open.
+
+    A value is as large as an edge if only the width of its float tells them apart.
 
     :param edges: ascending, finite.
     :param counts: one more than edges.
@@ -54,15 +59,21 @@ class CategoricalColumn:
 
     :param counts: value → how often; values are text (``"true"``, ``"7"``, ``"EWR"``).
     :param missing: NULL and NaN.
+    :param kind: what the values were, as ``columns.kind_of`` says it; empty if that is not known.
     """
 
     counts: Mapping[str, int]
     missing: int
+    kind: str = field(default="", compare=False)
 
     def count(self, values: pa.ChunkedArray) -> CategoricalColumn:
-        """Counts of other values, each by its own name, known here or not."""
-        labels = _labels(values)
-        return CategoricalColumn(labels, len(values) - sum(labels.values()))
+        """Counts of other values: by the name that the value has here, if another type spells it differently."""
+        found, kind = _labels(values), kind_of(values.type)
+        labels: Mapping[str, int] = found
+        if (self.kind, kind) != ("text", "text"):
+            known = Spellings(self.counts, booleans="boolean" in (self.kind, kind))
+            labels = _summed((known.find(label), count) for label, count in found.items())
+        return CategoricalColumn(labels, len(values) - sum(labels.values()), kind)
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ def count_column(values: pa.ChunkedArray) -> Column:
     labels = _labels(values)
     if len(labels) > MANY_LEVELS:
         return UncomparedColumn(f"more than {MANY_LEVELS} different values: an identifier, not a category")
-    return CategoricalColumn(labels, len(values) - sum(labels.values()))
+    return CategoricalColumn(labels, len(values) - sum(labels.values()), kind)
 
 
 def count_like(reference: Column, name: str, values: pa.ChunkedArray) -> Column:
@@ -194,28 +205,32 @@ def _quantile_edges(numbers: npt.NDArray[np.float64]) -> tuple[float, ...]:
 def _bin(numbers: npt.NDArray[np.float64], edges: tuple[float, ...]) -> tuple[int, ...]:
     import numpy as np
 
-    index = np.searchsorted(np.asarray(edges), numbers, side="left")
+    bounds = np.asarray(edges, dtype=np.float64)
+    slack = _SINGLE if _are_single(bounds) or _are_single(numbers) else _COMPUTED
+    index = np.searchsorted(bounds + np.abs(bounds) * slack, numbers, side="left")
     return tuple(np.bincount(index, minlength=len(edges) + 1).tolist())
+
+
+def _are_single(numbers: npt.NDArray[np.float64]) -> bool:
+    """Whether floats of 32 bits say all of them, and whole numbers do not."""
+    import numpy as np
+
+    finite = numbers[np.isfinite(numbers) & (np.abs(numbers) < np.finfo(np.float32).max)]
+    return bool((finite == finite.astype(np.float32)).all() and (finite != np.round(finite)).any())
 
 
 def _labels(values: pa.ChunkedArray) -> dict[str, int]:
     import pyarrow.compute as pc
 
     counted = pc.value_counts(values.filter(is_present_arrow(values)))
-    labels: dict[str, int] = {}
-    for item in counted.to_pylist():
-        label = _label(item["values"])
-        labels[label] = labels.get(label, 0) + item["counts"]
-    return dict(sorted(labels.items()))
+    return _summed((spelled(item["values"]), item["counts"]) for item in counted.to_pylist())
 
 
-def _label(value: Any) -> str:
-    """One text for equal values, whether they came as 7 or as 7.0."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) <= 2**53 else repr(value)
-    return str(value)
+def _summed(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for label, count in counts:
+        found[label] = found.get(label, 0) + count
+    return dict(sorted(found.items()))
 
 
 def _column_to_json(column: Column) -> dict[str, Any]:
@@ -227,7 +242,12 @@ def _column_to_json(column: Column) -> dict[str, Any]:
             "missing": column.missing,
         }
     if isinstance(column, CategoricalColumn):
-        return {"kind": "categorical", "counts": dict(column.counts), "missing": column.missing}
+        return {
+            "kind": "categorical",
+            "counts": dict(column.counts),
+            "missing": column.missing,
+            "of": column.kind,
+        }
     return {"kind": "uncompared", "reason": column.reason}
 
 
@@ -235,5 +255,5 @@ def _column_from_json(data: Mapping[str, Any]) -> Column:
     if data["kind"] == "numeric":
         return NumericColumn(tuple(data["edges"]), tuple(data["counts"]), data["missing"])
     if data["kind"] == "categorical":
-        return CategoricalColumn(dict(data["counts"]), data["missing"])
+        return CategoricalColumn(dict(data["counts"]), data["missing"], data.get("of", ""))
     return UncomparedColumn(data["reason"])

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from airflow_mlops.contract.results import metric_problems
 from airflow_mlops.exceptions import ContractError
+from airflow_mlops.primitives.nearest import nearest_of
 from airflow_mlops.primitives.training.search_space import Dimension, grid
 
 TrialState = Literal["running", "complete", "pruned", "failed", "lost", "stopped"]
@@ -341,9 +342,8 @@ def _found(objective: str, figures: Mapping[str, float]) -> str:
     ends = [name for name in figures if name.rpartition(".")[2] == objective and not name.startswith("test.")]
     if len(ends) == 1:
         return ends[0]
-    has = ", ".join(sorted(figures)[:20]) or "no metric"
     raise ContractError(
-        f"metrics.json has no {objective}, the objective of the tuning; it has {has}. Cure: log it in train with "
+        f"metrics.json has no {objective}, the objective of the tuning; it has {nearest_of(figures, objective)}. Cure: log it in train with "
         "that name and split, or correct training.tuning.objective."
     )
 

@@ -47,3 +47,21 @@ def test_an_ssh_server_that_says_nothing(tmp_path, monkeypatch):
 def test_a_protocol_without_a_limit_is_refused():
     with pytest.raises(RunnerError, match=r"no time limit. Cure: https"):
         asyncio.run(GitHook("git://git.example.com/churn.git").digest("main"))
+
+
+def test_a_wrong_branch_shows_the_likest_ones(monkeypatch):
+    refs = {f"refs/heads/feature-{number:02}": "1" for number in range(40)}
+    refs |= {
+        "refs/heads/release-1.x": "2",
+        "refs/tags/v1": "3",
+        "refs/tags/v1^{}": "4",
+        "refs/pull/7/head": "5",
+    }
+    monkeypatch.setattr(GitHook, "_refs", lambda *_: refs)
+    with pytest.raises(RegistryUnavailable) as caught:
+        asyncio.run(GitHook("https://git.example.com/churn.git").digest("relaese-1.x"))
+    said = str(caught.value)
+    assert "'relaese-1.x'; it has: feature-" in said
+    assert "release-1.x, … (32 more)" in said
+    assert "^{}" not in said
+    assert "pull" not in said

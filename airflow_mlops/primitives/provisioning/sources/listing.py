@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect
-from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 from glob import escape, glob, has_magic
-from heapq import nlargest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import SourceError
+from airflow_mlops.primitives.nearest import nearest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,12 +21,9 @@ __all__ = [
     "is_parquet",
     "local_head",
     "named_parquet",
-    "nearest_of",
     "own_parts",
 ]
 
-#: Names on each side of the wanted one that are compared letter by letter.
-_COMPARED = 1000
 _MAGIC = (b"PAR1", b"PARE")
 _PARQUET = (".parquet", ".parq", ".pq")
 
@@ -150,17 +145,3 @@ def _neighbours(path: Path) -> str:
         return f"; {folder} cannot be read: {error.strerror}"
     missing = path.relative_to(folder).parts
     return f"; {folder} has {nearest_of(names, missing[0] if missing else '')}"
-
-
-def nearest_of(names: Iterable[str], wanted: str) -> str:
-    """The ten names most like the wanted one, sorted, and how many more there are; for messages."""
-
-    def alike(name: str) -> float:
-        return SequenceMatcher(None, wanted.lower(), name.rstrip("/").lower()).ratio()
-
-    ordered = sorted(names)
-    place = bisect(ordered, wanted)
-    shown = sorted(nlargest(10, ordered[max(0, place - _COMPARED) : place + _COMPARED], key=alike))
-    if len(ordered) > len(shown):
-        shown.append(f"… ({len(ordered) - len(shown)} more)")
-    return ", ".join(shown) or "nothing"

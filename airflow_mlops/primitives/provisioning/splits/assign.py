@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError, SpecError
+from airflow_mlops.primitives.present import is_float
 from airflow_mlops.primitives.provisioning.splits.rule import SPLITS, iso
+from airflow_mlops.primitives.spelling import Spellings
 from airflow_mlops.primitives.sql import identifier, literal
 
 if TYPE_CHECKING:
@@ -352,34 +354,33 @@ def _cut(value: str, train: str, upper: str, rest: int) -> str:
 
 def _column_split(table: _Table, rule: SplitRule) -> str:
     """The split by the column's value; a null leaves the example out."""
-    known = ", ".join(literal(value) for value in rule.values)
-    name = _value_as_text(table, f"e.{identifier(rule.column or '')}", known)
-    odd = table.connection.execute(
-        f"SELECT {name}, count(*) FROM {table.relation} e WHERE {name} NOT IN ({known}) "
-        "GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5"
-    ).fetchall()
-    if odd:
-        shown = ", ".join(f"{value!r} ({rows} rows)" for value, rows in odd)
+    column = f"e.{identifier(rule.column or '')}"
+    found, kind = _column_values(table, column, 1000 + len(rule.values))
+    spellings = Spellings(rule.values, booleans=kind == "BOOLEAN" or set(rule.values) <= {"true", "false"})
+    named = {text: text if kind == "VARCHAR" else spellings.find(text) for text in found}
+    if odd := [text for text, name in named.items() if name not in rule.values]:
+        shown = ", ".join(f"{text!r} ({found[text]} rows)" for text in odd[:5])
         raise DataError(
             f"split: column {rule.column!r} says {shown}; expected {', '.join(rule.values)}, or null to leave an "
             "example out. Say what the value stands for in split.values"
         )
     cases = " ".join(
-        f"WHEN {literal(value)} THEN {SPLITS.index(split)}" for value, split in rule.values.items()
+        f"WHEN {literal(text)} THEN {SPLITS.index(rule.values[name])}" for text, name in named.items()
     )
-    return f"CASE {name} {cases} END"
+    return f"CASE {column}::VARCHAR {cases} END" if cases else "NULL"
 
 
-def _value_as_text(table: _Table, column: str, known: str) -> str:
-    """The value as ``split.values`` names it: a whole number is one in a column of floats too, and NaN is missing."""
-    row = table.connection.execute(f"SELECT typeof({column}) FROM {table.relation} e LIMIT 1").fetchone()
-    if row is None or not str(row[0]).startswith(("FLOAT", "DOUBLE", "DECIMAL")):
-        return f"{column}::VARCHAR"
-    value = f"{column}::DOUBLE"
-    return (
-        f"CASE WHEN isnan({value}) THEN NULL WHEN {column}::VARCHAR IN ({known}) THEN {column}::VARCHAR "
-        f"WHEN {value} = trunc({value}) AND abs({value}) < 9e15 THEN {value}::BIGINT::VARCHAR ELSE {column}::VARCHAR END"
-    )
+def _column_values(table: _Table, column: str, most: int) -> tuple[dict[str, int], str]:
+    """How many rows have each of a column's values, as text, the most frequent first, and the column's type.
+
+    NULL and NaN are left out.
+    """
+    rows = table.connection.execute(
+        f"SELECT {column}::VARCHAR, count(*), any_value(typeof({column})) FROM {table.relation} e "
+        f"WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {most}"
+    ).fetchall()
+    kind = rows[0][2] if rows else ""
+    return {text: count for text, count, _ in rows if not (is_float(kind) and text == "nan")}, kind
 
 
 # A frozen test ------------------------------------------------------------------------------------

@@ -52,5 +52,30 @@ def test_one_slice_by_its_name():
     assert not slice_named("origin=zz", columns).any()
 
 
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (np.array([True, False]), ["x=1", "x = True", "x=1.0"]),
+        (np.array([1, 0], dtype=np.int32), ["x=1.0", "x=1"]),
+        (np.array([1.0, 2.5]), ["x=1", "x=1.0"]),
+        (np.array([0.1, 0.7], dtype=np.float32), ["x=0.1", "x=0.10", "x=0.10000000149011612"]),
+        (np.array([0.1, 0.7], dtype=np.float32).astype(float), ["x=0.1"]),
+    ],
+    ids=["booleans", "whole", "floats", "32 bits", "32 bits as 64"],
+)
+def test_one_slice_by_another_spelling_of_its_value(values, named):
+    for name in named:
+        assert slice_named(name, {"x": values}).tolist() == [True, False], name
+    assert not slice_named("x=3", {"x": values}).any()
+
+
+def test_texts_are_named_as_they_are():
+    assert slice_named("x=1", {"x": np.array(["1", "1.0", "01"])}).tolist() == [True, False, False]
+
+
+def test_whole_numbers_among_floats_are_named_as_whole():
+    assert sizes("x", np.array([1.0, 2.5, 1.0])) == {"x=1": 2, "x=2.5": 1}
+
+
 def test_nothing_but_missing():
     assert sizes("x", np.ma.masked_all(3, dtype="U1")) == {"x is null": 3}

@@ -1,4 +1,6 @@
+import itertools
 import json
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ from airflow_mlops.primitives.monitoring.drift import (
 from airflow_mlops.primitives.monitoring.reference import (
     CategoricalColumn,
     NumericColumn,
+    Reference,
     build_reference,
     count_column,
     count_like,
@@ -180,3 +183,88 @@ def test_a_broken_file_is_an_error_of_its_window(reference, tmp_path):
     (tmp_path / "window.parquet").write_bytes(b"PAR1 and nothing more")
     with pytest.raises(SourceError, match=r"window\.parquet: expected readable Parquet files"):
         compare_window(reference, [tmp_path / "window.parquet"], DriftRule())
+
+
+STEPS = np.random.default_rng(5).integers(0, 40, 20_000) / 10
+COINS = np.random.default_rng(6).integers(0, 2, 20_000)
+
+
+def _drifted(tmp_path, before, now):
+    for name, values in (("before", before), ("now", now)):
+        pq.write_table(pa.table({"x": values}), tmp_path / f"{name}.parquet")
+    reference = build_reference("d1", [tmp_path / "before.parquet"], ["x"])
+    reference = Reference.from_json(json.loads(json.dumps(reference.to_json())))
+    return compare_window(reference, [tmp_path / "now.parquet"], DriftRule()).drifted
+
+
+_SAME = {
+    "many floats": [
+        pa.array(STEPS),
+        pa.array(STEPS.astype(np.float32)),
+        pa.array(STEPS.astype(np.float32).astype(float)),
+        pa.array([Decimal(str(step)) for step in STEPS], pa.decimal128(10, 2)),
+    ],
+    "few floats": [
+        pa.array(STEPS % 0.5 // 0.1 / 10),
+        pa.array((STEPS % 0.5 // 0.1 / 10).astype(np.float32)),
+        pa.array((STEPS % 0.5 // 0.1 / 10).astype(np.float32).astype(float)),
+        pa.array([f"{step:.2f}" for step in STEPS % 0.5 // 0.1 / 10]),
+    ],
+    "yes and no": [
+        pa.array(COINS == 1),
+        pa.array(COINS),
+        pa.array(COINS.astype(np.int8)),
+        pa.array(COINS.astype(float)),
+        pa.array([str(coin) for coin in COINS]),
+    ],
+    "yes and no in words": [pa.array(COINS == 1), pa.array([str(coin == 1) for coin in COINS])],
+    "codes": [
+        pa.array(COINS + 1),
+        pa.array((COINS + 1).astype(np.int32)),
+        pa.array([f"{coin + 1}.0" for coin in COINS]),
+        pa.array([Decimal(int(coin) + 1) for coin in COINS], pa.decimal128(10, 2)),
+        pa.array(COINS + 1).dictionary_encode(),
+    ],
+    "days": [
+        pa.array([f"2013-01-0{coin + 1}" for coin in COINS]),
+        pa.array([f"2013-01-0{coin + 1}" for coin in COINS]).cast(pa.date32()),
+        pa.array([f"2013-01-0{coin + 1}" for coin in COINS]).cast(pa.timestamp("us")),
+    ],
+}
+_PAIRS = [
+    pytest.param(one, other, id=f"{name} {one.type} {other.type} {place}")
+    for name, spelled in _SAME.items()
+    for place, (one, other) in enumerate(itertools.permutations(spelled, 2))
+]
+
+
+@pytest.mark.parametrize(("before", "now"), _PAIRS)
+def test_values_in_another_type_are_no_drift(tmp_path, before, now):
+    assert _drifted(tmp_path, before, now) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (pa.array(STEPS.astype(np.float32)), pa.array(STEPS + 0.1)),
+        (pa.array(STEPS), pa.array((STEPS + 0.1).astype(np.float32))),
+        (pa.array(COINS == 1), pa.array(COINS + 1)),
+        (pa.array(COINS == 1), pa.array((COINS * STEPS > 1).astype(int))),
+        (pa.array(COINS), pa.array(COINS * STEPS > 1)),
+        (pa.array([f"{coin}.1" for coin in COINS]), pa.array([f"{coin}.10" for coin in COINS])),
+        (pa.array([f"0{coin}" for coin in COINS]), pa.array(COINS)),
+        (pa.array(COINS + 2**53), pa.array(COINS + 2**53 + 1)),
+    ],
+    ids=[
+        "a step more",
+        "a step more in 32 bits",
+        "1 and 2",
+        "fewer ones",
+        "fewer yes",
+        "versions",
+        "zeros",
+        "beyond",
+    ],
+)
+def test_other_values_are_drift_in_another_type_too(tmp_path, before, now):
+    assert _drifted(tmp_path, before, now) == ["x"]

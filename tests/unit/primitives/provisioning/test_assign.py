@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import Counter
+from decimal import Decimal
 from itertools import accumulate, pairwise
 
 import duckdb
@@ -283,6 +284,19 @@ class TestColumn:
         assert splits(texts, range(2), p=[0.5, 1.0]) == ["test", "train"]
         with pytest.raises(DataError, match=r"'2.5' \(1 rows\)"):
             divide(rule, range(2), p=[2.5, 1.0])
+
+    @pytest.mark.parametrize(
+        "column", [[True, False], [1, 0], [1.0, 0.0], [Decimal("1.00"), Decimal("0.00")]]
+    )
+    @pytest.mark.parametrize("train", [1, 1.0, "1"])
+    def test_values_are_known_in_another_type(self, column, train):
+        rule = {"by": "column", "column": "p", "values": {"train": train, "test": [0]}}
+        assert splits(rule, range(2), p=column) == ["train", "test"]
+
+    def test_texts_are_taken_as_they_are(self):
+        rule = {"by": "column", "column": "p", "values": {"train": 1, "test": 0}}
+        with pytest.raises(DataError, match=r"'01' \(1 rows\), 'nan' \(1 rows\)"):
+            divide(rule, range(4), p=["1", "0", "01", "nan"])
 
     def test_an_unknown_value_is_named(self):
         with pytest.raises(DataError, match=r"'dev' \(2 rows\); expected train, validation, test"):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.operators.container_files import JSON_LIMIT
 from airflow_mlops.primitives.documents import json_text
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from airflow_mlops.primitives.registration.record import TrainingRecord
     from airflow_mlops.runners.base import JobState
 
+log = logging.getLogger(__name__)
+
+#: Bytes of the list of packages that a training ran with. JSON of this length takes some milliseconds and MiB to read,
+#: whatever is in it, so no child is asked.
+ENVIRONMENT_LIMIT = 1024**2
 #: Labels by which an image names its commit and its base.
 REVISION_LABEL = "org.opencontainers.image.revision"
 BASE_LABEL = "org.opencontainers.image.base.digest"
@@ -94,18 +99,31 @@ def data_record(datasets: DatasetStore, manifest: Manifest, store: str) -> dict[
 
 def environment_record(folder: Path) -> dict[str, Any]:
     """What the model code says that it ran with; empty when it says nothing that can be read."""
+    from airflow_mlops.contract.storable import storable
+
     file = folder / "environment.json"
-    if not file.is_file() or file.stat().st_size > JSON_LIMIT:
+    if not file.is_file():
+        return {}
+    if (size := file.stat().st_size) > ENVIRONMENT_LIMIT:
+        log.warning(
+            "output/environment/environment.json has %d bytes; at most %d are read, so the record of this training does "
+            "not say what it ran with.",
+            size,
+            ENVIRONMENT_LIMIT,
+        )
         return {}
     try:
-        found = json.loads(file.read_bytes())
+        found = storable(json.loads(file.read_bytes()), size=None)
     except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}
+    if not isinstance(found.get("packages", {}), dict):
+        del found["packages"]  # those who read the record count them
     lock = folder / Path(str(found.get("lock_file") or "")).name
     if found.get("lock_file") and lock.is_file():
-        found["lock_sha256"] = hashlib.sha256(lock.read_bytes()).hexdigest()
+        with lock.open("rb") as content:
+            found["lock_sha256"] = hashlib.file_digest(content, "sha256").hexdigest()
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,10 +38,6 @@ if TYPE_CHECKING:
 VALIDATE = "airflow_mlops.primitives.training.parameters:validate_parameters"
 #: The run of the tuning that found the parameters of a training, with its plots.
 TUNING_TAG = "airflow_mlops.tuning_run_id"
-#: Characters of the JSON of a description.
-DESCRIPTION_LIMIT = 256 * 1024
-#: The first brace of a line: where the description may begin.
-_OBJECT = re.compile(r"^[^\n{]*\{", re.MULTILINE)
 
 
 class DescribeModelCodeOperator(ModelCodeOperator):
@@ -80,23 +75,15 @@ class DescribeModelCodeOperator(ModelCodeOperator):
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
         """Read the description from the job's output and hold the parameters against it."""
-        from airflow_mlops.primitives.judging import judge
+        from airflow_mlops.primitives.training.description import judge_description
 
         lines = self._runner().logs(self._job_name)
-        description = parse_description("\n".join(line.text for line in lines))
-        missing = [command for command in self.commands if command not in description["commands"]]
-        if missing:
-            raise ContractError(
-                f"{self._code_name()} describes no command {', '.join(missing)}, which this application needs; it has: "
-                f"{', '.join(description['commands'])}. Cure: implement it, or for test write evaluation.cases: false."
-            )
         overrides = json.loads(self.overrides) if isinstance(self.overrides, str) else self.overrides
-        given = {**(self.parameters or {}), **(overrides or {})}
-        parameters = judge(
-            VALIDATE,
-            description.get("parameters") or {},
-            given,
-            what="describe: the JSON Schema of its parameters",
+        description, parameters = judge_description(
+            "\n".join(line.text for line in lines),
+            self._code_name(),
+            self.commands,
+            {**(self.parameters or {}), **(overrides or {})},
         )
         code = dict(self._code())
         if state.image_digest:
@@ -108,48 +95,6 @@ class DescribeModelCodeOperator(ModelCodeOperator):
             "description": description,
             "parameters": parameters,
         }
-
-
-def parse_description(text: str) -> dict[str, Any]:
-    """Read what ``describe`` printed: one JSON object, whatever was printed around it.
-
-    :raises ContractError: when there is none, or it lacks what the contract demands.
-    """
-    from airflow_mlops.contract.storable import storable
-
-    found, problem = _first_object(text)
-    description: dict[str, Any] = storable(found, size=None)
-    if found is None:
-        raise ContractError(
-            f'describe must print one JSON object with "contract": 1{problem}. It printed: {text[:300]!r}. '
-            "Cure: print it on short lines, as json.dumps(…, indent=1) does; lines of a log are cut at 8 KiB."
-        )
-    if len(json.dumps(description, allow_nan=False)) > DESCRIPTION_LIMIT:
-        raise ContractError(
-            f"describe printed a description of more than {DESCRIPTION_LIMIT} characters of JSON. Cure: describe the "
-            "parameters only; data and examples do not belong there."
-        )
-    if description.get("contract") != 1:
-        raise ContractError(
-            f"describe says contract {description.get('contract')!r}; this version of airflow-mlops speaks contract 1."
-        )
-    commands = description.get("commands")
-    if not isinstance(commands, list) or not all(isinstance(command, str) for command in commands):
-        raise ContractError(f"describe must give 'commands' as a list of words, got {commands!r}.")
-    return description
-
-
-def _first_object(text: str) -> tuple[dict[str, Any] | None, str]:
-    problem = ""
-    for line in _OBJECT.finditer(text):
-        try:
-            value, _ = json.JSONDecoder().raw_decode(text, line.end() - 1)
-        except (ValueError, RecursionError) as error:
-            problem = problem or f": {error}"
-        else:
-            if "contract" in value:
-                return value, ""
-    return None, problem
 
 
 class TrainModelOperator(ModelCodeOperator):

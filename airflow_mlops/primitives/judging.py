@@ -13,12 +13,13 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from airflow_mlops import exceptions
 from airflow_mlops.exceptions import ContractError, MLOpsError
 
-__all__ = ["judge"]
+__all__ = ["judge", "judge_file"]
 
 #: Seconds of a processor, and bytes of address space, that a judgement may take.
 SECONDS, MEMORY = 30, 2 * 1024**3
@@ -28,6 +29,9 @@ PATIENCE = 20
 ANSWER_LIMIT = 64 * 1024**2
 #: Characters of an error's message.
 MESSAGE_LIMIT = 8_000
+#: Bytes of a file of JSON that is read in place: with time and memory in proportion to its length, that is a few MiB for
+#: some milliseconds, and a child would take longer.
+SMALL = 64 * 1024
 #: Exit code of a judgement that needs more memory than it may have.
 OUT_OF_MEMORY = 77
 
@@ -72,6 +76,22 @@ def judge(function: str, *arguments: Any, what: str, seconds: float = SECONDS, m
         kind, text = answer["error"]
         raise getattr(exceptions, kind, ContractError)(text)
     return answer["found"]
+
+
+def judge_file(function: str, path: Path, what: str, *arguments: Any, limit: int) -> Any:
+    """Call a function that reads a file in time and memory in proportion to its length: here when it is small.
+
+    :param function: as for :func:`judge`; it takes the path, as a text, and ``arguments``.
+    :param limit: bytes that are read at most.
+    :raises ContractError: the file is longer, or as :func:`judge` says.
+    """
+    size = path.stat().st_size
+    if size > limit:
+        raise ContractError(f"{what} has {size} bytes; at most {limit} are read. {_CURE}")
+    if size > SMALL:
+        return judge(function, str(path), *arguments, what=what)
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)(str(path), *arguments)
 
 
 _CURE = "Cure: let the model code write it smaller and simpler."

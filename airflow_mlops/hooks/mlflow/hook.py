@@ -170,8 +170,9 @@ class MLflowHook(MLflowRunsHook):
             with scratch_folder() as scratch:
                 path = Path(client.download_artifacts(run_id, artifact_file, scratch))
                 try:
+                    # Written by our own operators; the bound is for what somebody put there in their place.
                     return json.loads(path.read_bytes())
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise TrackingError(f"{artifact_file} of run {run_id} is not JSON: {error}.") from error
 
     def directory_size(self, run_id: str, artifact_path: str) -> int:

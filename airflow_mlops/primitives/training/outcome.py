@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 from airflow_mlops.contract.storable import storable
@@ -126,6 +127,11 @@ def broken_assumptions(content: bytes) -> list[dict[str, Any]]:
         return []
     # The report is a file of its own, so each entry is bounded and not all of them together.
     return [storable(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def read_broken_assumptions(file: str) -> list[dict[str, Any]]:
+    """As :func:`broken_assumptions`, of a file; for :func:`airflow_mlops.primitives.judging.judge_file`."""
+    return broken_assumptions(Path(file).read_bytes())
 
 
 def assumption_lines(failures: Sequence[Mapping[str, Any]]) -> str:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from airflow_mlops.contract.results import metric_problems
@@ -316,6 +317,11 @@ def read_figures(content: bytes) -> dict[str, float]:
                 f"output/metrics.json[{number}] breaks the contract: {'; '.join(problems)[:500]}."
             )
     return figures_of(found)
+
+
+def read_figures_file(file: str) -> dict[str, float]:
+    """As :func:`read_figures`, of a file; for :func:`airflow_mlops.primitives.judging.judge_file`."""
+    return read_figures(Path(file).read_bytes())
 
 
 def figures_of(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from airflow_mlops.exceptions import ContractError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.hooks.secrets import without_secrets
+from airflow_mlops.primitives.judging import judge_file
 from airflow_mlops.primitives.training.outcome import Outcome, classify
-from airflow_mlops.primitives.training.tuning import FIGURES_LIMIT, objective_values, read_figures
+from airflow_mlops.primitives.training.tuning import FIGURES_LIMIT, objective_values
 from airflow_mlops.runners.base import ContainerJob, Distribution, Resources
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Bytes of a failure's reason that are read.
 TEXT_LIMIT = 64 * 1024
+#: Bytes of a trial's metrics.json that are read, and what reads it: the triggerer has many of them at a time.
+METRICS_LIMIT = 4 * 1024**2
+READ = "airflow_mlops.primitives.training.tuning:read_figures_file"
 #: Ends that say nothing of a trial's parameters.
 LOST = ("engine_gone", "preempted", "try_again", "stopped")
 
@@ -124,7 +128,8 @@ def _figures(path: Path) -> dict[str, float]:
         raise ContractError(
             "The model code wrote no output/metrics.json. Cure: write a list of metrics there."
         )
-    return read_figures(path.read_bytes())
+    found: dict[str, float] = judge_file(READ, path, "output/metrics.json", limit=METRICS_LIMIT)
+    return found
 
 
 def _judge_several(plan: Plan, trials: list[Trial], folder: Path, outcome: Outcome) -> list[Ended]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -10,9 +11,11 @@ from airflow_mlops.contract import announce as announcement
 from airflow_mlops.contract.storable import storable
 from airflow_mlops.exceptions import ContractError
 from airflow_mlops.hooks.mlflow.values import to_pairs, to_text
+from airflow_mlops.operators.broken_assumptions import report_broken
 from airflow_mlops.operators.container_files import read_metrics, read_text
-from airflow_mlops.operators.training import parse_description
+from airflow_mlops.operators.lineage import environment_record
 from airflow_mlops.primitives.evaluation.cases import read_test_summary
+from airflow_mlops.primitives.training.description import parse_description
 from airflow_mlops.primitives.training.outcome import broken_assumptions
 
 BAD, KEPT = "a\0b\ud800", r"a\x00b\ud800"
@@ -99,3 +102,34 @@ def test_what_a_ci_job_announces(monkeypatch):
 def test_parameters_and_tags_of_mlflow():
     assert to_text(BAD) == KEPT
     assert to_pairs({"why": BAD}) == [{"key": "why", "value": KEPT}]
+
+
+ENVIRONMENTS = {
+    "packages that are no mapping": ('{"python": "3.12", "packages": 7}', {"python": "3.12"}),
+    "no number": ('{"python": NaN}', {"python": "nan"}),
+    "nested without end": ("[" * 100_000, {}),
+    "a list": ("[1]", {}),
+    "too long": (json.dumps({"packages": {f"p{n}": "1" * 100 for n in range(10_000)}}), {}),
+    "a key that no server keeps": (json.dumps({"packages": {BAD: BAD}}), {"packages": {KEPT: KEPT}}),
+}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_the_packages_of_a_training(tmp_path, name):
+    text, expected = ENVIRONMENTS[name]
+    (tmp_path / "environment.json").write_text(text)
+    assert environment_record(tmp_path) == expected
+
+
+def test_the_lock_file_of_a_training(tmp_path):
+    (tmp_path / "environment.json").write_text('{"lock_file": "uv.lock"}')
+    (tmp_path / "uv.lock").write_bytes(b"x" * 10**6)
+    assert environment_record(tmp_path)["lock_sha256"] == hashlib.sha256(b"x" * 10**6).hexdigest()
+
+
+def test_a_report_of_assumptions_that_is_too_long_is_left_out_and_said(tmp_path, caplog):
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/assumptions.json").write_bytes(b" " * (16 * 1024**2 + 1))
+    with caplog.at_level("WARNING"):
+        assert report_broken(tmp_path, str(tmp_path / "store"), "a", "train") == ""
+    assert "output/assumptions.json has 16777217 bytes; at most 16777216 are read" in caplog.text

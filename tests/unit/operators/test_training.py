@@ -7,7 +7,8 @@ import json
 import pytest
 
 from airflow_mlops.exceptions import ContractError
-from airflow_mlops.operators.training import TrainModelOperator, parse_description
+from airflow_mlops.operators.training import TrainModelOperator
+from airflow_mlops.primitives.training.description import parse_description
 
 SAID = {"contract": 1, "name": "m", "commands": ["describe", "train"], "parameters": {"a": {"b": {}}}}
 

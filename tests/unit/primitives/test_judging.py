@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import time
 
@@ -14,9 +16,11 @@ from airflow_mlops.hooks.mlflow.model import read_model
 from airflow_mlops.operators.training import VALIDATE
 from airflow_mlops.primitives import judging
 from airflow_mlops.primitives.evaluation.cases import count_cases
-from airflow_mlops.primitives.judging import judge
+from airflow_mlops.primitives.judging import judge, judge_file
 from airflow_mlops.primitives.parquet_cells import CELL_LIMIT, judge_cells
+from airflow_mlops.primitives.training.description import judge_description
 
+BROKEN = "airflow_mlops.primitives.training.outcome:read_broken_assumptions"
 HERE = "tests.unit.primitives.test_judging"
 
 
@@ -178,3 +182,46 @@ def test_a_report_of_cases(tmp_path):
     file.write_text("<testsuite><testcase name='a'/></testsuite>")
     counted = judge(f"{count_cases.__module__}:count_cases", str(file), what="output/tests.xml")
     assert counted["total"] == 1
+
+
+def test_a_file_is_read_in_place_when_it_is_small_and_in_a_child_when_it_is_not(tmp_path, monkeypatch):
+    asked = []
+
+    def counted(*arguments, **options):
+        asked.append(arguments)
+        return judge(*arguments, **options)
+
+    monkeypatch.setattr(judging, "judge", counted)
+    file = tmp_path / "assumptions.json"
+    for entries, children in ((3, 0), (5_000, 1)):
+        file.write_text(json.dumps([{"rule": "unique", "column": "id"}] * entries))
+        found = judge_file(BROKEN, file, "output/assumptions.json", limit=10**6)
+        assert (len(found), len(asked)) == (entries, children)
+    with pytest.raises(ContractError, match=r"output/assumptions.json has \d+ bytes; at most 1000 are read"):
+        judge_file(BROKEN, file, "output/assumptions.json", limit=1000)
+    assert len(asked) == 1
+
+
+DEEP = "\n".join(['"k": {' + '"a": [1, 2, 3], ' * 8] * 9_000)
+
+
+def test_a_description_that_may_begin_in_any_of_many_lines(monkeypatch):
+    monkeypatch.setattr(judging, "judge", functools.partial(judge, seconds=2))
+    with pytest.raises(
+        ContractError, match=r"^the image: what describe printed.*cannot be judged within 2 s"
+    ):
+        judge_description(DEEP, "the image", ["train"], {})
+
+
+def test_a_good_description_and_its_parameters():
+    said = {
+        "contract": 1,
+        "commands": ["describe", "train"],
+        "parameters": properties(x={"type": "integer", "default": 3}, y={"type": "string"}),
+    }
+    found = judge_description(f"hello\n{json.dumps(said)}", "it", ["train"], {"y": "a"})
+    assert found == (said, {"x": 3, "y": "a"})
+    with pytest.raises(ContractError, match=r"it describes no command test.*Cure"):
+        judge_description(json.dumps(said), "it", ["test"], {})
+    with pytest.raises(ParameterError, match="y"):
+        judge_description(json.dumps(said), "it", [], {"y": 1})

@@ -19,7 +19,7 @@ E = TypeVar("E", bound=MLOpsError)
 
 
 def find_connection(conn_id: str, kind: type[MLOpsError], conn_type: str = "") -> Connection:
-    """The Airflow connection of this id.
+    """The Airflow connection of this id; what is secret in it is hidden from now on.
 
     :param kind: of the error.
     :param conn_type: what the connection should be, for the cure.
@@ -28,8 +28,10 @@ def find_connection(conn_id: str, kind: type[MLOpsError], conn_type: str = "") -
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
+    from airflow_mlops.hooks.secrets import hide_connection
+
     try:
-        return BaseHook.get_connection(conn_id)
+        return hide_connection(BaseHook.get_connection(conn_id))
     except AirflowNotFoundException as error:
         raise missing_connection(conn_id, kind, conn_type) from error
 
@@ -39,8 +41,10 @@ async def afind_connection(conn_id: str, kind: type[MLOpsError], conn_type: str 
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
+    from airflow_mlops.hooks.secrets import hide_connection
+
     try:
-        return await BaseHook.aget_connection(conn_id)
+        return hide_connection(await BaseHook.aget_connection(conn_id))
     except AirflowNotFoundException as error:
         # In a thread: the question blocks.
         raise await asyncio.to_thread(missing_connection, conn_id, kind, conn_type) from error

@@ -13,7 +13,14 @@ from airflow.sdk.log import amask_secret, mask_secret
 
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.hooks.connections import missing_connection
-from airflow_mlops.primitives.secrets import SHORTEST, secret_texts, spellings, without
+from airflow_mlops.primitives.secrets import (
+    SHORTEST,
+    inner_secrets,
+    secret_texts,
+    sensitive_texts,
+    spellings,
+    without,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "connection_texts",
+    "hide_connection",
     "hide_texts",
     "mask_secrets",
     "mask_secrets_async",
@@ -30,8 +38,8 @@ __all__ = [
     "without_secrets",
 ]
 
-#: Characters of a text that Airflow's masker gets in every spelling; a longer one is masked in its lines, and as it is.
-LONGEST = 512
+#: Characters of a spelling that this process's masker gets; a longer text is masked in its lines, and as it is.
+LONGEST = 16 * 1024
 #: Every spelling of what this process was told to hide.
 _KNOWN: set[str] = set()
 
@@ -83,6 +91,20 @@ def hide_texts(texts: Iterable[str], shortest: int = SHORTEST) -> tuple[str, ...
     return hidden
 
 
+def hide_connection(connection: Connection) -> Connection:
+    """Let no log and no message of this process show what is secret in a connection that it works with itself.
+
+    Beside the password that is what the names in the extra say, and passwords in its addresses.
+    """
+    texts = [
+        *secret_texts(connection.password or ""),
+        *inner_secrets(connection.host or ""),
+        *sensitive_texts(connection.extra_dejson),
+    ]
+    _remember([text for text in texts if text])
+    return connection
+
+
 def without_known_secrets(value: Any) -> Any:
     """A text, or all texts of a JSON value, without what this process was told to hide: for what goes beyond logs."""
     if not _KNOWN:
@@ -110,6 +132,7 @@ def connection_texts(connection: Connection) -> Iterator[str]:
         yield from secret_texts(connection.password)
         # As a header of HTTP encodes it.
         yield f"{connection.login or ''}:{connection.password}"
+    yield from inner_secrets(connection.host or "")
     extra = connection.extra_dejson
     yield from secret_texts(extra)
     if connection.extra and not extra:  # no JSON, or an empty one

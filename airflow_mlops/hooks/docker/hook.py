@@ -17,6 +17,7 @@ from airflow_mlops.hooks.connections import is_missing, missing_connection
 from airflow_mlops.hooks.docker.address import EngineAddress, engine_address
 from airflow_mlops.hooks.docker.images import pull_image, registry_of
 from airflow_mlops.hooks.docker.ssh import forwarded
+from airflow_mlops.hooks.secrets import hide_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
@@ -92,7 +93,7 @@ class DockerEngineHook(BaseHook):
         if not self.docker_conn_id:
             return engine_address(None)
         try:
-            return engine_address(self.get_connection(self.docker_conn_id))
+            return engine_address(hide_connection(self.get_connection(self.docker_conn_id)))
         except AirflowNotFoundException as error:
             return self._without_connection(error)
 
@@ -106,7 +107,7 @@ class DockerEngineHook(BaseHook):
         if not self.docker_conn_id:
             return engine_address(None)
         try:
-            return engine_address(await self.aget_connection(self.docker_conn_id))
+            return engine_address(hide_connection(await self.aget_connection(self.docker_conn_id)))
         except AirflowNotFoundException as error:
             # In a thread: the question blocks.
             return await asyncio.to_thread(self._without_connection, error)

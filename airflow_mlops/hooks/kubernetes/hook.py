@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
 from airflow_mlops.hooks.connections import missing_connection
+from airflow_mlops.hooks.secrets import hide_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -57,7 +58,7 @@ class KubernetesClusterHook(BaseHook):
         """
         if self._extra is None:
             try:
-                self._extra = _extra(self.get_connection(self.kubernetes_conn_id))
+                self._extra = _extra(hide_connection(self.get_connection(self.kubernetes_conn_id)))
             except AirflowNotFoundException as error:
                 self._extra = self._without_connection(error)
         return _run_to_end(self._asked(ask))
@@ -77,7 +78,7 @@ class KubernetesClusterHook(BaseHook):
 
         if self._extra is None:
             try:
-                self._extra = _extra(await self.aget_connection(self.kubernetes_conn_id))
+                self._extra = _extra(hide_connection(await self.aget_connection(self.kubernetes_conn_id)))
             except AirflowNotFoundException as error:
                 # In a thread: the question blocks.
                 self._extra = await asyncio.to_thread(self._without_connection, error)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+from urllib.parse import quote
 
 import pytest
+from airflow.sdk._shared.secrets_masker import redact
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
-from airflow_mlops.hooks.connections import is_missing
+from airflow_mlops.hooks.connections import afind_connection, find_connection, is_missing
 from airflow_mlops.hooks.docker.address import LOCAL_ENGINE
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
-from airflow_mlops.hooks.secrets import mask_secrets, mask_secrets_async, secret_documents, without_secrets
+from airflow_mlops.hooks.secrets import (
+    hide_texts,
+    mask_secrets,
+    mask_secrets_async,
+    secret_documents,
+    without_known_secrets,
+    without_secrets,
+)
 
 
 class Supervisor:
@@ -104,3 +115,34 @@ def test_where_nobody_knows_what_to_hide_nothing_is_shown(answers, monkeypatch):
     assert without_secrets("nothing to hide", {}) == "nothing to hide"
     monkeypatch.setenv("AIRFLOW_CONN_READER", '{"conn_type": "http", "password": "hunter22"}')
     assert without_secrets("my password is hunter22", secrets) == "my password is ***"
+
+
+@pytest.mark.parametrize("find", ["task", "triggerer", "engine"])
+def test_what_is_secret_in_a_connection_that_a_hook_reads_is_hidden_in_every_spelling(monkeypatch, find):
+    password = f'of "{find}" \n with-a-line-break and ümlaut'
+    extra = json.dumps({"private_key": f"key-\n-of-the-{find}", "region": f"region-of-{find}"})
+    shown = f"https://me:part-of-{find}@tracking.example"
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_WITH_SECRETS",
+        json.dumps({"conn_type": "docker", "host": shown, "password": password, "extra": extra}),
+    )
+    with contextlib.suppress(RunnerError):  # no engine has such an address
+        match find:
+            case "task":
+                find_connection("with_secrets", RunnerError)
+            case "triggerer":
+                asyncio.run(afind_connection("with_secrets", RunnerError))
+            case "engine":
+                _ = DockerEngineHook("with_secrets").address
+    said = without_known_secrets(
+        [json.dumps(password), repr(password), f"-of-the-{find} in {shown}", f"region-of-{find}"]
+    )
+    assert said[:2] == ['"*** \\n ***"', "'*** \\n ***'"]
+    assert said[2:] == ["*** in https://me:***@tracking.example", f"region-of-{find}"]
+
+
+def test_logs_show_no_spelling_of_a_long_secret_of_one_line():
+    long = "öpen\"ing\\'" + "pässword" * 200
+    hide_texts([long])
+    for said in (json.dumps(long), repr(long), quote(long)):
+        assert len(redact(f"it says {said}")) < 20

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from urllib.parse import quote, quote_plus
+from xml.sax.saxutils import escape
 
 import pytest
 
-from airflow_mlops.primitives.secrets import open_end, secret_texts, spellings, without
+from airflow_mlops.primitives.secrets import open_end, secret_texts, sensitive_texts, spellings, without
 
 KEY = (
     "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg+kqhkiG9w0BAQ/FAASCBK\ncwggSjAgEAAoIBAQC7VJTUt9Us8cKj==\nQ=+/\n"
@@ -25,12 +27,22 @@ WORDS = {
     "what a URL escapes": "p@ss/w:rd &<x>+%",
     "a key": KEY,
 }
+#: What Go's encoder of JSON escapes for HTML.
+GO = {ord(sign): rf"\u{ord(sign):04x}" for sign in "<>&"}
 WAYS = {
     "raw": lambda text: text,
     "JSON": json.dumps,
     "JSON as it is": lambda text: json.dumps(text, ensure_ascii=False),
     "JSON in JSON": lambda text: json.dumps(json.dumps({"x": text})),
     "JSON in JSON as it is": lambda text: json.dumps(json.dumps({"x": text}, ensure_ascii=False)),
+    "JSON by Go": lambda text: json.dumps(text, ensure_ascii=False).translate(GO),
+    "JSON with capitals": lambda text: re.sub(
+        r"\\u\w{4}", lambda code: rf"\u{code[0][2:].upper()}", json.dumps(text)
+    ),
+    "hexadecimal": lambda text: text.encode().hex(),
+    "a URL in small letters": lambda text: re.sub("%..", lambda code: code[0].lower(), quote(text, safe="")),
+    "a URL in a URL": lambda text: quote(quote(text, safe=""), safe=""),
+    "XML": lambda text: escape(text, {"'": "&apos;", '"': "&quot;"}),
     "repr": repr,
     "ascii": ascii,
     "repr among quotes": lambda text: repr(f"'\"{text}\"'"),
@@ -101,3 +113,36 @@ def test_the_beginning_of_a_secret_at_the_end_of_a_cut_text():
     for length in range(1, 8):
         assert open_end("hello " + "hunter22"[:length], hidden) == len("hello ")
     assert open_end("hello.", hidden) == len("hello.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://user:Top%2FSecret%401@db/x",
+        "https://user:Top%2FSecret%401@tracking.example:5000/api",
+        "host=db user=me password='Top/Secret@1' sslmode=require",
+        "DefaultEndpointsProtocol=https;AccountKey=Top/Secret@1;EndpointSuffix=core",
+        "Bearer Top/Secret@1",
+    ],
+)
+def test_a_password_inside_a_text_is_hidden_without_the_rest_of_it(text):
+    said = without("user me: Top/Secret@1 is wrong", spellings(secret_texts({"any": text})))
+    assert said == "user me: *** is wrong"
+    assert "Top%2FSecret" not in without(
+        "Top%2FSecret%401", spellings(sensitive_texts([text, "Top/Secret@1"]))
+    )
+
+
+def test_of_settings_only_what_is_secret_is():
+    extra = {
+        "region_name": "eu-central-1",
+        "aws_secret_access_key": "s3cr3t/+key",
+        "kube_config": json.dumps(
+            {"users": [{"user": {"client-key-data": "TFMwdEx"}}], "cluster": "production"}
+        ),
+        "endpoint_url": "https://me:hidden-one@store.example",
+        "headers": {"Authorization": "Bearer tok-en-1"},
+    }
+    found = set(sensitive_texts(extra))
+    assert {"s3cr3t/+key", "TFMwdEx", "hidden-one", "tok-en-1"} <= found
+    assert not {"eu-central-1", "production", "https://me:hidden-one@store.example"} & found

@@ -20,6 +20,13 @@ _NAMES = re.compile(
     rb"""^[ \t{,]*["']?(application|features)["']?[ \t]*:[ \t]*["']?([A-Za-z0-9_]+)""", re.MULTILINE
 )
 _MODELS = re.compile(rb"""\bmodel["']?[ \t]*:[ \t]*["']?([^"'#,}\s][^"'#,}\r\n]*)""")
+#: Where YAML may say a name, or the key before it, in a way that the two above do not read: on another line, by an
+#: anchor, a tag, an escape, or behind a mark.
+_OTHERWISE = re.compile(
+    rb"""(?:^["']?(?:application|features)|\bmodel)["']?[ \t]*:[ \t]*(?:[&*!|>#\r\n]|"[^"\n]*\\)"""
+    rb"""|"[^"\n]*\\[xuU][^"\n]*"[ \t]*:|^[ \t]*\?[ \t]|^---[ \t]+\S|^\xef\xbb\xbf""",
+    re.MULTILINE,
+)
 #: Folders that stand side by side in a DAG folder, each with YAML files at any depth.
 _ROOTS = ("applications", "features")
 #: The line of a stub whose YAML shares a name.
@@ -34,10 +41,10 @@ _SHARED = {
 def find_twins(files: Iterable[Path]) -> dict[Path, set[Path]]:
     """Each file that shares the name of an application, feature pipeline or registered model, and with which others.
 
-    Every file is read once, and only those that seem to share a name are parsed.
+    Every file is read once; parsed are only those that seem to share a name, or say one in an unusual way.
     """
     candidates: dict[tuple[str, str], set[Path]] = defaultdict(set)
-    defaults: dict[Path, set[str]] = {}
+    defaults: dict[Path, set[str] | None] = {}
     for path in files:
         for name in _seeming_names(path, defaults):
             candidates[name].add(path)
@@ -93,20 +100,26 @@ def told(path: Path, others: Iterable[Path]) -> str:
     )
 
 
-def _seeming_names(path: Path, defaults: dict[Path, set[str]]) -> set[tuple[str, str]]:
+def _seeming_names(path: Path, defaults: dict[Path, set[str] | None]) -> set[tuple[str, str]]:
     try:
         content = path.read_bytes()
     except OSError:
         return set()
-    names = {(kind.decode(), name.decode()) for kind, name in _NAMES.findall(content)}
-    models = {name for kind, name in names if kind == "application"} | _models(content)
     if path.parent not in defaults:
         defaults[path.parent] = _of_defaults(path.parent)
-    return names | {("model", model) for model in models | defaults[path.parent]}
+    if _OTHERWISE.search(content) or defaults[path.parent] is None:
+        return stated_names(path)
+    names = {(kind.decode(), name.decode()) for kind, name in _NAMES.findall(content)}
+    models = {name for kind, name in names if kind == "application"} | _models(content)
+    return names | {("model", model) for model in models | (defaults[path.parent] or set())}
 
 
-def _of_defaults(folder: Path) -> set[str]:
-    return {name for file in defaults_files(folder / "any.yaml") for name in _models(file.read_bytes())}
+def _of_defaults(folder: Path) -> set[str] | None:
+    """Models that the defaults of a folder name; ``None`` where only a parser can tell."""
+    contents = [file.read_bytes() for file in defaults_files(folder / "any.yaml")]
+    if any(map(_OTHERWISE.search, contents)):
+        return None
+    return set().union(*map(_models, contents))
 
 
 def _models(content: bytes) -> set[str]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.database import connect
 from airflow_mlops.exceptions import DataError, SourceError, SpecError
 from airflow_mlops.primitives.coding import binary_sql
-from airflow_mlops.primitives.present import present_sql, same_sql
+from airflow_mlops.primitives.present import or_null_sql, present_sql
 from airflow_mlops.primitives.sql import identifier, parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import duckdb
@@ -95,35 +95,39 @@ def join_labels(
 
 
 def _join(connection: duckdb.DuckDBPyConnection, examples: Mapping[str, Any]) -> LabelledPredictions:
-    names = [identifier(key) for key in examples["keys"]]
-    keys = ", ".join(names)
-    time = identifier(examples["timestamp"])
-    known = identifier(examples.get("targets_known_at") or examples["timestamp"])
-    target = identifier(_target(examples))
+    time = str(examples["timestamp"])
+    known, target = str(examples.get("targets_known_at") or time), _target(examples)
+    # Names of our own for all columns: a key may be called as any of them.
+    keys = [f"k{number}" for number in range(len(examples["keys"]))]
+    named = dict(zip(keys, examples["keys"], strict=True))
+    types = {name: _types(connection, name) for name in ("examples", "answers")}
+    given = _columns(types["examples"], {**named, "label": target})
     connection.execute(
         f"""CREATE TEMP TABLE given AS
-        SELECT {keys}, {target} AS label, epoch(CAST({known} AS TIMESTAMPTZ)) AS known,
-            epoch(CAST({time} AS TIMESTAMPTZ)) AS happened
-        FROM examples"""
+        SELECT {given}, {_seconds(known)} AS known, {_seconds(time)} AS happened FROM examples"""
     )
-    type_ = str(connection.table("given").types[len(names)])
+    present = present_sql("label", _type(types["examples"], target))
+    group = ", ".join((*keys, "happened"))
     # The value breaks a tie, so that every try takes the same.
     connection.execute(
-        f"CREATE TEMP TABLE labels AS SELECT {keys}, happened, "
+        f"CREATE TEMP TABLE labels AS SELECT {group}, "
         "arg_max(struct_pack(label := label, known := known), struct_pack(a := coalesce(known, happened), b := label)) "
-        f"AS newest, count(*) AS n FROM given WHERE {present_sql('label', type_)} GROUP BY {keys}, happened"
+        f"AS newest, count(*) AS n FROM given WHERE {present} GROUP BY {group}"
     )
+    answers = _columns(types["answers"], {**named, "prediction": "prediction"})
     connection.execute(
-        f"CREATE TEMP VIEW predicted AS SELECT *, epoch(CAST({time} AS TIMESTAMPTZ)) AS happened FROM answers"
+        f"CREATE TEMP VIEW predicted AS SELECT {answers}, {_seconds(time)} AS happened FROM answers"
     )
     rows = _one(connection, "SELECT count(*) FROM predicted")[0]
     newest, delay = _one(
         connection, "SELECT max(newest.known), quantile_cont(newest.known - happened, 0.99) FROM labels"
     )
-    identity = ", ".join(f"CAST(p.{name} AS VARCHAR)" for name in names)
+    identity = ", ".join(f"CAST(p.{key} AS VARCHAR)" for key in keys)
+    same = " AND ".join(f"p.{key} IS NOT DISTINCT FROM l.{key}" for key in keys)
     joined = connection.execute(
-        f"SELECT prediction, CAST(newest.label AS DOUBLE) AS label, n FROM predicted p JOIN labels l ON {_same(connection, names)} "
-        f"ORDER BY sha256(concat_ws('|', {identity})), {', '.join(f'p.{name}' for name in names)}, p.happened"
+        "SELECT p.prediction, CAST(l.newest.label AS DOUBLE) AS label, l.n FROM predicted p JOIN labels l "
+        f"ON {same} AND p.happened = l.happened "
+        f"ORDER BY sha256(concat_ws('|', {identity})), {', '.join(f'p.{key}' for key in keys)}, p.happened"
     ).fetchnumpy()
     return LabelledPredictions(
         prediction=_array(joined["prediction"]),
@@ -135,16 +139,24 @@ def _join(connection: duckdb.DuckDBPyConnection, examples: Mapping[str, Any]) ->
     )
 
 
-def _same(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> str:
-    """A condition to join predictions with labels by keys and time."""
-    types = [
-        {identifier(name): str(type_) for name, type_ in zip(table.columns, table.types, strict=True)}
-        for table in (connection.table("predicted"), connection.table("labels"))
-    ]
-    same = [
-        same_sql(f"p.{name}", types[0].get(name, ""), f"l.{name}", types[1].get(name, "")) for name in names
-    ]
-    return " AND ".join([*same, "p.happened = l.happened"])
+def _types(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
+    table = connection.table(relation)
+    return {name.lower(): str(type_) for name, type_ in zip(table.columns, table.types, strict=True)}
+
+
+def _type(types: Mapping[str, str], name: str) -> str:
+    return types.get(name.lower(), "")
+
+
+def _columns(types: Mapping[str, str], names: Mapping[str, str]) -> str:
+    """Columns by names of our own; NaN is no value."""
+    return ", ".join(
+        f"{or_null_sql(identifier(name), _type(types, name))} AS {own}" for own, name in names.items()
+    )
+
+
+def _seconds(time: str) -> str:
+    return f"epoch(CAST({identifier(time)} AS TIMESTAMPTZ))"
 
 
 def _target(examples: Mapping[str, Any]) -> str:

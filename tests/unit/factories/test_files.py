@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories import application_dags
@@ -117,6 +119,40 @@ class TestTwins:
             words = rf"{name}\.yaml: registration\.model: {model} is also the registered model in {twin}\.yaml\. Cure"
             with pytest.raises(SpecError, match=words):
                 application_dags(stub(tmp_path, name))
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "model:\n    shared",
+            "model: >-\n    shared",
+            "model: &name shared",
+            "model: !!str shared",
+            'model: "sh\\x61red"',
+            '"mod\\x65l": shared',
+            "? model\n  : shared",
+        ],
+    )
+    @pytest.mark.parametrize("file", ["tiny", "defaults"])
+    def test_a_model_counts_however_yaml_says_it(self, tmp_path, said, file):
+        path = write(tmp_path)
+        path.write_text(yaml.safe_dump(json.loads(path.read_text())))
+        with (tmp_path / f"{file}.yaml").open("a") as content:
+            content.write(f"registration:\n  {said}\n")
+        self.model(tmp_path, "other", "other", "shared")
+        write_stubs(tmp_path)
+        for name in ("tiny", "other"):
+            with pytest.raises(SpecError, match="shared is also the registered model"):
+                application_dags(stub(tmp_path, name))
+
+    @pytest.mark.parametrize(
+        "said", ["application:\n  tiny", "application: !!str tiny", "--- {application: tiny}"]
+    )
+    def test_an_application_counts_however_yaml_says_it(self, tmp_path, said):
+        write(tmp_path)
+        (tmp_path / "other.yaml").write_text(f"{said}\n")
+        write_stubs(tmp_path)
+        with pytest.raises(SpecError, match="tiny is also the name in other"):
+            application_dags(stub(tmp_path))
 
     def test_the_model_of_the_defaults_counts(self, tmp_path):
         for name in ("one", "two"):

@@ -109,6 +109,35 @@ def test_a_label_that_is_nan_is_none(folder):
     assert (len(found.actual), found.rows) == (7, 10)
 
 
+@pytest.mark.parametrize("name", ["label", "known", "happened", "newest", "n", "k1", "answers", "p"])
+@pytest.mark.parametrize("what", ["flight_id", "event_timestamp", "known_at", "late"])
+def test_a_column_may_have_any_name(folder, name, what):
+    for file in (folder / "landed" / "march.parquet", folder / "predictions.parquet"):
+        table = pq.read_table(file)
+        pq.write_table(
+            table.rename_columns([name if one == what else one for one in table.column_names]), file
+        )
+    names = {
+        key: name if value == what else value for key, value in EXAMPLES.items() if isinstance(value, str)
+    }
+    lists = {key: [name] if EXAMPLES[key] == [what] else EXAMPLES[key] for key in ("keys", "targets")}
+    found = join(folder, **names, **lists)
+    assert found.prediction.tolist() == [i / 10 for i in SHUFFLED]
+    assert found.actual.tolist() == [i % 2 for i in SHUFFLED]
+
+
+def test_a_key_that_is_nan_and_one_that_is_null_are_one(folder):
+    keys = pa.array([None, *map(float, range(1, 10))])
+    table = pq.read_table(folder / "predictions.parquet").sort_by("flight_id")
+    pq.write_table(table.set_column(0, "flight_id", keys), folder / "predictions.parquet")
+    march = pq.read_table(folder / "landed" / "march.parquet")
+    for key, file in ((None, "march"), (float("nan"), "again")):
+        other = march.set_column(0, "flight_id", pa.array([key, *map(float, range(1, 8))]))
+        pq.write_table(other.slice(0, 8 if key is None else 1), folder / "landed" / f"{file}.parquet")
+    found = join(folder)
+    assert (len(found.actual), found.replaced) == (8, 1)
+
+
 def test_text_labels_name_the_column(folder):
     write_labels(folder, range(8), late=["yes"] * 8)
     with pytest.raises(DataError, match="Labels in column late: expected numbers"):

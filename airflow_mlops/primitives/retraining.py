@@ -29,6 +29,8 @@ OVERLAP = timedelta(days=7)
 REMEMBERED, UNCLOSED = 2000, 50
 #: Characters of an id, and of all reasons in words.
 ID_LIMIT, WORDS_LIMIT = 120, 2000
+#: Characters of a tag with ids that every back end of MLflow keeps.
+TAG_LIMIT = 4_000
 #: Ids of this kind are ours to give.
 _OWN = ("schedule:", "on_demand:", "event:", "said:")
 
@@ -219,10 +221,19 @@ def describe(reasons: Iterable[Reason | Mapping[str, Any]]) -> str:
 
 
 def short_ids(ids: Iterable[str]) -> str:
-    """Ids of reasons as a tag carries them: 12 characters of each one's SHA-256, with spaces between."""
-    return " ".join(hashlib.sha256(one.encode()).hexdigest()[:12] for one in ids)
+    """Ids of reasons as a tag carries them: 12 characters of each one's SHA-256, with spaces between.
+
+    More than a tag holds are one digest of all of them.
+    """
+    ids = list(ids)
+    text = " ".join(_short(one) for one in ids)
+    return text if len(text) <= TAG_LIMIT else f"all:{_short(' '.join(sorted(map(_short, ids))))}"
 
 
 def carries(tag: str, ids: Iterable[str]) -> bool:
     """Whether a tag made by :func:`short_ids` names all of these ids."""
     return set(short_ids(ids).split()) <= set(tag.split())
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -307,10 +307,7 @@ class Examples:
         if window.as_of is not None:
             within += f" AND {self._known_at} <= make_timestamptz({window.as_of})"
         order = ", ".join([time, *(identifier(key) for key in query.keys)])
-        columns = [
-            f"{time} AS {identifier(name)}" if role == "timestamp" else identifier(name)
-            for name, role in self.roles(purpose, split).items()
-        ]
+        columns = [self._written(name, role) for name, role in self.roles(purpose, split).items()]
         with self._errors():
             connection.execute(
                 f"COPY (SELECT row_number() OVER (ORDER BY {order}) - 1 AS {ROW}, {', '.join(columns)} "
@@ -367,6 +364,14 @@ class Examples:
             needed |= {name: self._present(name) for name in self.query.targets}
             needed |= {self._known_at: f"{self._known_at} IS NOT NULL"}
         return " AND ".join(needed.values())
+
+    def _written(self, name: str, role: Role) -> str:
+        """A column as the dataset has it."""
+        if role == "timestamp":
+            return f"{self._time} AS {identifier(name)}"
+        if role == "key":  # as NaN, a missing key would be joined with features of missing keys
+            return f"{or_null_sql(identifier(name), self.columns[name])} AS {identifier(name)}"
+        return identifier(name)
 
     def _present(self, name: str) -> str:
         return present_sql(identifier(name), self.columns[name])

@@ -205,6 +205,13 @@ class TestUnclosed:
         assert not carries(tag, ["alarm7", "alarm300"])
         assert not carries("", ["alarm7"])
 
+    def test_more_reasons_than_a_tag_holds_are_known_again_together(self):
+        many = [f"alarm{number}" for number in range(2_000)]
+        tag = short_ids(many)
+        assert len(tag) <= 5_000
+        assert carries(tag, reversed(many))
+        assert not carries(tag, [*many, "another"])
+
 
 class TestUnanswered:
     def test_what_came_meanwhile_is_seen(self):

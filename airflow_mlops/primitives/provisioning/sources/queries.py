@@ -60,7 +60,7 @@ _TOKEN = re.compile(
     rb"""(?P<dollar>\$\w*\$).*?(?P=dollar)|.""",
     re.DOTALL,
 )
-_OPTION = re.compile(rb"\s*(\w+)\s*(?::=|=>|=)\s*(.*)", re.DOTALL)
+_OPTION = re.compile(rb"\s*\"?(\w+)\"?\s*(?::=|=>|=)\s*(.*)", re.DOTALL)
 
 
 class _Place(NamedTuple):

@@ -289,3 +289,14 @@ def test_nan_and_null_are_one_key(connection, tmp_path):
     window = examples.window(connection, "training", None)
     with pytest.raises(DataError, match="1 of 2 examples repeat the keys and time"):
         examples.write(connection, "training", window, tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize("type_", ["DOUBLE", "FLOAT"])
+def test_a_key_that_is_nan_is_written_as_null_and_gets_no_feature_of_another_missing_key(
+    connection, tmp_path, type_
+):
+    some = f"SELECT unnest(['NaN', '1'])::{type_} AS id, TIMESTAMP '2024-01-01' AS at, 1 AS late"
+    examples = opened(connection, sql=some, targets_known_at=None)
+    window = examples.window(connection, "training", None)
+    examples.write(connection, "training", window, tmp_path / "rows.parquet")
+    assert [row["id"] for row in rows(connection, tmp_path / "rows.parquet")] == [1, None]

@@ -98,6 +98,13 @@ class TestFolders:
             rows(tmp_path, "FROM read_parquet('*/*.parquet', hive_partitioning=true)")
         assert rows(tmp_path, "FROM read_parquet('*/*.parquet', hive_partitioning=false)") == (["x"], [(1,)])
 
+    def test_an_option_counts_in_quotes_too(self, tmp_path):
+        put(tmp_path, "day=01/a.parquet", x=[1])
+        with pytest.raises(SourceError, match="add hive_types="):
+            rows(tmp_path, """FROM read_parquet('*/*.parquet', "hive_partitioning" = true)""")
+        (tmp_path / "a.csv").write_text("x\n01\n")
+        assert rows(tmp_path, """FROM read_csv('a.csv', "all_varchar" = true)""") == (["x"], [("01",)])
+
 
 class TestNames:
     """What a file is called does not decide what it is."""

@@ -142,17 +142,18 @@ class OptunaStudy:
         return {"x0": {name: self._inside(best.parameters)[name] for name in space}} if best and space else {}
 
     def _inside(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Values as the study has them: Optuna keeps floats, so whole numbers beyond 2^53 are counted from their low."""
+        """Values as the study has them: Optuna keeps floats and compares by ``==``, so what these confuse is counted."""
         space = self._plan.space
         return {
-            name: space[name].number(value) if name in space and space[name].beyond_floats else value
+            name: space[name].number(value) if name in space and space[name].counted else value
             for name, value in parameters.items()
         }
 
     def _outside(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         space = self._plan.space
         return {
-            name: space[name].at(value) if space[name].beyond_floats else value
+            # Optuna adds steps in floats, 3 * 0.1 = 0.30000000000000004, which is no multiple of 0.1.
+            name: space[name].at(value) if space[name].counted else space[name].nearest(value)
             for name, value in parameters.items()
         }
 
@@ -183,6 +184,8 @@ def distribution(name: str, dimension: Dimension) -> BaseDistribution:
 
     try:
         match dimension.kind:
+            case "choices" if dimension.counted:
+                return CategoricalDistribution(range(dimension.count))
             case "choices":
                 return CategoricalDistribution(dimension.choices)
             case "int" if dimension.beyond_floats:

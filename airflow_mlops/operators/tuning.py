@@ -23,7 +23,11 @@ from airflow_mlops.operators.tracking import end_run
 from airflow_mlops.operators.training import VALIDATE
 from airflow_mlops.operators.tuning_record import end_tuning, log_tuning, tuning_tags
 from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.judging import judge
 from airflow_mlops.triggers.tuning import TuningTrigger
+
+#: What reads the search space out of the schema of the model code, which may refer to itself.
+SEARCH_SPACE = "airflow_mlops.primitives.training.search_space:search_space_json"
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -260,13 +264,20 @@ class TuneModelOperator(ModelCodeOperator):
         return Tuning(name, plan, content, dict(self.runner), time.time(), inputs=inputs)
 
     def _plan(self) -> Plan:
-        from airflow_mlops.primitives.training.search_space import default_point, grid, search_space
+        from airflow_mlops.primitives.training.search_space import Dimension, default_point, grid
         from airflow_mlops.primitives.training.tuning import Plan
 
         asked, described = self.tuning, self.description["description"]
         overrides = json.loads(self.overrides) if isinstance(self.overrides, str) else self.overrides
         fixed = {**(self.parameters or {}), **(overrides or {})}
-        space = search_space(described.get("parameters") or {}, asked.get("search_space") or {}, tuple(fixed))
+        found = judge(
+            SEARCH_SPACE,
+            described.get("parameters") or {},
+            asked.get("search_space") or {},
+            list(fixed),
+            what="describe: the JSON Schema of its parameters",
+        )
+        space = {name: Dimension.from_dict(one) for name, one in found.items()}
         known, stop = self.description["parameters"], asked.get("early_stop") or {}
         seed = self.seed if asked.get("seed") is None else asked["seed"]
         trials = asked.get("trials", 30)

@@ -6,7 +6,8 @@ import copy
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import ContractError, ParameterError
@@ -45,14 +46,32 @@ def validate_parameters(schema: Mapping[str, Any], given: Mapping[str, Any]) -> 
     )
 
 
-def _validator(schema: Mapping[str, Any]) -> Validator:
+def taker(rule: Any) -> Callable[[Any], bool]:
+    """What says whether the schema of one parameter takes a value; with a reference that leads nowhere, any.
+
+    :raises ContractError: the schema itself is broken.
+    """
+    from referencing.exceptions import Unresolvable
+
+    validator = _validator(rule)
+
+    def takes(value: Any) -> bool:
+        try:
+            return validator.is_valid(value)
+        except Unresolvable:
+            return True
+
+    return takes
+
+
+def _validator(schema: Any) -> Validator:
     from jsonschema import Draft202012Validator, SchemaError, validators
     from referencing import Registry
 
     types = Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
     )
-    strict = validators.extend(Draft202012Validator, type_checker=types)  # type: ignore[no-untyped-call]
+    strict = validators.extend(Draft202012Validator, {"multipleOf": _is_multiple}, type_checker=types)  # type: ignore[no-untyped-call]
     try:
         strict.check_schema(schema)
     except SchemaError as error:
@@ -64,6 +83,15 @@ def _validator(schema: Mapping[str, Any]) -> Validator:
     # An explicit registry keeps references from being fetched from the network.
     validator: Validator = strict(schema, registry=Registry())
     return validator
+
+
+def _is_multiple(_: Validator, multiple: Any, value: Any, __: Any) -> Iterator[ValidationError]:
+    """In decimals, as people write them: 0.3 is a multiple of 0.1, which division of floats denies."""
+    from jsonschema import ValidationError
+
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and abs(value) < math.inf and Fraction(str(value)) % Fraction(str(multiple)):
+        yield ValidationError(f"{value!r} is not a multiple of {multiple}")
 
 
 def _errors(validator: Validator, value: Any) -> list[ValidationError]:

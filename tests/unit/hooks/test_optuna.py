@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from airflow_mlops.hooks.optuna import OptunaStudy
+from airflow_mlops.primitives.training.parameters import validate_parameters
 from airflow_mlops.primitives.training.search_space import Dimension, default_point, grid, search_space
 from airflow_mlops.primitives.training.tuning import Plan, Trial, Tuning
 from tests.fixtures.markdown import ROOT, blocks
@@ -151,3 +152,38 @@ def test_every_point_of_a_grid_of_decimals_is_one_that_optuna_knows():
     points = grid(space, 0)
     done = search(len(points), (5,), space=space, sampler="grid")
     assert sorted(map(str, points)) == sorted(str(trial.parameters) for trial in done.trials)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes"])
+@pytest.mark.parametrize(
+    ("rule", "entry"),
+    [
+        ({"type": "number", "minimum": 0.05, "maximum": 1, "multipleOf": 0.1}, None),
+        ({"type": "number", "minimum": -1, "maximum": 1, "multipleOf": 0.3}, None),
+        ({"type": "number", "multipleOf": 0.01}, {"low": 0.02, "high": 0.99, "step": 0.03}),
+        ({"type": "integer", "minimum": -7, "maximum": 20, "multipleOf": 4}, None),
+        ({"type": "integer", "minimum": 2**53, "maximum": 2**53 + 9, "multipleOf": 3}, None),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, None),
+        ({"type": "number", "exclusiveMinimum": 0}, {"low": 1e-6, "high": 1, "log": True}),
+        ({"enum": [0, False, 1, True, None, "a"]}, None),
+    ],
+)
+def test_all_that_is_tried_is_what_the_schema_takes(sampler, rule, entry):
+    schema = {"properties": {"x": rule, "y": {"type": "number", "minimum": 0, "maximum": 1}}}
+    space = search_space(schema, {} if entry is None else {"x": entry, "y": {}})
+    tuning = Tuning(
+        "t", Plan(("loss",), ("minimize",), space, trials=40, sampler=sampler), {}, {}, time.time()
+    )
+    study = OptunaStudy(tuning)
+    for number in range(40):
+        if number == 30:  # another process, that knows what was written down
+            tuning = Tuning.from_dict(json.loads(json.dumps(tuning.to_dict())))
+            study = OptunaStudy(tuning)
+        parameters = study.ask(number)
+        assert validate_parameters(schema, parameters) == parameters
+        tuning.trials.append(Trial(number, parameters, "", time.time(), values=[parameters["y"]]))
+        tuning.end(tuning.trials[-1], "complete")
+        study.tell(tuning.trials[-1])
+    tried = {repr(trial.parameters["x"]) for trial in tuning.trials}
+    if sampler == "random" and space["x"].kind != "float":
+        assert tried == {repr(value) for value in space["x"].values()}

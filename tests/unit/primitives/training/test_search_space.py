@@ -170,7 +170,7 @@ def test_branches_allow_choices_each_of_its_own():
     rule = {"anyOf": [{"type": "number", "minimum": 0}, {"enum": ["auto"]}, {"type": "null"}]}
     assert space_of(rule, {"choices": [0.5, "auto", None]}).choices == (0.5, "auto", None)
     assert space_of(rule, {"low": 0.1, "high": 1}) == Dimension("float", 0.1, 1.0)
-    with pytest.raises(ParameterError, match="not allowed: -1; or is allowed as 'auto'"):
+    with pytest.raises(ParameterError, match="is allowed as 0 to inf or 'auto' or null; not allowed: -1"):
         space_of(rule, {"choices": [-1]})
     both = {"anyOf": [{"type": "boolean"}, {"enum": ["auto"]}]}
     assert space_of(both).choices == (False, True, "auto")
@@ -214,3 +214,70 @@ def test_whole_numbers_beyond_floats_keep_their_value():
     assert not space.contains(low - 1)
     with pytest.raises(ParameterError, match=f"{low} to {low + 4}, got {low - 1} to"):
         space_of({"type": "integer", "minimum": low, "maximum": low + 4}, {"low": low - 1})
+
+
+@pytest.mark.parametrize(
+    ("rule", "entry", "values"),
+    [
+        ({"type": ["integer", "null"], "minimum": 0, "maximum": 9}, {"choices": [None, 3]}, [None, 3]),
+        ({"type": ["integer", "string"], "minimum": 0, "maximum": 9}, {"choices": ["auto", 3]}, ["auto", 3]),
+        ({"type": ["integer", "string"]}, {"choices": ["auto", 3, 3]}, ["auto", 3]),
+        ({"enum": [0, False, 1, True, None, "a", 1.0, [1]]}, None, [0, False, 1, True, None, "a"]),
+        ({"type": "integer", "enum": [1, 5, 50, "a"], "maximum": 9}, None, [1, 5]),
+        ({"const": 3}, None, [3]),
+        ({"minimum": 0, "maximum": 1, "multipleOf": 0.5}, None, [0.0, 0.5, 1.0]),
+        ({"allOf": [{"type": "integer", "minimum": 0, "maximum": 9}, {"minimum": 7}]}, None, [7, 8, 9]),
+        ({"$ref": "#/$defs/Small", "minimum": 2}, None, [2, 3]),
+        ({"allOf": [{"$ref": "#/$defs/Small"}, {"type": "number", "multipleOf": 2}]}, None, [2]),
+        (
+            {"allOf": [{"multipleOf": 0.2}, {"multipleOf": 0.3}], "minimum": -1, "maximum": 1},
+            None,
+            [-0.6, 0.0, 0.6],
+        ),
+        (
+            {"anyOf": [{"type": "integer", "maximum": 3}, {"type": "integer", "minimum": 10}]},
+            {"low": 10, "high": 12},
+            [10, 11, 12],
+        ),
+        ({"type": "integer", "minimum": 1, "maximum": 20}, {"step": 100}, [1]),
+        ({"type": "integer", "minimum": -7, "maximum": 7, "multipleOf": 5}, None, [-5, 0, 5]),
+        (
+            {"type": "integer", "maximum": 10**400, "minimum": 10**400 - 2},
+            None,
+            [10**400 - 2 + i for i in range(3)],
+        ),
+    ],
+)
+def test_what_a_schema_means_is_what_is_tried(rule, entry, values):
+    found = space_of(
+        rule, entry, **{"$defs": {"Small": {"type": "integer", "minimum": 1, "maximum": 3}}}
+    ).values()
+    assert [(type(value), value) for value in found] == [(type(value), value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("rule", "entry", "message"),
+    [
+        (False, {"choices": [1]}, "is allowed as nothing; not allowed: 1"),
+        ({"type": "string", "pattern": "^a"}, {"choices": ["ab", "b"]}, "not allowed: 'b'"),
+        ({"type": "integer", "not": {"const": 5}}, {"choices": [4, 5]}, "not allowed: 5"),
+        ({"type": "number"}, {"low": 0.1, "high": 1, "log": "no"}, "log: expected true or false, got 'no'"),
+        ({"type": "number"}, {"low": 0, "high": 1, "step": 1e-30}, r"more than 2\^53 values"),
+        ({"type": "number"}, {"low": -1e308, "high": 1e308}, "wider than a float can say"),
+        ({"type": "integer"}, {"low": 0, "high": 10**40}, r"more than 2\^62 values"),
+        ({"type": "integer", "minimum": 1, "maximum": 3, "multipleOf": 4}, None, "low 4 above high 0"),
+        ({"type": "number"}, {"low": -5, "high": -1, "log": True}, "needs low above 0, got -5"),
+    ],
+)
+def test_what_cannot_be_searched_says_why(rule, entry, message):
+    with pytest.raises(ParameterError, match=message):
+        space_of(rule, entry)
+
+
+def test_a_schema_that_refers_to_itself_comes_to_an_end():
+    bomb = {"allOf": [{"$ref": "#/$defs/A"}] * 10}
+    with pytest.raises(ContractError, match="more than 10000 parts"):
+        space_of({"$ref": "#/$defs/A"}, **{"$defs": {"A": bomb}})
+    assert space_of(
+        {"$ref": "#/$defs/A"}, {"choices": [1]}, **{"$defs": {"A": {"$ref": "#/$defs/A"}}}
+    ).choices == (1,)

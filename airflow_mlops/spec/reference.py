@@ -24,7 +24,7 @@ starts the DAG. Airflow's own parser judges a cron expression; one without a tim
 an asset comes into being with a DAG that names it whole, as the one that brings the data does by
 `outlets=[Asset("examples_arrived")]`; from then on events of it may also be made in the UI and by the API. A schedule here
 only refers to it by name, and waits. The time of a cron schedule that is over when a training DAG is switched on for the
-first time is no reason to train. A *folder* may be relative to the file that names it. Every text is
+first time is no reason to train; of the times that a pause has missed, the last one is. A *folder* may be relative to the file that names it. Every text is
 taken as it is written: none is a Jinja template, so `LIKE '{%'` is what it says and `{{ ... }}` is filled in by nobody; in
 `store` it is an error.
 

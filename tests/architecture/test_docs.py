@@ -264,9 +264,9 @@ class TestContract:
     )
     def test_the_smallest_model_codes_keep_it(self, files, tmp_path, command, words):
         from airflow_mlops.operators.container_files import read_metrics
-        from airflow_mlops.primitives.training.description import parse_description
         from airflow_mlops.primitives.evaluation.cases import read_test_summary
         from airflow_mlops.primitives.monitoring.performance import expected_loss
+        from airflow_mlops.primitives.training.description import parse_description
 
         job = tmp_path / "job"
         prepare(job)

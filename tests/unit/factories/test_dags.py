@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
+import pendulum
 import pytest
 from airflow.sdk import Asset, AssetAny, TriggerRule
 from airflow.sdk.definitions.asset import AssetNameRef
 from airflow.sdk.exceptions import ParamValidationError
+from airflow.timetables.base import DataInterval, TimeRestriction
+from airflow.timetables.trigger import CronTriggerTimetable
 
 from airflow_mlops.assets import predictions_asset, retraining_asset
 from airflow_mlops.factories import build_dags
@@ -149,6 +153,17 @@ class TestSchedules:
         }
         assert timetable.timetable.expression == "0 3 * * 1"
         assert str(timetable.timetable.timezone) == "UTC"
+
+    def test_what_a_pause_has_missed_is_made_up_for_once(self, build):
+        """Paused for three weeks of a weekly schedule: one run, of the last time, and the next at its time."""
+        dag = build(retraining={"schedule": "0 3 * * 1"})["training"]
+        clock = CronTriggerTimetable(dag.timetable.timetable.expression, timezone="UTC")
+        now = datetime.now(UTC)
+        rule = TimeRestriction(earliest=pendulum.instance(dag.start_date), latest=None, catchup=dag.catchup)
+        ran = DataInterval.exact(pendulum.instance(now - timedelta(days=22)))
+        made_up = clock.next_dagrun_info(last_automated_data_interval=ran, restriction=rule)
+        after = clock.next_dagrun_info(last_automated_data_interval=made_up.data_interval, restriction=rule)
+        assert now - timedelta(days=7) < made_up.run_after <= now < after.run_after
 
     def test_the_assets_of_two_applications_are_apart(self):
         assert retraining_asset("a") != retraining_asset("b")

@@ -139,7 +139,8 @@ def finish(
     }
     rules = division.assumptions
     if manifest.purpose == "prediction":
-        rules = of_predictions(rules, types)
+        asked = manifest.examples
+        rules = of_predictions(rules, [*asked.get("targets", ()), asked.get("targets_known_at") or ""])
     findings = check_table(
         connection,
         rules,

@@ -247,6 +247,19 @@ class TestAssumptions:
         ]
         assert not [one for one in report["findings"] if one["rule"] in ("min_rows", "not_null")]
 
+    def test_a_rule_about_a_column_that_the_rows_lack_does_not_hold(self, tiny):
+        """The answer is none of theirs; any other column was lost on the way."""
+        rules = [*self.RULES[1:], {"column": "gone", "not_null": True}, {"sql": "answer = 1 OR gone = 2"}]
+        tiny.arrive(2, "2026-02-01")
+        with pytest.raises(
+            AirflowFailException, match=r"(?s)1 of 1 assumption.*gone: expected .* no column"
+        ):
+            tiny.provision(
+                purpose="prediction",
+                window_start=tiny.plan()["window_start"],
+                assumptions=[*map(dict, rules)],
+            )
+
     def test_or_stop_before_the_prediction(self, tiny):
         with pytest.raises(AirflowFailException, match=r"prediction: expected between 0 and 0\.3"):
             self.provision(tiny)

@@ -159,17 +159,19 @@ def parse_assumptions(rules: Sequence[Mapping[str, Any]]) -> tuple[Assumption, .
     return tuple(found)
 
 
-def of_predictions(rules: Sequence[Assumption], columns: Iterable[str]) -> tuple[Assumption, ...]:
+def of_predictions(rules: Sequence[Assumption], answers: Iterable[str]) -> tuple[Assumption, ...]:
     """The rules that mean something for rows that are to be predicted: none of a target, a split or a dataset's size.
 
-    :param columns: what such rows have.
+    A rule about another column that such rows lack stays, and does not hold.
+
+    :param answers: columns that they cannot have: targets, and the time at which these are known.
     """
-    there = {name.lower() for name in columns}
+    unknown = {name.lower() for name in answers}
     return tuple(
         rule
         for rule in rules
         if rule.check not in _OF_TRAININGS
-        and all(name.lower() in there for name in (*rule.columns, *rule.where_columns))
+        and not unknown & {name.lower() for name in (*rule.columns, *rule.where_columns)}
     )
 
 

@@ -6,6 +6,7 @@ the files that were found and pinned for it, and nothing else of the worker or o
 
 from __future__ import annotations
 
+import builtins
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-__all__ = ["CURE", "confine", "connect"]
+    from airflow_mlops.exceptions import MLOpsError
+
+__all__ = ["CURE", "confine", "connect", "raised_outside"]
 
 #: What to tell the author of a query that wanted more than it may have.
 CURE = (
@@ -74,6 +77,28 @@ def confine(connection: DuckDBPyConnection, files: Iterable[Path | str]) -> None
     names |= dict.fromkeys(re.sub(r"([\[*?])", r"[\1]", name) for name in names)
     connection.execute(f"SET allowed_paths=[{', '.join(map(_literal, names))}]")
     connection.execute("SET enable_external_access=false; SET lock_configuration=true")
+
+
+def raised_outside(error: Exception) -> MLOpsError | None:
+    """The error of ours that a file system in Python raised while DuckDB read by it; ``None`` for DuckDB's own.
+
+    DuckDB hands on its name and its words, and neither its class nor whether the same call may succeed later.
+    """
+    from airflow_mlops import exceptions
+
+    if type(error).__name__ != "Error" or "duckdb" not in type(error).__module__:
+        return None
+    said = re.match(r"(\w+): (.*?)(?:\n+At:\n|\Z)", str(error), re.DOTALL)
+    if said is None:
+        return None
+    name, words = said[1], said[2].strip()
+    if name in ("SourceError", "SourceUnavailable", "StoreError", "StoreUnavailable"):
+        found: MLOpsError = getattr(exceptions, name)(words)
+        return found
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, (ConnectionError, TimeoutError)):
+        return exceptions.SourceUnavailable(f"a file cannot be read: {words}; try again later")
+    return None
 
 
 def _literal(text: str) -> str:

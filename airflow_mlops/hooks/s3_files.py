@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec import AbstractFileSystem
 
-from airflow_mlops.exceptions import SourceUnavailable
+from airflow_mlops.exceptions import SourceError, SourceUnavailable
+from airflow_mlops.hooks.s3 import s3_errors
 from airflow_mlops.hooks.s3_deadline import BoundedFile, bounded
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ class ObjectFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no typ
         """Open an object."""
         files, place = self._at(path)
         doing = f"reading s3://{place}"
-        opened = bounded(doing, SourceUnavailable, lambda: files.open(place, mode, **options))
-        return BoundedFile(opened, doing, SourceUnavailable)
+        with s3_errors(doing, SourceError):
+            opened = bounded(doing, SourceUnavailable, lambda: files.open(place, mode, **options))
+        return _File(opened, doing)
 
     def glob(self, path: str, **options: Any) -> list[str]:
         """Addresses of a pattern, with the connection that the pattern names.
@@ -79,3 +81,15 @@ class ObjectFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no typ
     def _at(self, path: str) -> tuple[Any, str]:
         place = self._locate(f"s3://{path.removeprefix('s3://')}")
         return self._files(place.conn_id), f"{place.bucket}/{place.key}"
+
+
+class _File(BoundedFile):
+    """An object whose errors are ours: DuckDB hands on their names and words, and so it is known what may pass."""
+
+    def __init__(self, file: Any, doing: str) -> None:
+        super().__init__(file, doing, SourceUnavailable)
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes from where it is."""
+        with s3_errors(self._doing, SourceError):
+            return super().read(size)

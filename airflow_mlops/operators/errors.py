@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import sys
+import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,31 @@ _FINAL: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
         (ValueError, TypeError, LookupError, AttributeError, NotImplementedError, AssertionError),
         "look at the data and the YAML that the traceback leads to; if both are right, report it with the traceback",
     ),
+)
+#: Clients of servers. What Python itself raises out of one, such as JSONDecodeError over the page of a gateway, or
+#: ValueError over a connection that was closed, is about the answer that it got, and the next answer may be another one.
+_CLIENTS = frozenset(
+    [
+        "aiohttp",
+        "airflow",
+        "boto3",
+        "botocore",
+        "docker",
+        "fsspec",
+        "grpc",
+        "httpcore",
+        "httpx",
+        "kubernetes",
+        "kubernetes_asyncio",
+        "mlflow",
+        "psycopg",
+        "psycopg2",
+        "redis",
+        "requests",
+        "s3transfer",
+        "sqlalchemy",
+        "urllib3",
+    ]
 )
 #: The same of DuckDB's errors, by name: it is not imported for them.
 _FINAL_DUCKDB = {
@@ -114,13 +141,28 @@ def _message(error: BaseException) -> str:
 
 def _cure(error: Exception) -> str:
     """What a user can do about an error that another try would raise again; empty for one that may pass."""
-    if isinstance(error, OSError):  # also of every HTTP client, whatever else it is
+    if isinstance(error, OSError) or _is_about_an_answer(error):
         return ""
     for kinds, cure in _FINAL:
         if isinstance(error, kinds):
             return cure
     names = [kind.__name__ for kind in type(error).__mro__ if "duckdb" in kind.__module__]
     return next((_FINAL_DUCKDB[name] for name in names if name in _FINAL_DUCKDB), "")
+
+
+def _is_about_an_answer(error: Exception) -> bool:
+    """Whether a client of a server did not understand what it got: Python's own errors, and broken protocols."""
+    if isinstance(error, (ArithmeticError, MemoryError, RecursionError)):
+        return False
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if type(error).__module__ not in ("builtins", "json.decoder") and "ProtocolError" not in kinds:
+        return False
+    raised_by = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in sys.stdlib_module_names:
+            raised_by = package
+    return raised_by in _CLIENTS
 
 
 def _without_connection(error: AirflowNotFoundException) -> AirflowException:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -10,12 +13,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from fsspec import AbstractFileSystem
 
 import airflow_mlops
 from airflow_mlops.database import confine, connect
-from airflow_mlops.exceptions import SourceError
+from airflow_mlops.exceptions import SourceError, SourceUnavailable
 from airflow_mlops.hooks.features.transform import transform
 from airflow_mlops.primitives.provisioning.examples import Examples, ExamplesQuery
+from airflow_mlops.primitives.provisioning.session import source_errors
 
 
 @pytest.fixture
@@ -115,3 +120,60 @@ def test_so_is_one_of_features(place):
         transform(f"SELECT * FROM read_text('{place}/secret.csv')", [source], {}, place / "scratch")
     with pytest.raises(SourceError, match="'id' and 'ID', which differ by case only"):
         transform("SELECT *, 1 AS ID FROM extracted", [source], {}, place / "scratch")
+
+
+class Flaky(AbstractFileSystem):
+    """A file system in Python, away once its file is read."""
+
+    protocol, cachable = "away", False
+
+    def __init__(self, error, after):
+        super().__init__()
+        self.error, self.after = error, after
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"a": range(200_000)}), sink, row_group_size=5_000)
+        self.content = sink.getvalue()
+
+    def glob(self, path, **_):
+        return [f"away://{path.removeprefix('away://')}"]
+
+    def info(self, path, **_):
+        return {"name": path, "size": len(self.content), "type": "file"}
+
+    def exists(self, _path, **_):
+        return True
+
+    def modified(self, _path):
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    def open(self, _path, _mode="rb", **_):
+        reads = itertools.count()
+
+        def read(size=-1):
+            if next(reads) >= self.after:
+                raise self.error
+            return io.BytesIO.read(file, size)
+
+        file = type("File", (io.BytesIO,), {})(self.content)
+        file.read = read
+        return file
+
+
+@pytest.mark.parametrize("after", [0, 5])
+@pytest.mark.parametrize(
+    ("error", "retriable"),
+    [
+        (SourceUnavailable("reading s3://b/x was given up after 60 s"), True),
+        (ConnectionResetError("connection reset"), True),
+        (TimeoutError("timed out"), True),
+        (SourceError("reading s3://b/x: the server answered 403"), False),
+        (PermissionError("no"), False),
+    ],
+)
+def test_a_file_system_that_is_away_while_duckdb_reads_may_come_back(error, retriable, after):
+    with connect() as connection:
+        connection.register_filesystem(Flaky(error, after))
+        with pytest.raises(SourceError, match=str(error)) as caught, source_errors("daily"):
+            connection.execute("SELECT sum(a) FROM read_parquet('away://x.parquet')").fetchall()
+    assert caught.value.retriable is retriable
+    assert "At:" not in str(caught.value) or isinstance(error, PermissionError)

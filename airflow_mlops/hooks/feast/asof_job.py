@@ -17,6 +17,7 @@ import duckdb
 from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 
+from airflow_mlops.database import raised_outside
 from airflow_mlops.exceptions import FeatureStoreError, SourceUnavailable
 from airflow_mlops.hooks.feast.asof_files import is_s3, s3_errors
 from airflow_mlops.hooks.scratch import ScratchFolder
@@ -282,6 +283,8 @@ def duckdb_errors(doing: str, spill: str) -> Iterator[None]:
         first = text.partition("\n")[0]
         if any(sign in text for sign in ("AWS Error", "PermissionError")):
             raise  # s3_errors knows more
+        if (outside := raised_outside(error)) is not None:
+            raise type(outside)(f"{doing}: {outside}") from error
         if (
             "No space left" in text
             or "max_temp_directory_size" in text

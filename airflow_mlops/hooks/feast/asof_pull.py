@@ -16,7 +16,7 @@ import duckdb
 from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import RetrievalJob
 
-from airflow_mlops.database import connect
+from airflow_mlops.database import connect, raised_outside
 from airflow_mlops.exceptions import FeatureStoreError, SourceError
 from airflow_mlops.hooks.feast.asof_files import ViewFiles
 from airflow_mlops.primitives.sql import identifier, literal, parquet
@@ -75,6 +75,8 @@ class PullJob(RetrievalJob):
             try:
                 return connection.execute(self.query).to_arrow_table()
             except duckdb.Error as error:
+                if (outside := raised_outside(error)) is not None:
+                    raise outside from error
                 raise SourceError(f"{self.where}: its rows cannot be read: {error}") from error
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:

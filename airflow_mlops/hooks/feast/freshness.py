@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.database import connect
+from airflow_mlops.database import connect, raised_outside
 from airflow_mlops.exceptions import FeatureStoreError, SourceError
 from airflow_mlops.primitives.sql import identifier, literal, parquet
 
@@ -61,6 +61,8 @@ def _of_files(store: FeatureStore, source: Any, until: datetime) -> datetime | N
         try:
             return _first(connection.execute(query).fetchone())
         except duckdb.Error as error:
+            if (outside := raised_outside(error)) is not None:
+                raise outside from error
             raise SourceError(f"{source.path}: newest {column}: {error}") from error
 
 

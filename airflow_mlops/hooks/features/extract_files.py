@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.database import raised_outside
 from airflow_mlops.exceptions import DataError, SourceError
 from airflow_mlops.primitives.provisioning.features.watermark import bound, kind_of_type
 from airflow_mlops.primitives.sql import identifier, literal, parquet
@@ -236,6 +237,8 @@ def duckdb_errors(where: str, hint: str = "") -> Iterator[None]:
             raise DataError(
                 f"{where}: the disk is full: {error}. Cure: free it, or set another TMPDIR"
             ) from error
+        if (outside := raised_outside(error)) is not None:
+            raise type(outside)(f"{where}: {outside}") from error
         if isinstance(error, duckdb.PermissionException):
             from airflow_mlops.database import CURE
 

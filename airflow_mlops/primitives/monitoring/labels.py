@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.database import connect
+from airflow_mlops.database import connect, raised_outside
 from airflow_mlops.exceptions import DataError, SourceError, SpecError
 from airflow_mlops.primitives.coding import binary_sql
 from airflow_mlops.primitives.present import or_null_sql, present_sql
@@ -88,6 +88,8 @@ def join_labels(
                 f"Let the examples' SQL turn the target into a number, such as {binary_sql(_target(examples), ['no', 'yes'])}."
             ) from error
         except duckdb.Error as error:
+            if (outside := raised_outside(error)) is not None:
+                raise outside from error
             raise SourceError(
                 f"The examples cannot be joined with predictions by {', '.join(examples['keys'])}: {error}. "
                 "Check provisioning.examples: its source, keys, timestamp and targets."

@@ -7,7 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from airflow_mlops.database import CURE, connect
+from airflow_mlops.database import CURE, connect, raised_outside
 from airflow_mlops.exceptions import DataError, SourceError
 from airflow_mlops.primitives.provisioning.sources.base import LocalSources, check_files
 
@@ -40,6 +40,8 @@ def source_errors(
     except duckdb.Error as error:
         if _full(error):
             raise _no_room("the examples", error) from error
+        if (outside := raised_outside(error)) is not None:
+            raise type(outside)(f"examples: {name}: {outside}") from error
         reader = sources or LocalSources()
         for group in (files or {}).values():
             check_files(group, "examples", reader)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
 import traceback
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from airflow.sdk import BaseHook
@@ -21,6 +24,7 @@ from airflow_mlops.exceptions import DataError, StoreUnavailable
 from airflow_mlops.hooks.secrets import hide_texts
 from airflow_mlops.operators import errors
 from airflow_mlops.operators.errors import MESSAGE_LIMIT, MLOpsTask, airflow_errors
+from tests.fixtures.deadlines import SOON
 
 
 def duckdb_error(sql):
@@ -198,3 +202,75 @@ def test_one_traceback_from_where_it_began(kind, shown):
     assert text.count("Traceback (most recent call last)") == 1
     assert text.count("There is no column x.") == 1
     assert "in ask_the_vendor" in text
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """Answers with a page, as the gateway before a server that is away."""
+
+    def do_POST(self):
+        page = b"<html>502 Bad Gateway</html>"
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def gateway():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(SOON)
+
+
+def by_requests(url):
+    import requests
+
+    requests.get(url, timeout=SOON).json()
+
+
+def by_urllib3(url):
+    import urllib3
+
+    urllib3.PoolManager().request("GET", url).json()
+
+
+def by_httpx(url):
+    import httpx
+
+    httpx.get(url, timeout=SOON).json()
+
+
+@pytest.mark.parametrize("ask", [by_requests, by_urllib3, by_httpx])
+def test_the_page_of_a_gateway_may_be_another_one_next_time(gateway, ask):
+    with pytest.raises(Exception) as caught, airflow_errors():
+        ask(gateway)
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_a_broken_chunk_may_come_whole_next_time():
+    from urllib3.exceptions import ResponseNotChunked
+
+    assert issubclass(ResponseNotChunked, ValueError)
+    import urllib3
+
+    with pytest.raises(ResponseNotChunked), airflow_errors():
+        list(urllib3.HTTPResponse(io.BytesIO(b"x"), preload_content=False).read_chunked())
+
+
+def test_what_we_ask_wrongly_of_a_client_is_final():
+    import boto3
+
+    with pytest.raises(AirflowFailException, match="region"), airflow_errors():
+        boto3.client("s3", region_name="not a region!")
+    with pytest.raises(AirflowFailException), airflow_errors():
+        json.loads("<html>")  # of our own, and not of a client

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -67,7 +68,9 @@ class MetricNames:
         """Name of a metric, as :func:`metric_name` makes it, and its own."""
         name = metric_name(entry)
         own = json_text([str(entry.get(key) or "") for key in ("name", "split", "slice")])
-        return name if self._owners.setdefault(name, own) == own else _apart(name, own)
+        while self._owners.setdefault(name, own) != own:
+            name = _apart(name, own)
+        return name
 
 
 def to_parameters(parameters: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -75,19 +78,19 @@ def to_parameters(parameters: Mapping[str, Any]) -> list[dict[str, str]]:
 
     Of names that would become one, the one that needs no change keeps it, and the others get a suffix.
     """
-    by_name: dict[str, list[str]] = {}
-    for name in sorted(parameters):
-        by_name.setdefault(safe_name(name), []).append(name)
-    named = {
-        name: safe if len(names) == 1 or name == safe else _apart(safe, name)
-        for safe, names in by_name.items()
-        for name in names
-    }
-    return [{"key": named[name], "value": _kept(to_text(parameters[name]))} for name in sorted(parameters)]
+    safe = {name: safe_name(name) for name in sorted(parameters)}
+    alike = Counter(safe.values())
+    owners = {name: name for name in safe if safe[name] == name}
+    for name in safe:
+        own = safe[name] if alike[safe[name]] == 1 else _apart(safe[name], name)
+        while name not in owners and owners.setdefault(own, name) != name:
+            own = _apart(own, name)
+    named = {name: key for key, name in owners.items()}
+    return [{"key": named[name], "value": _kept(to_text(parameters[name]))} for name in safe]
 
 
 def _apart(name: str, own: str) -> str:
-    mark = hashlib.sha256(own.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    mark = hashlib.sha256(f"{name} {own}".encode("utf-8", "backslashreplace")).hexdigest()[:8]
     return f"{name[: NAME_LENGTH - 9]}-{mark}"
 
 

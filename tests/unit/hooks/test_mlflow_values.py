@@ -143,3 +143,19 @@ def test_metrics_whose_names_would_become_one_stay_apart():
     assert called[2] == "slice/auc/a:b"
     assert len(set(called)) == 4
     assert [names.of(entry) for entry in entries] == called
+
+
+def test_a_suffix_takes_no_name_that_is_there():
+    marked = [entry["key"] for entry in to_parameters({"a%": 1, "a#": 2})]
+    given = {"a%": 1, "a#": 2, **dict.fromkeys(marked, 3)}
+    logged = to_parameters(given)
+    assert len({entry["key"] for entry in logged}) == len(given)
+    assert [entry["value"] for entry in logged if entry["key"] in marked] == ["3", "3"]
+
+    names = MetricNames()
+    assert names.of({"name": "a_"}) == "a_"
+    marked = names.of({"name": "a%"})
+    fresh = MetricNames()
+    found = [fresh.of({"name": name}) for name in (marked, "a_", "a%", marked, "a%")]
+    assert len(set(found)) == 3
+    assert found[3:] == [found[0], found[2]]

@@ -93,7 +93,8 @@ def compare_rows(connection: DuckDBPyConnection, old: Side, new: Side) -> dict[s
     shared = {(c.digest, c.split) for c in old.manifest.chunks} & {
         (c.digest, c.split) for c in new.manifest.chunks
     }
-    names = [c.name for c in old.manifest.columns if c.name in {n.name for n in new.manifest.columns}]
+    kept = {column.name for column in new.manifest.columns}
+    names = [column.name for column in old.manifest.columns if column.name in kept]
     values = [name for name in names if name not in keys]
     types = ({c.name: c.type for c in side.manifest.columns} for side in (old, new))
     before, after = types

@@ -81,8 +81,8 @@ def to_parameters(parameters: Mapping[str, Any]) -> list[dict[str, str]]:
     safe = {name: safe_name(name) for name in sorted(parameters)}
     alike = Counter(safe.values())
     owners = {name: name for name in safe if safe[name] == name}
-    for name in safe:
-        own = safe[name] if alike[safe[name]] == 1 else _apart(safe[name], name)
+    for name, plain in safe.items():
+        own = plain if alike[plain] == 1 else _apart(plain, name)
         while name not in owners and owners.setdefault(own, name) != name:
             own = _apart(own, name)
     named = {name: key for key, name in owners.items()}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.primitives.present import is_float, present_sql
 from airflow_mlops.primitives.provisioning.assumptions.kind import Kind, RowWise
 from airflow_mlops.primitives.provisioning.assumptions.rules import Finding
 from airflow_mlops.primitives.sql import identifier, literal
 from airflow_mlops.primitives.type_names import same_type
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "Bounds",
@@ -90,9 +93,9 @@ class OneOf(RowWise):
         """Not in it."""
         name = identifier(self.rule.columns[0])
         kind = self.table.columns[self.rule.columns[0]]
-        values = ", ".join(_of_type(value, kind) for value in self.rule.value)
-        there = present_sql(name, kind)
-        return f"{there} AND {name} NOT IN ({values})"
+        is_text = same_type(kind, "string")
+        known = _known_texts(name, self.rule.value) if is_text else _in(name, kind, self.rule.value)
+        return f"{present_sql(name, kind)} AND NOT ({known})"
 
 
 class Matches(RowWise):
@@ -174,6 +177,21 @@ class Valueless(Kind):
     def judge(self) -> Finding:
         """Kept."""
         return Finding(self.rule, True, "no value in any row")
+
+
+def _in(column: str, kind: str, values: Sequence[Any]) -> str:
+    return f"{column} IN ({', '.join(_of_type(value, kind) for value in values)})"
+
+
+def _known_texts(column: str, values: Sequence[Any]) -> str:
+    """Whether a text says one of the values: numbers and booleans as numbers and booleans, so that no text is an error."""
+    texts = [value for value in values if not isinstance(value, int | float)]
+    flags = [value for value in values if isinstance(value, bool)]
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    said = [_in(column, "string", texts)] if texts else []
+    said += [f"coalesce(TRY_CAST({column} AS BOOLEAN) = {literal(flag)}, false)" for flag in flags]
+    said += [f"coalesce(TRY_CAST({column} AS DOUBLE) = {literal(number)}, false)" for number in numbers]
+    return " OR ".join(said)
 
 
 def _of_type(value: Any, kind: str) -> str:

@@ -93,6 +93,29 @@ def test_what_does_not_hold_shows_figures_and_rows(table, rule, observed, rows):
     json.dumps(finding.to_json(), allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("listed", "broken"),
+    [
+        ([1, 0], ["x", "true"]),
+        ([1.0, "x", 0, True], []),
+        (["1", "x"], ["1.0", "true", "0"]),
+        ([True, "0"], ["x", "1.0"]),
+        ([0.1], ["1", "x", "1.0", "true", "0"]),
+    ],
+)
+def test_numbers_and_booleans_among_texts_are_read_as_such(tmp_path, listed, broken):
+    path = tmp_path / "texts.parquet"
+    duckdb.sql(
+        f"COPY (SELECT unnest(['1', 'x', '1.0', 'true', '0', NULL]) AS origin) TO '{path}' (FORMAT parquet)"
+    )
+    with duckdb.connect() as connection:
+        rules = parse_assumptions([{"column": "origin", "one_of": listed}])
+        (finding,) = check_table(
+            connection, rules, path, {"origin": "string"}, order="origin", shown=["origin"]
+        )
+    assert sorted(row["origin"] for row in finding.examples) == sorted(broken)
+
+
 def test_a_misnamed_column_fails_even_as_a_warning(table):
     (finding,) = check(table, {"column": "tmp", "not_null": True, "severity": "warn"})
     assert not finding.passed

@@ -345,10 +345,11 @@ class DecideRetrainingOperator(MonitoringOperator):
         if not alarms:
             return []
         raised = {
-            str(told.get("alarm_id")): event
+            told["alarm_id"]: event
             for asset in self.inlets
             for event in read_events(context, asset)[0]
             for told in _alarms_of(event.extra)
+            if isinstance(told.get("alarm_id"), str)  # whatever was posted
         }
         for alarm in alarms:
             if event := raised.get(alarm["alarm_id"]):

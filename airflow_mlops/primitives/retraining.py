@@ -109,13 +109,13 @@ def reason_from_event(
 
     :param event_id: the event's number; anything else when it is not known.
     """
-    said = dict(extra or {})
+    said = dict(extra) if isinstance(extra, Mapping) else {}
     if said.get("from_trigger") and isinstance(said.get("payload"), Mapping):
         said = dict(said["payload"])
     at = at.astimezone(UTC)
-    own = said.get("alarm_id") or said.get("id")
-    id_ = _given_id(own) if own else f"event:{at.isoformat()}:{_digest(said)}"
-    kept = storable(said)
+    kept = storable(said)  # first: what follows must take whatever was posted
+    own = kept.get("alarm_id") or kept.get("id")
+    id_ = _given_id(own) if own else f"event:{at.isoformat()}:{_digest(kept)}"
     altered = kept != said
     kind = kept.pop("reason", default)
     if kind == "rearm":

@@ -251,9 +251,7 @@ class TestAssumptions:
         """The answer is none of theirs; any other column was lost on the way."""
         rules = [*self.RULES[1:], {"column": "gone", "not_null": True}, {"sql": "answer = 1 OR gone = 2"}]
         tiny.arrive(2, "2026-02-01")
-        with pytest.raises(
-            AirflowFailException, match=r"(?s)1 of 1 assumption.*gone: expected .* no column"
-        ):
+        with pytest.raises(AirflowFailException, match=r"(?s)1 of 1 assumption.*gone: expected .* no column"):
             tiny.provision(
                 purpose="prediction",
                 window_start=tiny.plan()["window_start"],

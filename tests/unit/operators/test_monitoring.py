@@ -227,7 +227,18 @@ class TestAlarms:
         assert world.decide()["alarms"] == []
 
     def test_whatever_else_was_posted_is_no_alarm(self, world, alarmed):
-        for extra in (None, {}, {"alarms": 7}, {"alarms": ["x", None, {}]}, {"alarm_id": ["x"]}):
+        deep: dict[str, object] = {}
+        for _ in range(2_000):
+            deep = {"a": deep}
+        posted = (
+            None,
+            {},
+            {"alarms": 7},
+            {"alarms": ["x", None, {}]},
+            {"alarm_id": ["x"]},
+            {"alarm_id": deep},
+        )
+        for extra in posted:
             world.events.append(SimpleNamespace(id=1, timestamp=NOON, extra=extra, source_run_id=None))
         assert len(world.decide()["alarms"]) == 1
 

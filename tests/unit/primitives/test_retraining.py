@@ -38,6 +38,10 @@ def ids(reasons: list[Reason]) -> list[str]:
     return [reason.id for reason in reasons]
 
 
+def deep(levels: int) -> dict[str, object]:
+    return {"a": deep(levels - 1)} if levels else {}
+
+
 class TestReasonFromEvent:
     def test_an_alarm_is_known_by_its_alarm_id(self):
         reason = reason_from_event(7, NOON, {"reason": "performance", "alarm_id": "ab12", "message": "worse"})
@@ -74,7 +78,13 @@ class TestReasonFromEvent:
             {"message": "<b>\n\x1b[31m\n::group::x\0"},
             {"from_trigger": True, "payload": {"id": [1], "message": "\0"}},
             {"figures": {f"k{n}": "v" * 100 for n in range(10_000)}},
+            {"figures": deep(900)},
+            {"id": deep(900)},
+            {"from_trigger": True, "payload": deep(900)},
+            {"figures": 10**4000, "alarm_id": 10**4000},
+            ["no", "object"],
         ],
+        ids=range(15),
     )
     def test_whatever_was_posted_can_be_kept_and_said(self, extra):
         reason = reason_from_event(1, NOON, extra)

@@ -101,6 +101,12 @@ def test_going_on_from_a_stored_state_equals_one_pass():
     assert state.log_wealth == pytest.approx(whole.state.log_wealth)
 
 
+@pytest.mark.parametrize(("loss", "bound"), [(np.nan, 0.1), (np.inf, 0.1), (0.5, np.nan)])
+def test_no_wager_is_made_on_what_is_no_number(loss, bound):
+    with pytest.raises(DataError, match="NaN or infinite"):
+        bet(np.array([0.0, loss]), bound, BettingState(), 1e6)
+
+
 def test_no_labels_change_nothing():
     state = BettingState((1.0,) * 6, 9)
     assert bet(np.zeros(0), 0.1, state, 1e6).state == state

@@ -9,6 +9,28 @@ import pytest
 from tests.fixtures.tasks import context
 
 
+def provisioned(tmp_path, caplog, columns, **examples):
+    """What was warned of while a dataset of 60 rows ``i`` was made."""
+    from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+
+    sql = f"SELECT i AS id, TIMESTAMPTZ '2026-01-01' + to_minutes(i) AS at, i AS x, {columns} FROM range(60) t(i)"
+    with caplog.at_level(logging.WARNING, "airflow_mlops"):
+        ProvisionDatasetOperator(
+            task_id="provision",
+            application="tiny",
+            store=str(tmp_path / "store"),
+            examples={"sql": sql, "keys": ["id"], "timestamp": "at", "targets": ["y"], **examples},
+        ).execute(context("provision"))
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize(("early", "said"), [(10, False), (45, True)])
+def test_a_dataset_most_of_whose_targets_are_known_when_asked_for_says_so(tmp_path, caplog, early, said):
+    known = f'"at" + to_hours((i >= {early})::INT) AS known, i % 2 AS y'
+    told = provisioned(tmp_path, caplog, known, targets_known_at="known")
+    assert any(f"{early} of 60 targets known when they are asked for" in text for text in told) is said
+
+
 @pytest.mark.parametrize(
     ("coded", "said"),
     [
@@ -22,16 +44,7 @@ from tests.fixtures.tasks import context
     ],
 )
 def test_two_classes_that_are_not_0_and_1_are_told_the_sql(tmp_path, caplog, coded, said):
-    from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-
-    sql = f"SELECT i AS id, TIMESTAMPTZ '2026-01-01' + to_minutes(i) AS at, i AS x, {coded} AS y FROM range(60) t(i)"
-    with caplog.at_level(logging.WARNING, "airflow_mlops"):
-        ProvisionDatasetOperator(
-            task_id="provision",
-            application="tiny",
-            store=str(tmp_path / "store"),
-            examples={"sql": sql, "keys": ["id"], "timestamp": "at", "targets": ["y"]},
-        ).execute(context("provision"))
-    told = [record.getMessage() for record in caplog.records if "The target y" in record.getMessage()]
+    warned = provisioned(tmp_path, caplog, f"{coded} AS y")
+    told = [text for text in warned if "The target y" in text]
     assert len(told) == (said is not None)
     assert said is None or said in told[0]

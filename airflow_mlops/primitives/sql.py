@@ -54,6 +54,31 @@ def parquet(paths: Sequence[str], **options: bool | str) -> str:
     return f"read_parquet({', '.join([files_list(paths), *(f'{k}={literal(v)}' for k, v in given.items())])})"
 
 
+#: Functions by which a query looks into the session that runs it, or changes it, or runs what stands in a text.
+_SESSION = frozenset(
+    [
+        "checkpoint",
+        "disable_logging",
+        "disable_profiling",
+        "duckdb_logs",
+        "duckdb_logs_parsed",
+        "duckdb_secrets",
+        "duckdb_settings",
+        "enable_logging",
+        "enable_profiling",
+        "force_checkpoint",
+        "getenv",
+        "json_execute_serialized_sql",
+        "query",
+        "truncate_duckdb_logs",
+        "which_secret",
+        "write_log",
+    ]
+)
+_PROSE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_CALL = re.compile(r'"?(\w+)"?\s*\(')
+
+
 def files_list(paths: Sequence[str]) -> str:
     """Files as an argument of a reader, whatever their names are: ``[``, ``*`` and ``?`` mean themselves."""
     return f"[{', '.join(map(file_name, paths))}]"
@@ -80,7 +105,32 @@ def one_query(sql: str, where: str) -> str:
     if kinds != ["SELECT"]:
         got = ", ".join(kinds) or "nothing"
         raise SpecError(f"{where}: expected one SELECT statement, got {got}. Cure: keep the query alone")
+    if called := sorted(_functions_of(text) & _SESSION):
+        raise SpecError(
+            f"{where}: calls {', '.join(f'{name}()' for name in called)}, which is about the session and not about data. "
+            "Cure: leave it out; what a query needs of the outside comes as a column, or as a parameter of the model code"
+        )
     return f"({text}\n)"
+
+
+def _functions_of(query: str) -> set[str]:
+    """Functions that a query calls, in lower case."""
+    import json
+
+    from airflow_mlops.database import connect
+
+    with connect(files=()) as connection:
+        found = connection.execute(f"SELECT json_serialize_sql({literal(query)})").fetchone()
+    tree = json.loads(found[0]) if found else {"error": True}
+    if tree.get("error"):  # as of PIVOT, which DuckDB cannot say as a tree
+        return {name.lower() for name in _CALL.findall(_PROSE.sub(" ", query))}
+    names, left = set(), [tree]
+    while left:
+        node = left.pop()
+        if isinstance(node, dict):
+            names.add(str(node.get("function_name", "")).lower())
+        left += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return names
 
 
 def _text(text: str) -> str:

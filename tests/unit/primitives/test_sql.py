@@ -73,3 +73,32 @@ def test_what_is_no_single_query_is_refused(sql, got):
 def test_a_query_cannot_leave_its_brackets(sql):
     with pytest.raises(duckdb.ParserException):
         one_query(sql, "here")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM enable_logging(storage = 'file', storage_path = '/tmp/log')",
+        "SELECT * FROM duckdb_secrets()",
+        "SELECT a, (SELECT getenv('HOME')) FROM t",
+        "FROM query('SELECT 1')",
+        'WITH x AS (FROM "Duckdb_Settings"()) FROM x',
+        "PIVOT (FROM t, which_secret('s3://a', 's3')) ON a IN (1, 2) USING sum(b)",
+        "FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))",
+    ],
+)
+def test_a_query_neither_looks_into_its_session_nor_changes_it(sql):
+    with pytest.raises(SpecError, match=r"^examples: calls \w+\(\), which is about the session.*Cure: "):
+        one_query(sql, "examples")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT query, checkpoint FROM t WHERE query LIKE '%getenv(%'",
+        "WITH query(a) AS (SELECT 1) SELECT a FROM query -- getenv()",
+        "PIVOT t ON a IN (1, 2) USING sum(b) /* getenv() */",
+    ],
+)
+def test_words_alone_are_no_calls(sql):
+    assert one_query(sql, "examples").startswith("(")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +23,6 @@ from airflow_mlops.spec import ApplicationSpec, LoadedFile, Problem
 from airflow_mlops.spec.problems import dotted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from airflow_mlops.hooks.store.base import Store
 
     Key = tuple[str | int, ...]
@@ -122,25 +120,54 @@ def _examples(spec: ApplicationSpec, columns: list[str]) -> Iterator[Finding]:
 
 
 def _features(spec: ApplicationSpec, columns: list[str]) -> Iterator[Finding]:
-    """The feature service, its join keys, and the columns that make slices."""
+    """The feature service and its join keys, and the columns that splits, assumptions and slices name."""
     service, key = spec.provisioning.features, ("provisioning", "features")
-    known = list(columns)
+    known, of = list(columns), "the examples"
     if service is not None:
         from airflow_mlops.hooks.feast.hook import FeastHook
 
+        hook = FeastHook(spec.provisioning.feature_store)
         try:
-            wanted = FeastHook(spec.provisioning.feature_store).entity_columns(service)
+            wanted, features = hook.entity_columns(service), hook.feature_columns(service)
         except MLOpsError as error:
             yield _said(key, error)
             return
+        known, of = [*known, *features], "the examples or of the feature service"
         if columns and (missing := [name for name in wanted if name not in columns]):
             cure = f"add it to the examples, which give {', '.join(columns)}"
             yield key, f"is joined by {', '.join(missing)}, which the examples do not give", cure
-    elif columns:
-        yield from _slices(spec, known)
+    if columns:
+        yield from _unknown(_split(spec), columns, "the examples")
+        yield from _unknown([*_assumptions(spec), *_slices(spec)], known, of)
 
 
-def _slices(spec: ApplicationSpec, known: Collection[str]) -> Iterator[Finding]:
+def _unknown(named: Iterable[tuple[Key, list[str]]], known: list[str], of: str) -> Iterator[Finding]:
+    there = {name.lower() for name in known}  # as DuckDB tells names apart
+    for key, names in named:
+        if missing := [name for name in names if name.lower() not in there]:
+            cure = f"name a column of {of}: {', '.join(known)}"
+            yield key, f"names {', '.join(missing)}, which is no column", cure
+
+
+def _split(spec: ApplicationSpec) -> Iterator[tuple[Key, list[str]]]:
+    split, place = spec.provisioning.split, ("provisioning", "split")
+    yield (*place, "key"), list(split.key or ())
+    yield (*place, "column"), [split.column] if split.column else []
+    yield (*place, "stratify"), [split.stratify] if split.stratify else []
+
+
+def _assumptions(spec: ApplicationSpec) -> Iterator[tuple[Key, list[str]]]:
+    """Columns of each rule, and of its condition; a rule about the split has another one."""
+    from airflow_mlops.factories.application import assumptions_of
+    from airflow_mlops.primitives.provisioning.assumptions import parse_assumptions
+
+    for number, rule in enumerate(assumptions_of(spec)):
+        checks = parse_assumptions([rule])
+        names = [name for check in checks for name in (*check.columns, *check.where_columns)]
+        yield ("provisioning", "assumptions", number), list(dict.fromkeys(names))
+
+
+def _slices(spec: ApplicationSpec) -> Iterator[tuple[Key, list[str]]]:
     for number, rule in enumerate(spec.evaluation.require):
         named = {
             "per_slice": list(rule.per_slice or ()),
@@ -148,13 +175,7 @@ def _slices(spec: ApplicationSpec, known: Collection[str]) -> Iterator[Finding]:
             "slice": [rule.slice.partition("=")[0]] if rule.slice else [],
         }
         for word, names in named.items():
-            if missing := [name for name in names if name not in known]:
-                cure = f"name a column of the examples: {', '.join(known)}"
-                yield (
-                    ("evaluation", "require", number, word),
-                    f"names {', '.join(missing)}, which is no column",
-                    cure,
-                )
+            yield ("evaluation", "require", number, word), names
 
 
 def _connections(spec: ApplicationSpec) -> Iterator[Finding]:

@@ -122,6 +122,10 @@ class FeastHook(BaseHook):
         names += [name for view in on_demand for name in view.get_request_data_schema()]
         return tuple(dict.fromkeys(names))
 
+    def feature_columns(self, feature_service: str) -> tuple[str, ...]:
+        """Columns of the features of a service, as they come out of a join."""
+        return tuple(_references(self.service(feature_service)))
+
     def training_set(self, feature_service: str, entity_sql: str, destination: Path) -> TrainingSet:
         """Join the features of a service to examples, as they were known at each example's time.
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from airflow_mlops.cli import main
+from airflow_mlops.hooks.feast.hook import FeastHook
 
 YAML = """\
 application: tiny
@@ -24,6 +25,11 @@ evaluation:
   require:
     - {metric: accuracy, at_least: 0.5, per_slice: place}
 """
+
+SPLIT = "  split: {by: group, key: [customer]}\nevaluation:"
+COLUMN = "  split: {by: column, column: part}\nevaluation:"
+RULE = "  assumptions:\n    - {column: delay, not_null: true}\nevaluation:"
+WHERE = "  assumptions:\n    - {column: place, not_null: true, where: delay > 3}\nevaluation:"
 
 
 @pytest.fixture
@@ -65,6 +71,10 @@ def test_what_is_all_there_has_no_problem_and_leaves_nothing(check, tmp_path):
         ("keys: [id]", "keys: [ident]", "provisioning.examples.sql", 8, "ident"),
         ("targets: [y]", "targets: [label]", "provisioning.examples.sql", 8, "label"),
         ("per_slice: place", "per_slice: plaice", "evaluation.require[0].per_slice", 14, "plaice"),
+        ("evaluation:", SPLIT, "provisioning.split.key", 12, "customer"),
+        ("evaluation:", COLUMN, "provisioning.split.column", 12, "part"),
+        ("evaluation:", RULE, "provisioning.assumptions[0]", 13, "delay"),
+        ("evaluation:", WHERE, "provisioning.assumptions[0]", 13, "delay"),
         ("store: store", "store: data.parquet/x", "store", 2, "cannot write"),
         ("code:", "tracking: {connection: absent}\ncode:", "tracking.connection", 4, "absent"),
     ],
@@ -80,3 +90,21 @@ def test_a_secret_without_its_connection_says_so(check):
     found = check("evaluation:", "training: {secrets: {shop: shop_db}}\nevaluation:")
     assert "shop_db" in found["training.secrets.shop"]["what"]
     assert found["training.secrets.shop"]["cure"]
+
+
+def test_rules_and_splits_about_columns_that_are_there_have_no_problem(check):
+    assert check("evaluation:", RULE.replace("delay", "Place")) == {}
+    assert check("evaluation:", SPLIT.replace("customer", "place")) == {}
+
+
+@pytest.mark.parametrize(
+    ("rule", "missing"),
+    [("{column: delay, not_null: true}", ""), ("{column: dealy, not_null: true}", "dealy")],
+)
+def test_columns_of_a_feature_service_count(check, monkeypatch, rule, missing):
+    monkeypatch.setattr(FeastHook, "entity_columns", lambda *_: ("id",))
+    monkeypatch.setattr(FeastHook, "feature_columns", lambda *_: ("delay",))
+    found = check("features: null", f"features: daily\n  assumptions:\n    - {rule}")
+    assert list(found) == (["provisioning.assumptions[0]"] if missing else [])
+    if missing:
+        assert "feature service: id, at, y, place, delay" in found["provisioning.assumptions[0]"]["cure"]

@@ -70,7 +70,7 @@ class CategoricalColumn:
         """Counts of other values: by the name that the value has here, if another type spells it differently."""
         found, kind = _labels(values), kind_of(values.type)
         labels: Mapping[str, int] = found
-        if (self.kind, kind) != ("text", "text"):
+        if not (kind == "text" and self.kind in ("text", "")):
             known = Spellings(self.counts, booleans="boolean" in (self.kind, kind))
             labels = _summed((known.find(label), count) for label, count in found.items())
         return CategoricalColumn(labels, len(values) - sum(labels.values()), kind)

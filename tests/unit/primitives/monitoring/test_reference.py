@@ -62,6 +62,19 @@ def test_dictionary_encoded_text_counts_as_text():
     assert column == CategoricalColumn({"a": 2, "b": 1}, 1)
 
 
+def test_texts_are_compared_letter_by_letter_with_a_reference_of_an_older_release_too():
+    old = Reference.from_json(
+        {
+            "format": 1,
+            "dataset_id": "d",
+            "rows": 2,
+            "columns": {"v": {"kind": "categorical", "counts": {"1.1": 2}, "missing": 0}},
+        }
+    )
+    assert old.columns["v"].count(chunked(["1.1", "1.10"])).counts == {"1.1": 1, "1.10": 1}
+    assert old.columns["v"].count(chunked([1.1])).counts == {"1.1": 1}
+
+
 def test_identifiers_and_times_are_not_compared_and_say_why():
     assert "identifier" in count_column(chunked([f"N{i}" for i in range(10_001)])).reason
     assert "timestamp" in count_column(chunked([datetime(2013, 1, 1, tzinfo=UTC)])).reason

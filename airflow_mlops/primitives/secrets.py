@@ -44,7 +44,7 @@ _SENSITIVE = (
 _INSIDE = (
     re.compile(r"://[^\s/:@]*:(?P<secret>[^\s/]+)@"),
     re.compile(
-        r"\w*(?:password|passwd|pwd|secret|token|sig|signature|passphrase|key)\s*=\s*"
+        r"(?:password|passwd|pwd|secret|token|sig|signature|passphrase|key)\s*=\s*"
         r"""(?P<secret>"[^"]+"|'[^']+'|[^\s;&"']+)""",
         re.IGNORECASE,
     ),

@@ -36,17 +36,20 @@ SMALL = 64 * 1024
 OUT_OF_MEMORY = 77
 
 
-def judge(function: str, *arguments: Any, what: str, seconds: float = SECONDS, memory: int = MEMORY) -> Any:
+def judge(
+    function: str, *arguments: Any, what: str, seconds: float | None = None, memory: int | None = None
+) -> Any:
     """Call a function of this package in a child that is killed at its limits.
 
     :param function: ``module:name``; its errors are raised here again when they are of this package.
     :param arguments: JSON values.
     :param what: what is judged, for the message.
-    :param seconds: of a processor, until it is killed.
-    :param memory: bytes of address space.
+    :param seconds: of a processor, until it is killed; ``SECONDS`` unless said.
+    :param memory: bytes of address space; ``MEMORY`` unless said.
     :return: what it returns, a JSON value.
     :raises ContractError: it takes more time or memory, or comes to no end of its own.
     """
+    seconds, memory = seconds or SECONDS, memory or MEMORY
     asked = json.dumps(
         {"function": function, "arguments": arguments, "seconds": seconds, "memory": memory}, allow_nan=True
     )

@@ -13,6 +13,7 @@ import pytest
 
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.base import ContainerJob, Distribution, JobState, Resources
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.jobs import Heard, eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("no_leftovers")]
@@ -72,7 +73,7 @@ class Training:
         return name
 
     def finish(self, name: str) -> tuple[JobState, Path]:
-        state = self.runner.wait(name, self.heard, deadline=time.time() + 90)
+        state = self.runner.wait(name, self.heard, deadline=time.time() + DEADLINE)
         self.runner.collect(name, ("model", "output", "checkpoints"), self.folder / name)
         return state, self.folder / name
 

@@ -11,6 +11,7 @@ from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.runners import disk
 from airflow_mlops.runners.base import Resources
 from airflow_mlops.runners.docker.runner import DockerRunner
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.jobs import Heard, tiny_job
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("tiny_image", "no_leftovers")]
@@ -22,7 +23,7 @@ def test_a_job_is_held_within_its_limits(docker_engine):
     job = replace(tiny_job("mlops-test-limits", do="limits"), resources=limits)
     try:
         runner.submit(job)
-        runner.wait(job.name, heard, deadline=time.time() + 60)
+        runner.wait(job.name, heard, deadline=time.time() + DEADLINE)
     finally:
         runner.cleanup(job.name)
 
@@ -52,7 +53,7 @@ def test_a_job_that_fills_the_engines_disk_is_killed(docker_engine, monkeypatch)
     job = replace(tiny_job("mlops-test-disk", do="fill"), resources=Resources(disk=30 * 1024**2))
     try:
         runner.submit(job)
-        runner.wait(job.name, Heard(), deadline=time.time() + 120)
+        runner.wait(job.name, Heard(), deadline=time.time() + DEADLINE)
         state = runner.inspect(job.name)
         assert (state.status, state.exit_code, state.cause) == ("exited", 137, "over_disk")
         assert "30 MiB may. Cure" in state.error

@@ -85,7 +85,7 @@ def test_a_job_sees_its_own_gpus_and_without_any_none(gpu_nodes):
     for gpus, lines in heard.items():
         asked = job(gpus, do="whoami")
         nodes().submit(asked)
-        nodes().wait(asked.name, lines, deadline=time.time() + 60)
+        nodes().wait(asked.name, lines, deadline=time.time() + DEADLINE)
         nodes().cleanup(asked.name)
 
     assert f"NVIDIA_VISIBLE_DEVICES={TOLD[0]}" in heard[1].texts
@@ -114,7 +114,7 @@ def test_jobs_that_start_at_once_never_share_a_gpu(gpu_nodes):
                 break
             except GpusTakenError:
                 time.sleep(random.uniform(0.05, 0.3))
-        ended = runner.wait(asked.name, Heard(), deadline=time.time() + 60)
+        ended = runner.wait(asked.name, Heard(), deadline=time.time() + DEADLINE)
         (gpu,) = given(gpu_nodes[state.node == "gpu_b"], asked.name)
         runner.cleanup(asked.name)
         return gpu, ended.started_at, ended.finished_at

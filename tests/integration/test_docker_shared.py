@@ -9,6 +9,7 @@ import pytest
 
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
 from airflow_mlops.runners import get_runner
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.jobs import Heard, tiny_job
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("tiny_image", "no_leftovers")]
@@ -38,7 +39,7 @@ def test_trials_run_where_their_data_could_be_brought(nodes, tmp_path):
 
     assert state.node == "node_here"
     here = nodes("here")
-    assert here.wait(NAME, Heard(), deadline=time.time() + 60).exit_code == 0
+    assert here.wait(NAME, Heard(), deadline=time.time() + DEADLINE).exit_code == 0
     here.collect(NAME, ("model",), tmp_path)
     assert (tmp_path / "model/weights").read_bytes() == b"rows"
     for name in (NAME, shared.name):

@@ -379,7 +379,7 @@ class TestAirflow:
                 "its reasons", lambda: watched.client.xcom("watched__training", run_id, "collect_reasons")
             )
 
-        for number in range(2, 8):  # the first look only remembers, and nobody sees when it was
+        for number in range(2, 32):  # the first look only remembers, and nobody sees when it was
             pushed(number)
             with contextlib.suppress(AssertionError):
                 watched.until("an event", lambda: watched.events(asset), 20)

@@ -21,6 +21,7 @@ from airflow_mlops.primitives.training.outcome import classify
 from airflow_mlops.runners import get_runner, polling
 from airflow_mlops.runners.base import Distribution, Resources
 from tests.fixtures.aws import ACCOUNT
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
 
@@ -71,7 +72,7 @@ def test_a_training_from_its_submit_to_its_results(
 
     with ThreadPoolExecutor(4) as pool:
         states = list(pool.map(lambda each: each.submit(job), runners))
-    state = get_runner("aws_batch", **options).wait(NAME, heard, deadline=time.time() + 60)
+    state = get_runner("aws_batch", **options).wait(NAME, heard, deadline=time.time() + DEADLINE)
     runner.collect(NAME, ("model", "output"), tmp_path / "out")
 
     assert {each.status for each in states} <= {"created", "running", "exited"}
@@ -138,7 +139,7 @@ def test_every_other_end_is_classed(runner, cloud, docker_engine, tmp_path):
     runner.submit(replace(tiny_job(silent), image="airflow-mlops-test-tiny:1", command="describe"))
 
     def ended(name):
-        return runner.wait(name, Heard(), deadline=time.time() + 60)
+        return runner.wait(name, Heard(), deadline=time.time() + DEADLINE)
 
     state = ended(failed)
     runner.collect(failed, ("output",), tmp_path / "failed")
@@ -199,7 +200,7 @@ def test_a_submitter_that_died_is_succeeded(runner, options, cloud, docker_engin
         dying.submit(carried(f"{NAME}-2"))
     cloud.away = True
     waiting = ThreadPoolExecutor(1).submit(
-        lambda: runner.wait(f"{NAME}-2", Heard(), deadline=time.time() + 60)
+        lambda: runner.wait(f"{NAME}-2", Heard(), deadline=time.time() + DEADLINE)
     )
     eventually(lambda: cloud.refused)
     cloud.away = False

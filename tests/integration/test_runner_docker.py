@@ -41,7 +41,7 @@ def name(docker_engine, request):
 
 def run(runner, job, heard=None):
     runner.submit(job)
-    return runner.wait(job.name, heard or Heard(), deadline=time.time() + 60)
+    return runner.wait(job.name, heard or Heard(), deadline=time.time() + DEADLINE)
 
 
 def test_a_job_reads_its_inputs_and_hands_over_its_results(runner, name, docker_engine, tmp_path):
@@ -102,7 +102,7 @@ def test_two_submits_make_one_container(runner, name, docker_engine, tmp_path):
 
     with ThreadPoolExecutor(4) as pool:
         states = list(pool.map(lambda each: each.submit(job), runners))
-    state = runner.wait(name, Heard(), deadline=time.time() + 60)
+    state = runner.wait(name, Heard(), deadline=time.time() + DEADLINE)
     again = runner.submit(job)
 
     assert {each.status for each in states} <= {"running", "exited"}

@@ -21,7 +21,7 @@ from airflow_mlops.primitives.training.outcome import classify
 from airflow_mlops.runners.base import Distribution, ListsJobs, Resources
 from airflow_mlops.runners.kubernetes.manifests import job_manifest
 from airflow_mlops.runners.kubernetes.runner import KubernetesRunner
-from tests.fixtures.deadlines import SOON
+from tests.fixtures.deadlines import DEADLINE, SOON
 from tests.fixtures.docker import ROOT
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 from tests.fixtures.kubernetes.cluster import TOKEN
@@ -56,7 +56,7 @@ def staged(s3_server, s3_bucket):
 
 
 def finish(runner, heard=None, since=""):
-    return runner.wait(NAME, heard or Heard(), since, deadline=time.time() + 60)
+    return runner.wait(NAME, heard or Heard(), since, deadline=time.time() + DEADLINE)
 
 
 def test_a_job_reads_its_inputs_and_hands_over_its_results(runner, job, kubernetes, staged, tmp_path):
@@ -168,7 +168,7 @@ def test_output_goes_on_where_a_killed_waiter_and_an_absent_server_left_it(runne
 
     async def wait():
         waiting = asyncio.create_task(
-            runner.wait_async(NAME, heard, printed[-1][0], deadline=time.time() + 60)
+            runner.wait_async(NAME, heard, printed[-1][0], deadline=time.time() + DEADLINE)
         )
         await asyncio.to_thread(eventually, lambda: len(heard.lines) >= 5)
         kubernetes.go_away()

@@ -19,7 +19,7 @@ from airflow_mlops.exceptions import ContractError, EngineUnavailable, RunnerErr
 from airflow_mlops.runners import disk, process
 from airflow_mlops.runners.base import Resources
 from airflow_mlops.runners.process import ProcessRunner
-from tests.fixtures.deadlines import SOON
+from tests.fixtures.deadlines import DEADLINE, SOON
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 
 NAME = "mlops-test-process"
@@ -35,7 +35,7 @@ def runner(tmp_path):
 
 def run(runner, job, heard=None):
     runner.submit(job)
-    return runner.wait(job.name, heard or Heard(), deadline=time.time() + 60)
+    return runner.wait(job.name, heard or Heard(), deadline=time.time() + DEADLINE)
 
 
 def alive(pid):
@@ -103,7 +103,7 @@ def test_two_submits_start_one_job(runner, tmp_path):
 
     with ThreadPoolExecutor(6) as pool:
         states = list(pool.map(lambda each: each.submit(job), runners))
-    state = runner.wait(NAME, Heard(), deadline=time.time() + 60)
+    state = runner.wait(NAME, Heard(), deadline=time.time() + DEADLINE)
 
     assert {each.status for each in states} <= {"running", "exited"}
     assert [line.text for line in runner.logs(NAME)] == ["tiny train begins", "line 1", "line 2", "line 3"]
@@ -229,7 +229,7 @@ def test_a_dead_supervisor_makes_the_job_gone_and_a_submit_starts_it_anew(runner
 
     os.kill(supervisor, signal.SIGKILL)
 
-    assert runner.wait(NAME, Heard(), deadline=time.time() + 10).status == "gone"
+    assert runner.wait(NAME, Heard(), deadline=time.time() + DEADLINE).status == "gone"
     assert "supervisor died" in runner.inspect(NAME).error
     eventually(lambda: not alive(pid))
     assert run(runner, tiny_job(NAME)).exit_code == 0
@@ -240,7 +240,7 @@ def test_a_supervisor_that_died_before_it_began_makes_the_job_gone(runner, monke
     monkeypatch.setattr(Path, "with_name", lambda _, __: tmp_path / "dies.py")
     runner.submit(tiny_job(NAME))
 
-    state = runner.wait(NAME, Heard(), deadline=time.time() + 30)
+    state = runner.wait(NAME, Heard(), deadline=time.time() + DEADLINE)
 
     assert (state.status, "supervisor died" in state.error) == ("gone", True)
 

@@ -19,6 +19,7 @@ from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.operators.model_code import ModelCodeOperator
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.docker.runner import DockerRunner
+from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.jobs import TINY, Heard, eventually, tiny_job
 from tests.fixtures.tasks import context
 
@@ -104,7 +105,7 @@ class TestProcess:
     def test_only_the_workers_user_reads_it(self, tmp_path):
         runner, heard = get_runner("process", root=str(tmp_path / "jobs")), Heard()
         runner.submit(job("job"))
-        state = runner.wait("job", heard, deadline=time.time() + 30)
+        state = runner.wait("job", heard, deadline=time.time() + DEADLINE)
         file = tmp_path / "jobs/job/ml/input/secrets/warehouse.json"
         try:
             assert state.exit_code == 0

@@ -26,7 +26,7 @@ def test_the_first_application_trains_and_predicts(airflow, tmp_path):
     airflow.until("DAGs", lambda: wanted <= airflow.dag_ids())
 
     run_id = airflow.client.trigger("churn__training", {"why": "the tutorial", "parameters": {"C": 0.5}})
-    assert airflow.finish("churn__training", run_id, 240) == "success"
+    assert airflow.finish("churn__training", run_id) == "success"
     registered = airflow.client.xcom("churn__training", run_id, "register")
     assert (registered["model"], registered["version"], registered["champion"]) == ("churn", "1", True)
 
@@ -34,7 +34,7 @@ def test_the_first_application_trains_and_predicts(airflow, tmp_path):
     (tmp_path / "later.py").write_text(later.replace("later-01-01", "2026-01-01"))
     subprocess.run([sys.executable, "later.py"], cwd=tmp_path, check=True)
     run_id = airflow.client.trigger("churn__delivery", {})
-    assert airflow.finish("churn__delivery", run_id, 240) == "success"
+    assert airflow.finish("churn__delivery", run_id) == "success"
     assert airflow.client.xcom("churn__delivery", run_id, "predict")["rows"] == 1000
     run_id = airflow.until("monitoring", lambda: airflow.triggered_by_asset("churn__monitoring"))
     assert airflow.finish("churn__monitoring", run_id) == "success"

@@ -113,7 +113,7 @@ SCHEMAS = {
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_a_schema_of_describe(name):
     with pytest.raises((ContractError, ParameterError)) as caught:
-        judge(VALIDATE, SCHEMAS[name], {}, what="describe", seconds=5)
+        judge(VALIDATE, SCHEMAS[name], {}, what="describe", seconds=2)
     assert len(str(caught.value)) < 10_000
 
 
@@ -140,7 +140,7 @@ def bomb():
     ],
 )
 def test_a_file_mlmodel(tmp_path, text, monkeypatch):
-    monkeypatch.setattr("airflow_mlops.primitives.judging.SECONDS", 10)
+    monkeypatch.setattr("airflow_mlops.primitives.judging.SECONDS", 2)
     file = tmp_path / "MLmodel"
     file.write_text(text)
     with pytest.raises(ContractError, match="MLmodel"):

@@ -109,6 +109,7 @@ class Home:
     def add(self, name: str, text: str) -> None:
         (self.features / f"{name}.yaml").write_text(text)
         write_stubs(self.features)
+        (self.features / f"{name}.py").touch()
 
     def run(self, dag_id: str, conf: dict | None = None) -> str:
         self.airflow.until(f"DAG {dag_id}", lambda: dag_id in self.airflow.dag_ids())

@@ -106,7 +106,6 @@ SCHEMAS = {
     "no mapping": ["a"],
     "a huge message": properties(x={"anyOf": [{"const": "y" * 100_000}] * 20, "default": 1}),
     "a broken regular expression": properties(x={"pattern": "(", "default": "a"}),
-    "a number beyond a float": properties(x={"multipleOf": 0.1, "default": 10**400}),
 }
 
 
@@ -117,8 +116,9 @@ def test_a_schema_of_describe(name):
     assert len(str(caught.value)) < 10_000
 
 
-def test_a_good_schema():
-    assert judge(VALIDATE, properties(x={"type": "integer", "default": 3}), {}, what="describe") == {"x": 3}
+@pytest.mark.parametrize("rules", [{"type": "integer", "default": 3}, {"multipleOf": 0.1, "default": 10**400}])
+def test_a_good_schema(rules):
+    assert judge(VALIDATE, properties(x=rules), {}, what="describe") == {"x": rules["default"]}
 
 
 def bomb():

@@ -63,6 +63,7 @@ def problems_with(file: LoadedFile) -> list[Problem]:
     if isinstance(file.spec, ApplicationSpec):
         columns: list[str] = []
         found += [*_examples(file.spec, columns), *_features(file.spec, columns), *_connections(file.spec)]
+        found += _parameters(file.spec)
     return [Problem(file.place(*key), dotted(key), what, cure=cure) for key, what, cure in found]
 
 
@@ -176,6 +177,24 @@ def _slices(spec: ApplicationSpec) -> Iterator[tuple[Key, list[str]]]:
         }
         for word, names in named.items():
             yield ("evaluation", "require", number, word), names
+
+
+def _parameters(spec: ApplicationSpec) -> Iterator[Finding]:
+    """The parameters against what the image says of itself, where the image is on this machine."""
+    from airflow_mlops.contract.image import describe_image
+    from airflow_mlops.exceptions import ParameterError
+    from airflow_mlops.factories.training import commands_of
+    from airflow_mlops.primitives.training.description import judge_description
+
+    image = None if spec.training.run_on == "process" else spec.code.image
+    if image is None or (said := describe_image(image)) is None:
+        return
+    try:
+        judge_description(said, image, commands_of(spec), spec.training.parameters)
+    except ParameterError as error:
+        yield _said(("training", "parameters"), error)
+    except MLOpsError as error:
+        yield _said(("code", "image"), error)
 
 
 def _connections(spec: ApplicationSpec) -> Iterator[Finding]:

@@ -51,6 +51,22 @@ def check_image(image: str, docker: str = "docker") -> list[str]:
         return [*problems, f"`{error.cmd[-1]}` did not end within {_SECONDS} s."]
 
 
+def describe_image(image: str, docker: str = "docker") -> str | None:
+    """What an image prints for ``describe``; ``None`` where it is not at hand, or does not say it.
+
+    Nothing is pulled.
+    """
+    if shutil.which(docker) is None:
+        return None
+    try:
+        if _call(docker, "image", "inspect", image).returncode:
+            return None
+        done = _call(docker, "run", *_ISOLATED, image, "describe")
+    except subprocess.TimeoutExpired:
+        return None
+    return None if done.returncode else done.stdout
+
+
 def _configuration_problems(image: str, configuration: dict[str, Any]) -> list[str]:
     problems = []
     label = (configuration.get("Labels") or {}).get(LABEL)

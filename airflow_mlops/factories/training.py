@@ -82,7 +82,7 @@ def build_training_dag(spec: ApplicationSpec) -> DAG:
             code=code_of(spec),
             parameters=dict(spec.training.parameters),
             overrides=Template("{{ params.parameters | tojson }}"),
-            commands=_commands(spec),
+            commands=commands_of(spec),
             **job,
         )
         code = XComArg(description, key="code")
@@ -195,7 +195,7 @@ def _tuned(spec: ApplicationSpec, job: dict[str, Any], **arguments: Any) -> XCom
     ).output
 
 
-def _commands(spec: ApplicationSpec) -> list[str]:
+def commands_of(spec: ApplicationSpec) -> list[str]:
     tested = ["test"] if spec.evaluation.cases else []
     return ["train", "evaluate", *tested, *(["predict"] if spec.delivery else [])]
 

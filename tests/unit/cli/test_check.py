@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -108,3 +109,39 @@ def test_columns_of_a_feature_service_count(check, monkeypatch, rule, missing):
     assert list(found) == (["provisioning.assumptions[0]"] if missing else [])
     if missing:
         assert "feature service: id, at, y, place, delay" in found["provisioning.assumptions[0]"]["cure"]
+
+
+DESCRIBED = {
+    "contract": 1,
+    "commands": ["describe", "train", "evaluate", "test", "predict"],
+    "parameters": {
+        "type": "object",
+        "properties": {"depth": {"type": "integer", "default": 3}},
+        "additionalProperties": False,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "described", "there", "key", "words"),
+    [
+        ("{depth: 4}", DESCRIBED, True, "", ""),
+        ("{dept: 4}", DESCRIBED, True, "training.parameters", "dept"),
+        ("{depth: deep}", DESCRIBED, True, "training.parameters", "depth"),
+        ("{depth: 4}", {**DESCRIBED, "commands": ["describe", "train"]}, True, "code.image", "evaluate"),
+        ("{dept: 4}", DESCRIBED, False, "", ""),
+    ],
+)
+def test_parameters_are_held_against_an_image_that_is_here(
+    check, monkeypatch, tmp_path_factory, parameters, described, there, key, words
+):
+    folder = tmp_path_factory.mktemp("bin")
+    script = f"[ \"$2\" = inspect ] && exit {int(not there)}\ncat <<'END'\n{json.dumps(described)}\nEND\n"
+    (folder / "docker").write_text(f"#!/bin/sh\n{script}")
+    (folder / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    found = check("evaluation:", f"training: {{parameters: {parameters}}}\nevaluation:")
+    assert list(found) == ([key] if key else [])
+    if key:
+        assert words in found[key]["what"]
+        assert found[key]["cure"]

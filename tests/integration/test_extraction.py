@@ -232,7 +232,9 @@ def sqlite(tmp_path, monkeypatch):
     from airflow.sdk import BaseHook
 
     path = tmp_path / "small.db"
-    own = SimpleNamespace(conn_type="sqlite", password=None, get_hook=lambda: SqliteHook(path))
+    own = SimpleNamespace(
+        conn_type="sqlite", password=None, host=None, extra_dejson={}, get_hook=lambda: SqliteHook(path)
+    )
     monkeypatch.setattr(BaseHook, "get_connection", classmethod(lambda cls, conn_id: own))
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript(

@@ -116,7 +116,9 @@ def test_a_schema_of_describe(name):
     assert len(str(caught.value)) < 10_000
 
 
-@pytest.mark.parametrize("rules", [{"type": "integer", "default": 3}, {"multipleOf": 0.1, "default": 10**400}])
+@pytest.mark.parametrize(
+    "rules", [{"type": "integer", "default": 3}, {"multipleOf": 0.1, "default": 10**400}]
+)
 def test_a_good_schema(rules):
     assert judge(VALIDATE, properties(x=rules), {}, what="describe") == {"x": rules["default"]}
 

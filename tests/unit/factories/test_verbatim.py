@@ -83,6 +83,20 @@ def test_all_texts_of_an_application_arrive(dags):
     assert {"{{ conn.x }}", '{"a": "{{ conn.x }}"}', "tiny_v1", "tiny:1"} <= arrived
 
 
+@pytest.mark.parametrize(
+    "text", ["{{ 1 + 1 }}", "{% raw %}", "a {# no comment #} b", "a\r\nb", "an end\n", "a {{"]
+)
+def test_each_mark_of_a_template_alone_arrives(tmp_path, text):
+    spec = load_application(write(tmp_path, training={"parameters": {"prompt": text}}))
+    arrived = {
+        one
+        for dag in build_dags(spec).values()
+        for _, _, value, task in rendered(dag)
+        for one in texts(task.render_template(value, context(), task.get_template_env(dag)))
+    }
+    assert text in arrived
+
+
 def test_nothing_but_our_own_templates_is_rendered(dags):
     own = [
         text

@@ -192,7 +192,7 @@ def _joined(
     :param labels: they are names of classes, whatever numbers they are written as.
     """
     answers = match_answers(connection, predictions, keys=split.keys, timestamp=split.timestamp, split="test")
-    types = dict(answers.types)
+    types = {name.lower(): type_ for name, type_ in answers.types.items()}  # SQL takes names in any case
     types |= _labels(connection, "predicted", types, "prediction", SECOND) if labels else {}
     wanted = [f"p.{_plain('prediction', types)} AS prediction"]
     if SECOND in types:

@@ -41,6 +41,12 @@ def test_rows_stand_in_the_order_of_their_keys_whatever_the_file_does(files):
     assert read_columns(split, ["origin", "gone"])["origin"].tolist() == [f"o{i % 3}" for i in range(10)]
 
 
+def test_columns_of_predictions_are_taken_in_any_case(files):
+    _, rows = files("SELECT i AS ID, i / 10 AS Prediction FROM range(10) t(i)")
+    assert rows.kind == "binary"
+    assert rows.prediction.tolist() == [i / 10 for i in range(10)]
+
+
 def test_the_containers_own_targets_are_not_looked_at(files):
     _, rows = files("SELECT i AS id, i / 10 AS prediction, 1 AS late, 1 AS actual FROM range(10) t(i)")
     assert rows.actual.tolist() == [i % 2 for i in range(10)]

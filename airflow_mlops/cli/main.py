@@ -17,13 +17,14 @@ _COMMANDS = {
     "check": "hold a YAML against data, feature store, connections and store, without Airflow",
     "schema": "print the JSON schema of the YAML, for editors",
     "try": "provision, train, evaluate and judge on this machine; nothing is registered",
+    "contract": "hold an image to the contract of model code: train, evaluate, test and predict on real rows",
     "plan": "print the DAGs and tasks that a YAML becomes",
     "generate": "write the Python file that Airflow reads beside each YAML",
     "dataset": "list, show, compare, fetch, check, rebuild and prune dataset versions",
     "assumptions": "propose rules about data from a dataset version",
     "features": "ask an offline store whether its training sets are right",
     "reproduce": "train a registered model again from its record, and compare",
-    "init": "write a repository for model code: class, tests, Dockerfile, notebook, CI, YAML",
+    "init": "write a repository with a whole loop: YAML, model code, tests, Feast, a DAG that brings data, image, CI",
     "demo": "play the whole loop on the flights of 2013",
 }
 """Command → help. Each is a module or package of its name here, with ``add_arguments`` and ``run``."""

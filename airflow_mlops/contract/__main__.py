@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from airflow_mlops.contract.announce import AnnouncementError, announce
 from airflow_mlops.contract.check import check_output
 from airflow_mlops.contract.image import check_image
 from airflow_mlops.contract.paths import CONTRACT_VERSION, Paths
+from airflow_mlops.contract.supervision import become
 from airflow_mlops.contract.supervision import run as run_command
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ airflow-mlops {__version__}: model-code contract {CONTRACT_VERSION}
 
   python -m airflow_mlops.contract               this text
   python -m airflow_mlops.contract check IMAGE   check an image on the local Docker Engine
+  python -m airflow_mlops.contract check IMAGE --data FOLDER …
+                                                 train, evaluate, test and predict in it on real rows, as
+                                                 `airflow-mlops contract check` does; needs the whole package
   python -m airflow_mlops.contract check ROOT    check what a job left below the folder ROOT (its /opt/ml)
   python -m airflow_mlops.contract run -- …      run a command line as a job: bring its data where the runner cannot,
                                                  send its results, pass on SIGTERM and the exit code
@@ -43,6 +48,8 @@ def run(words: Sequence[str]) -> int:
             return run_command([first, *more])
         case ["check", what]:
             return _check(what)
+        case ["check", *words] if any(word.startswith("--data") for word in words):
+            return _check_on_rows(words)
         case ["announce", application, url, *pairs] if all("=" in pair for pair in pairs):
             return _announce(application, url, dict(pair.split("=", 1) for pair in pairs))
     print(_HELP, file=sys.stderr)
@@ -57,6 +64,19 @@ def _check(what: str) -> int:
     problems = check_output(Paths(folder)) if folder.is_dir() else check_image(what)
     print("\n".join(problems) or f"{what}: nothing breaks contract {CONTRACT_VERSION}.")
     return 1 if problems else 0
+
+
+def _check_on_rows(words: list[str]) -> int:
+    """Become the command line of the whole package, if that is here."""
+    missing = [name for name in ("airflow", "duckdb") if find_spec(name) is None]
+    if not missing:
+        become([sys.executable, "-m", "airflow_mlops.cli", "contract", "check", *words])
+    print(
+        f"check --data needs the whole of airflow-mlops, and {' and '.join(missing)} cannot be imported. Cure: pip "
+        "install airflow-mlops, without --no-deps.",
+        file=sys.stderr,
+    )
+    return 2
 
 
 def _announce(application: str, url: str, said: dict[str, str]) -> int:

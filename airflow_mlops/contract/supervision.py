@@ -49,7 +49,7 @@ def replace_this_process() -> NoReturn:
     code = f"import sys; sys.path.append({package!r}); from airflow_mlops.contract.supervision import run; sys.exit(run(sys.argv[1:]))"
     sys.stdout.flush()
     sys.stderr.flush()
-    _become([sys.executable, "-c", code, sys.executable, *program_of_this_process()])
+    become([sys.executable, "-c", code, sys.executable, *program_of_this_process()])
 
 
 def run(command: Sequence[str]) -> int:
@@ -59,7 +59,7 @@ def run(command: Sequence[str]) -> int:
     """
     root = Paths.from_environment().root
     if not is_needed():
-        _become(command)
+        become(command)
     supervisor = _Supervisor(command)
     carrier: Carrier | None = None
     try:
@@ -97,7 +97,8 @@ def _deliver(carrier: Carrier, exit_code: int, problem: str) -> int:
     return exit_code
 
 
-def _become(command: Sequence[str]) -> NoReturn:
+def become(command: Sequence[str]) -> NoReturn:
+    """Let a command line take the place of this process."""
     try:
         os.execvp(command[0], list(command))  # noqa: S606  the image's own entrypoint
     except OSError as error:

@@ -396,7 +396,13 @@ class ModelCodeOperator(ModelJob):
         if self._runner().inspect(self._job_name).status == "exited":
             self.log.info("Job %s has ended, and is left to the maintenance DAG", self._job_name)
             return
-        discard(self._runner(), self._job_name)
+        self.discard_job()
+
+    def discard_job(self) -> None:
+        """Stop the job and remove it, if it was begun; for who runs this task where there is no Airflow to ask."""
+        self._killed = True
+        if self._job_name:
+            discard(self._runner(), self._job_name)
 
     def _by_hand(self) -> bool:
         """Whether somebody ended this task, as far as Airflow says so."""

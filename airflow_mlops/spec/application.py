@@ -34,7 +34,7 @@ from airflow_mlops.spec.values import (
 Paradigm = Literal[
     "classification", "regression", "ranking", "clustering", "anomaly", "reinforcement", "other"
 ]
-_SUPERVISED = ("classification", "regression", "ranking")
+SUPERVISED = ("classification", "regression", "ranking")
 
 
 class Tracking(Section):
@@ -126,7 +126,7 @@ class ApplicationSpec(Document):
     @classmethod
     def _something_to_learn(cls, value: Provisioning, info: ValidationInfo) -> Provisioning:
         paradigm = info.data.get("paradigm")
-        if paradigm in _SUPERVISED and not value.examples.targets:
+        if paradigm in SUPERVISED and not value.examples.targets:
             raise complaint(
                 f"are missing, and paradigm: {paradigm} learns from them",
                 expected="the name of one column",

@@ -219,7 +219,7 @@ class TestModelRepository:
         said = run(["bash", "-c", script(page)], tmp_path).stdout
         assert "OK  house_price/applications/house_price.yaml: house_price" in said
         rows = re.findall(r"^\| (`.*?) \|", page.read_text(), re.MULTILINE)
-        named = {name for row in rows for name in re.findall(r"`([^`]*[./][^`]*|Dockerfile)`", row)}
+        named = {name for row in rows for name in re.findall(r"`([^`]*[./][^`]*|Dockerfile|Makefile)`", row)}
         written = {
             str(path.relative_to(tmp_path / "house_price"))
             for path in (tmp_path / "house_price").rglob("*")

@@ -1,4 +1,4 @@
-"""A repository that `airflow-mlops init` wrote: its tests pass, its notebook runs, its image keeps the contract."""
+"""A repository that `airflow-mlops init` wrote: its tests pass, its notebook runs, its loop can be tried, in its image, too."""
 
 from __future__ import annotations
 
@@ -16,16 +16,34 @@ import yaml
 from airflow_mlops.cli.main import main
 from airflow_mlops.contract.announce import PASSWORD, TOKEN, USER
 from tests.fixtures.deadlines import DEADLINE
-from tests.fixtures.docker import serve_folder
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory) -> Path:
+def repository(tmp_path_factory, wheel) -> Path:
     folder = tmp_path_factory.mktemp("init") / "house_price"
-    assert (
-        main(["init", "house_price", "--folder", str(folder), "--registry", "registry.example.com/team"]) == 0
-    )
+    words = ["--folder", str(folder), "--registry", "registry.example.com/team", "--wheel", str(wheel)]
+    assert main(["init", "house_price", *words]) == 0
     return folder
+
+
+def make(repository: Path, *words: str) -> str:
+    """Run targets of its Makefile, with the commands of this environment and nothing of its Airflow's."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    words = (
+        "env",
+        "--unset=AIRFLOW_CONN_FEAST_DEFAULT",
+        "--unset=AIRFLOW_CONN_MLFLOW_DEFAULT",
+        "make",
+        *words,
+    )
+    return run(*words, cwd=repository, PATH=path, AIRFLOW_HOME=str(repository / "airflow"))
+
+
+@pytest.fixture(scope="module")
+def landed(repository) -> Path:
+    """The repository with its rows and its feature store."""
+    make(repository, "data")
+    return repository
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:
@@ -63,6 +81,16 @@ def test_its_notebook_runs(repository):
     assert said.splitlines()[-1] == "200"
 
 
+def test_its_loop_is_checked_and_tried(landed):
+    assert "OK  applications/house_price.yaml: house_price" in make(landed, "check")
+    before = {path for path in landed.rglob("*") if path.is_file()}
+    assert "The candidate passed all 3 checks." in make(landed, "try")
+    left = {path for path in landed.rglob("*") if path.is_file()} - before
+    assert {path for path in left if not path.is_relative_to(landed / "airflow")} <= set(
+        landed.rglob("__pycache__/*")
+    )
+
+
 def test_its_yaml_is_an_application(repository, capsys):
     assert main(["validate", str(repository / "applications")]) == 0
     assert "house_price" in capsys.readouterr().out
@@ -92,16 +120,12 @@ def test_its_recipes_name_the_same_steps(repository):
 
 
 @pytest.mark.docker
-def test_its_image_keeps_the_contract(repository, docker_engine, packages_image, wheel):
+def test_its_image_keeps_the_contract(repository, docker_engine, packages_image):
     """The two commands of the recipe, with this very package in place of a released one."""
     build, check = step(repository, "Build"), step(repository, "Hold the image to the contract")
-    with serve_folder(docker_engine, wheel.parent) as address:
-        build = build.replace(
-            "docker build", f"docker build --build-arg AIRFLOW_MLOPS={address}/{wheel.name}"
-        )
-        words = {"IMAGE": "airflow-mlops-test-house-price", "GITHUB_SHA": "abc123"}
-        words |= {"BASE": packages_image, "BASE_DIGEST": "sha256:ba5e"}
-        run("sh", "-c", build, cwd=repository, **words)
+    words = {"IMAGE": "airflow-mlops-test-house-price", "GITHUB_SHA": "abc123"}
+    words |= {"BASE": packages_image, "BASE_DIGEST": "sha256:ba5e"}
+    run("sh", "-c", build, cwd=repository, **words)
     check = check.replace("python -m", f"{sys.executable} -m")
     assert "nothing breaks contract 1" in run("sh", "-c", check, cwd=repository, **words)
     labels = docker_engine(
@@ -114,6 +138,17 @@ def test_its_image_keeps_the_contract(repository, docker_engine, packages_image,
     )
     assert re.search(r"^numpy==\d", lock, re.MULTILINE)
     docker_engine("rmi", "airflow-mlops-test-house-price:abc123")
+
+
+@pytest.mark.docker
+def test_its_loop_is_tried_in_its_image(landed, docker_engine, packages_image):
+    image = "registry.example.com/team/house-price:main"
+    base = ("--build-arg", f"BASE_IMAGE={packages_image}")
+    docker_engine("build", "--quiet", *base, "--tag", image, str(landed))
+    try:
+        assert "The candidate passed all 3 checks." in make(landed, "try", "TRY=--run-on docker --rows 2000")
+    finally:
+        docker_engine("rmi", image)
 
 
 @pytest.mark.docker

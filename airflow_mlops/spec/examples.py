@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from airflow_mlops.spec.texts import ReadAsText, check_read_as_text
 from airflow_mlops.spec.values import (
     ColumnName,
     ConnectionId,
@@ -30,8 +31,8 @@ def _of_parquet(value: dict[str, str] | None, info: ValidationInfo) -> dict[str,
     return value
 
 
-class Table(Section):
-    """A table that ``sql`` may name: of Delta, of Iceberg, or Parquet files."""
+class Table(ReadAsText):
+    """A table that ``sql`` may name: of Delta, of Iceberg, or files of Parquet, CSV or JSON."""
 
     delta: Text | None = Field(
         default=None, description="Folder of a Delta table: a path, or s3://bucket/folder."
@@ -44,6 +45,10 @@ class Table(Section):
     parquet: Text | None = Field(
         default=None,
         description="Parquet file or glob: a path, or s3://bucket/….",
+    )
+    files: Text | None = Field(
+        default=None,
+        description="CSV or JSON files: a path or glob, or s3://bucket/….",
         validate_default=True,
     )
     partitions: dict[ColumnName, Text] | None = Field(
@@ -62,18 +67,19 @@ class Table(Section):
         validate_default=True,
     )
 
-    @field_validator("parquet")
+    @field_validator("files")
     @classmethod
     def _one_format(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if {"delta", "iceberg"} <= info.data.keys():
-            given = [info.data["delta"], info.data["iceberg"], value]
+        if {"delta", "iceberg", "parquet"} <= info.data.keys():
+            given = [info.data["delta"], info.data["iceberg"], info.data["parquet"], value]
             if sum(one is not None for one in given) != 1:
                 raise complaint(
                     "is no table" if not any(given) else "is several tables",
-                    expected="exactly one of delta, iceberg and parquet",
+                    expected="exactly one of delta, iceberg, parquet and files",
                     cure="write, for example, delta: lake/flights",
                     at=("..",),
                 )
+        check_read_as_text(info, files=value is not None, expected="files")
         return value
 
     @field_validator("partitions")

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
 from airflow_mlops.spec.code import ProcessCode
 from airflow_mlops.spec.resources import TrainingResources
+from airflow_mlops.spec.texts import ReadAsText, check_read_as_text
 from airflow_mlops.spec.training import DockerOptions
 from airflow_mlops.spec.values import (
     ColumnName,
@@ -55,7 +56,7 @@ class Http(Section):
     )
 
 
-class Extract(Section):
+class Extract(ReadAsText):
     """Where new rows come from: a database, files or HTTP; exactly one of them."""
 
     connection: ConnectionId | None = Field(
@@ -122,6 +123,7 @@ class Extract(Section):
                 cure="keep one of them" if given else "add files: data/*.parquet, or connection and sql",
                 at=("..",),
             )
+        check_read_as_text(info, files=given != ["sql"], expected="files or http")
         return value
 
     @field_validator("late")

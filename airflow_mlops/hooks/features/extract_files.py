@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,26 +11,22 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.database import raised_outside
 from airflow_mlops.exceptions import DataError, SourceError
 from airflow_mlops.primitives.provisioning.features.watermark import bound, kind_of_type
+from airflow_mlops.primitives.provisioning.sources.listing import is_parquet, local_head
+from airflow_mlops.primitives.provisioning.sources.queries import SUFFIXES, form_of
+from airflow_mlops.primitives.provisioning.sources.reading import with_rows
+from airflow_mlops.primitives.provisioning.sources.texts import text_rows
 from airflow_mlops.primitives.sql import identifier, literal, parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from duckdb import DuckDBPyConnection
 
     from airflow_mlops.primitives.provisioning.features.watermark import Kind, ReadWindow, Value
 
-__all__ = ["FileReader", "connect", "duckdb_errors", "files_of", "relation"]
+__all__ = ["FileReader", "check_types", "connect", "duckdb_errors", "files_of", "relation"]
 
-_FORMATS = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-}
-_PACKED = (".gz", ".zst")
+_NUMBER = re.compile(r"\b(U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(\d+,\d+\))(?![A-Z0-9_\"])")
 
 
 class FileReader:
@@ -39,7 +36,8 @@ class FileReader:
     :param scratch: folder for what does not fit into memory.
     :param memory: how much DuckDB may hold in memory, such as ``2GB``.
     :param files: the files, if they are known; then ``pattern`` is only for messages.
-    :param format: ``parquet``, ``csv`` or ``json``; by the files' names when it is not given.
+    :param format: ``parquet``, ``csv`` or ``json``; by the files' names and contents when it is not given.
+    :param settings: ``csv`` and ``json``: what the YAML says of such files.
     :raises SourceError: there is no such file, or files of several formats.
     """
 
@@ -51,19 +49,14 @@ class FileReader:
         *,
         files: Sequence[str] | None = None,
         format: str | None = None,  # noqa: A002 - the YAML's word
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.pattern = pattern
         self._connection = connect(scratch, memory)
         self._files = tuple(files) if files is not None else files_of(pattern, self._connection)
-        self._format = format or _format(self._files)
         with duckdb_errors(f"extract: {pattern}"):
-            if self._format == "parquet":
-                check_types(self._connection, self._files, "extract")
-            elif len(self._files) > 1:
-                check_texts(self._connection, self._files, self._format, "extract")
-            self._connection.execute(
-                f"CREATE TEMP VIEW source AS SELECT * FROM {relation(self._files, self._format)}"
-            )
+            source = relation(self._connection, self._files, "extract", format, settings)
+            self._connection.execute(f"CREATE TEMP VIEW source AS SELECT * FROM {source}")
 
     def close(self) -> None:
         """Free the memory."""
@@ -130,18 +123,31 @@ def files_of(pattern: str, connection: DuckDBPyConnection) -> tuple[str, ...]:
     return sources.find(place.url)
 
 
-def relation(files: Sequence[str], format: str | None = None) -> str:  # noqa: A002 - the YAML's word
-    """What stands behind FROM to read files of one format, with the columns of all of them."""
-    form = format or _format(files)
-    if form == "parquet":
-        return parquet(tuple(files), union_by_name=True)
-    listed = ", ".join(literal(_escaped(file)) for file in files)
-    whole = "union_by_name=true, hive_partitioning=false, sample_size=-1"
-    return (
-        f"read_csv([{listed}], {whole})"
-        if form == "csv"
-        else f"read_json([{listed}], {whole}, map_inference_threshold=-1)"
-    )
+def relation(
+    connection: DuckDBPyConnection,
+    files: Sequence[str],
+    owner: str,
+    format: str | None = None,  # noqa: A002 - the YAML's word
+    settings: Mapping[str, Any] | None = None,
+) -> str:
+    """What stands behind FROM to read files of one format, with the columns of all of them.
+
+    :param owner: who needs them, for the message.
+    :param settings: ``csv`` and ``json``: what the YAML says of such files.
+    :raises SourceError: they do not go together, or hold what cannot be read.
+    """
+    form = str(format or _format(files, connection, owner))
+    given = settings or {}
+    if other := [key for key in ("csv", "json") if given.get(key) and key != form]:
+        raise SourceError(
+            f"{owner}: {other[0]} says how to read {other[0].upper()}, and the files are {form}. Cure: remove it, or name "
+            "other files"
+        )
+    if form != "parquet":
+        return text_rows(connection, files, form, given.get(form), owner)
+    files = with_rows(connection, files)
+    check_types(connection, files, owner)
+    return parquet(tuple(files), union_by_name=True)
 
 
 def check_types(connection: DuckDBPyConnection, files: Sequence[str], owner: str) -> None:
@@ -150,65 +156,26 @@ def check_types(connection: DuckDBPyConnection, files: Sequence[str], owner: str
     :param owner: who needs them, for the message.
     :raises SourceError: naming the file and the column.
     """
-    listed = ", ".join(literal(_escaped(file)) for file in files)
-    rows = connection.execute(
-        "SELECT file_name, name, coalesce(duckdb_type, logical_type, type) FROM parquet_schema(["
-        + listed
-        + "]) "
-        "WHERE num_children IS NULL AND name IS NOT NULL"
-    ).fetchall()
     kinds: dict[str, Counter[str]] = {}
-    by_file: dict[str, dict[str, str]] = {file: {} for file in files}
-    for file, name, kind in rows:
-        kinds.setdefault(name, Counter())[_family(str(kind))] += 1
-        by_file.setdefault(file, {})[name] = str(kind)
+    by_file: dict[str, dict[str, str]] = {}
+    for file in files:
+        described = connection.execute(f"DESCRIBE SELECT * FROM {parquet((file,))}").fetchall()
+        by_file[file] = {str(row[0]): str(row[1]) for row in described}
+        for name, kind in by_file[file].items():
+            kinds.setdefault(name, Counter())[_family(kind)] += 1
     for file, columns in by_file.items():
         for name, seen in kinds.items():
             usual = seen.most_common(1)[0][0]
-            kind = columns.get(name)
-            if kind is None and columns:
+            there = columns.get(name)
+            if there is None and columns:
                 raise SourceError(
                     f"{owner}: {file} has no column {name!r}, which other files have; it has "
                     f"{', '.join(columns)}. Cure: write it again with that column"
                 )
-            if kind is not None and _family(kind) != usual:
+            if there is not None and _family(there) != usual:
                 raise SourceError(
-                    f"{owner}: {file} has column {name!r} as {kind}, and the other files as {usual}. Cure: write "
+                    f"{owner}: {file} has column {name!r} as {there}, and the other files as {usual}. Cure: write "
                     "it again with the type of the others"
-                )
-
-
-def check_texts(
-    connection: DuckDBPyConnection,
-    files: Sequence[str],
-    format: str,  # noqa: A002 - the YAML's word
-    owner: str,
-) -> None:
-    """Make sure that no column is text in some of the CSV or JSON files and something else in the others.
-
-    All of them together would be text: one wrong value in one file changes the type of all rows.
-
-    :raises SourceError: naming the file and the column.
-    """
-    kinds: dict[str, dict[str, list[str]]] = {}
-    for file in files:
-        described = connection.execute(f"DESCRIBE SELECT * FROM {relation([file], format)}").fetchall()
-        for name, kind, *_ in described:
-            kinds.setdefault(str(name), {}).setdefault(str(kind), []).append(file)
-    for name, found in kinds.items():
-        if "VARCHAR" not in found or len(found) == 1:
-            continue
-        usual = max((kind for kind in found if kind != "VARCHAR"), key=lambda kind: len(found[kind]))
-        for file in found["VARCHAR"]:
-            values = f"SELECT {identifier(name)} FROM {relation([file], format)}"
-            odd = connection.execute(
-                f"SELECT {identifier(name)} FROM ({values}) WHERE {identifier(name)} IS NOT NULL "
-                f"AND TRY_CAST({identifier(name)} AS {usual}) IS NULL LIMIT 1"
-            ).fetchone()
-            if odd is not None:
-                raise SourceError(
-                    f"{owner}: {file} has {str(odd[0])[:60]!r} in column {name!r}, which is {usual} in "
-                    f"{found[usual][0]}. Cure: correct that value, or make the column text in all files"
                 )
 
 
@@ -258,27 +225,29 @@ def _where(window: ReadWindow) -> tuple[str, list[Any]]:
     return " WHERE " + " AND ".join(f"{name} {sign} ?" for _, sign in given), values
 
 
-def _format(files: Sequence[str]) -> str:
-    found = {_FORMATS.get(_suffix(file)) for file in files}
+def _format(files: Sequence[str], connection: DuckDBPyConnection, owner: str) -> str:
+    found = {form_of(file) or _by_content(file, connection) for file in files}
     if len(found) != 1 or None in found:
         raise SourceError(
-            f"extract: the files are {', '.join(Path(file).name for file in files[:3])}; expected all of them to "
-            f"end in one of {', '.join(_FORMATS)}, with .gz behind it at most. Cure: narrow the pattern"
+            f"{owner}: the files are {', '.join(Path(file).name for file in files[:3])}; expected all of them to "
+            f"end in one of {', '.join(SUFFIXES)}, with .gz behind it at most, or to hold Parquet. Cure: narrow the pattern"
         )
     return str(found.pop())
 
 
-def _suffix(file: str) -> str:
-    path = Path(file)
-    suffix = path.suffix.lower()
-    return Path(path.stem).suffix.lower() if suffix in _PACKED else suffix if suffix in _FORMATS else ""
+def _by_content(file: str, connection: DuckDBPyConnection) -> str | None:
+    """Parquet where a file without a known ending is that."""
+    import duckdb
+
+    if "://" not in file:
+        return "parquet" if is_parquet(file, local_head) else None
+    try:
+        connection.execute(f"DESCRIBE SELECT * FROM {parquet((file,))}")
+    except duckdb.InvalidInputException:
+        return None
+    return "parquet"
 
 
 def _family(kind: str) -> str:
-    kind = kind.upper().split("(", maxsplit=1)[0]
-    number = kind.endswith("INT") or kind in ("INTEGER", "FLOAT", "DOUBLE", "DECIMAL", "INT32", "INT64")
-    return "a number" if number else kind
-
-
-def _escaped(file: str) -> str:
-    return "".join(f"[{sign}]" if sign in "[*?" else sign for sign in file)
+    """Types of columns, nested ones too, between which no value is lost."""
+    return _NUMBER.sub("a number", kind.upper())

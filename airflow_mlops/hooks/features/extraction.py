@@ -29,7 +29,7 @@ __all__ = ["Extracted", "Source"]
 
 BATCH_ROWS = 100_000
 MEMORY = "2GB"
-_KEYS = ("connection", "sql", "files", "http", "format", "watermark", "late", "batch_rows")
+_KEYS = ("connection", "sql", "files", "http", "format", "watermark", "late", "batch_rows", "csv", "json")
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,11 @@ class Source:
 
         if self.kind == "files":
             reader = FileReader(
-                str(self.value["files"]), scratch, self.memory, format=self.value.get("format")
+                str(self.value["files"]),
+                scratch,
+                self.memory,
+                format=self.value.get("format"),
+                settings=self.value,
             )
         else:
             http = self.value["http"]
@@ -175,7 +179,9 @@ class Source:
                 yield None
                 return
             files, form = [str(page) for page in pages], str(http.get("format") or "json")
-            reader = FileReader(self.name, scratch, self.memory, files=files, format=form)
+            reader = FileReader(
+                self.name, scratch, self.memory, files=files, format=form, settings=self.value
+            )
         with contextlib.closing(reader):
             yield reader
 

@@ -42,7 +42,9 @@ def transform(
                     f"transform: the table name {name!r} is taken by the extracted rows: rename it"
                 )
             found = files_of(str(pattern), connection)
-            views[name], known = relation(found), [*known, *found]
+            with duckdb_errors(f"transform: table {name}"):
+                views[name] = relation(connection, found, f"transform: table {name}")
+            known = [*known, *found]
         confine(connection, known)  # the query reads these and nothing else
         for name, source in views.items():
             with duckdb_errors(f"transform: table {name}"):

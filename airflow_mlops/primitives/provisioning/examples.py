@@ -186,7 +186,7 @@ class Examples:
         read: tuple[str, ...] = ()
         if query.parquet:
             given = {"parquet": query.parquet, "partitions": query.partitions}
-            found, source = parquet_source(given, query.folder, reader, "examples")
+            found, source = parquet_source(connection, given, query.folder, reader, "examples")
             files, source = {query.parquet: found}, f"(SELECT * FROM {source})"
         else:
             with source_errors(query.name):

@@ -28,11 +28,13 @@ from airflow_mlops.primitives.provisioning.sources.queries import (
     calls_of,
     columns_named,
     first_file_decides,
+    form_of,
     patterns_of,
     serialize,
     with_files,
 )
-from airflow_mlops.primitives.provisioning.sources.reading import partitioned, reading_of
+from airflow_mlops.primitives.provisioning.sources.reading import partitioned, reading_of, with_rows
+from airflow_mlops.primitives.provisioning.sources.texts import settings_of, text_rows
 from airflow_mlops.primitives.sql import identifier, parquet
 
 if TYPE_CHECKING:
@@ -233,6 +235,9 @@ def open_query(
             )
 
     def reading(call: Call, listed: Sequence[str], first: str) -> str:
+        settings = settings_of(call.form, call.options) if call.form in ("csv", "json") else None
+        if settings is not None and listed:
+            return text_rows(connection, listed, call.form, settings, owner)
         columns = sources.schema(listed[0]) if call.types and listed and call.form == "parquet" else {}
         return reading_of(call, listed, first, folder, columns, owner)
 
@@ -248,7 +253,11 @@ def check_files(files: Sequence[str], owner: str, sources: Sources) -> None:
 
 
 def parquet_source(
-    given: Mapping[str, Any], folder: Path | None, sources: Sources, owner: str
+    connection: DuckDBPyConnection,
+    given: Mapping[str, Any],
+    folder: Path | None,
+    sources: Sources,
+    owner: str,
 ) -> tuple[tuple[str, ...], str]:
     """The files of a pattern, and what stands behind FROM to read them.
 
@@ -257,10 +266,35 @@ def parquet_source(
     """
     pattern, types = str(given["parquet"]), given.get("partitions") or {}
     files = sources.find(pattern, folder)
-    check_same_columns(files, owner, sources.schema)
+    filled = with_rows(connection, files)
+    check_same_columns(filled, owner, sources.schema)
     if not types:
-        return files, parquet(files)
-    return files, partitioned(files, pattern, folder, types, sources.schema(files[0]), owner=owner)
+        return files, parquet(filled)
+    return files, partitioned(filled, pattern, folder, types, sources.schema(filled[0]), owner=owner)
+
+
+def files_source(
+    connection: DuckDBPyConnection,
+    given: Mapping[str, Any],
+    folder: Path | None,
+    sources: Sources,
+    owner: str,
+) -> tuple[tuple[str, ...], str]:
+    """The files of a pattern, CSV or JSON, and what stands behind FROM to read them.
+
+    :param given: ``files``, and maybe ``csv`` or ``json``, which say how they are to be read.
+    :raises SourceError: there are none, or they are of another format.
+    """
+    files = sources.find(str(given["files"]), folder)
+    forms = {form_of(file) for file in files}
+    form = next((key for key in ("csv", "json") if given.get(key) is not None), None)
+    form = form or (str(next(iter(forms))) if len(forms) == 1 else "")
+    if form not in ("csv", "json") or not forms <= {form, None}:
+        raise SourceError(
+            f"{owner}: {given['files']} names {', '.join(map(str, sorted(str(one) for one in forms)))} files, expected "
+            "CSV or JSON by their endings. Cure: narrow the pattern; Parquet is named by parquet:"
+        )
+    return files, text_rows(connection, files, form, given.get(form), owner)
 
 
 def open_tables(
@@ -272,7 +306,7 @@ def open_tables(
     """Make each table a view of the connection, and say what was opened.
 
     :param tables: name → ``{"delta": place, "version": n}``, ``{"iceberg": place, "snapshot": n}`` or
-        ``{"parquet": pattern}``; without version or snapshot the newest one is opened.
+        ``{"parquet": pattern}`` or ``{"files": pattern}`` of CSV or JSON; without version or snapshot the newest one is opened.
     :return: pins for the manifest, each ``of`` ``table:<name>``; feeding the versions back opens the same. And the
         files that DuckDB itself reads for them.
     :raises SourceError: a table, a version or a file is not there.
@@ -282,13 +316,16 @@ def open_tables(
     read: list[str] = []
     for name, table in tables.items():
         given = {key: value for key, value in table.items() if value is not None}
-        formats = [key for key in ("delta", "iceberg", "parquet") if key in given]
+        formats = [key for key in ("delta", "iceberg", "parquet", "files") if key in given]
         if len(formats) != 1:
-            raise SpecError(f"examples: table {name!r}: expected one of delta, iceberg, parquet, got {given}")
-        if formats == ["parquet"]:
-            files, source = parquet_source(given, folder, sources, f"table {name!r}")
+            raise SpecError(
+                f"examples: table {name!r}: expected one of delta, iceberg, parquet, files, got {given}"
+            )
+        if formats in (["parquet"], ["files"]):
+            opened = parquet_source if formats == ["parquet"] else files_source
+            files, source = opened(connection, given, folder, sources, f"table {name!r}")
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {source}")
-            pins += pins_of(f"table:{name}", given["parquet"], files, sources)
+            pins += pins_of(f"table:{name}", given[formats[0]], files, sources)
             read += files
         else:
             pin = sources.open_table(connection, name, given, folder)

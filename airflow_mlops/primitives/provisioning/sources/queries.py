@@ -22,6 +22,7 @@ __all__ = [
     "calls_of",
     "columns_named",
     "first_file_decides",
+    "form_of",
     "nodes_of",
     "patterns_of",
     "serialize",
@@ -291,11 +292,15 @@ def _places(node: Any) -> Iterator[_Place]:
 
 def _form_of(table: dict[str, Any]) -> str | None:
     """What the file is that stands in place of a table."""
-    name = str(table.get("table_name")).lower()
+    return None if table.get("schema_name") else form_of(str(table.get("table_name")))
+
+
+def form_of(name: str) -> str | None:
+    """What a file is by its name: ``parquet``, ``csv`` or ``json``."""
+    name = name.lower()
     for packed in (".gz", ".zst"):
         name = name.removesuffix(packed)
-    found = next((form for suffix, form in SUFFIXES.items() if name.endswith(suffix)), None)
-    return None if table.get("schema_name") else found
+    return next((form for suffix, form in SUFFIXES.items() if name.endswith(suffix)), None)
 
 
 def _texts(nodes: list[dict[str, Any]], kind: str) -> Iterator[_Place]:

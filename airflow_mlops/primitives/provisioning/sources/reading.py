@@ -14,15 +14,27 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
+    from duckdb import DuckDBPyConnection
+
     from airflow_mlops.primitives.provisioning.sources.queries import Call
 
-__all__ = ["call", "partitioned", "reading_of"]
+__all__ = ["call", "partitioned", "reading_of", "with_rows"]
 
 _READERS = {
     "parquet": "read_parquet",
     "csv": "read_csv",
     "json": "read_json",
     "objects": "read_json_objects",
+}
+#: Types follow from all rows of all files, not from the first ones.
+_WHOLE = {
+    "csv": {"sample_size": "-1"},
+    "json": {
+        "sample_size": "-1",
+        "maximum_sample_files": "1000000000",
+        "map_inference_threshold": "-1",
+        "field_appearance_threshold": "0",
+    },
 }
 _FILE = "__file"
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -35,8 +47,27 @@ def call(form: str, first: str, options: Mapping[str, str]) -> str:
     :param first: the argument that names the files.
     :param options: name → SQL.
     """
-    given = {"hive_partitioning": "false", **options}
+    given = {"hive_partitioning": "false", **_WHOLE.get(form, {}), **options}
     return f"{_READERS[form]}({', '.join([first, *(f'{name}={value}' for name, value in given.items())])})"
+
+
+def with_rows(connection: DuckDBPyConnection, files: Sequence[str]) -> tuple[str, ...]:
+    """The Parquet files that have rows; the first one where none has.
+
+    A file without rows may have lost its types: pandas knows none of a column without values.
+    """
+    import duckdb
+
+    if len(files) < 2:
+        return tuple(files)
+    try:
+        found = connection.execute(
+            f"SELECT file_name, num_rows FROM parquet_file_metadata({files_list(files)})"
+        ).fetchall()
+    except duckdb.Error:
+        return tuple(files)  # one is damaged: its reader says so
+    empty = {str(name) for name, rows in found if not rows}
+    return tuple(file for file in files if file not in empty) or tuple(files[:1])
 
 
 def partitioned(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -180,6 +181,20 @@ def test_the_same_inputs_are_the_same_version(home):
     assert elsewhere["dataset_id"] == first["dataset_id"]
     one, other = FileStore(home / "store"), FileStore(home / "other")
     assert [one.read(key) for key in stored] == [other.read(key) for key in stored]
+
+
+def test_folders_whose_names_look_like_partitions_make_no_other_version(home):
+    examples = {**EXAMPLES, "sql": EXAMPLES["sql"].replace("*.parquet", "*/*/*.parquet")}
+    made = []
+    for folder in ("a/b", "size=7/env=prod", "late=true/city=Z"):
+        below = home / f"at={len(made)}"
+        (below / "examples" / folder).mkdir(parents=True)
+        for file in (home / "examples").iterdir():
+            shutil.copy(file, below / "examples" / folder)
+        made.append(provision(home, examples={**examples, "folder": str(below)}))
+    assert len({result["dataset_id"] for result in made}) == 1
+    assert [result["created"] for result in made] == [True, False, False]
+    assert {row["size"] for row in rows_of(made[-1], "train")} == set(range(7))
 
 
 def test_a_new_month_makes_a_new_version_that_shares_what_did_not_change(home):

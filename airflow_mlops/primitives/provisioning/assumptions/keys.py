@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from glob import has_magic
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import SourceError
 from airflow_mlops.primitives.provisioning.assumptions.kind import Kind, key
 from airflow_mlops.primitives.provisioning.assumptions.rules import Finding
+from airflow_mlops.primitives.provisioning.sources.listing import data_files, own_parts
 from airflow_mlops.primitives.sql import identifier, literal
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = ["FoundIn", "Increasing", "Unique"]
+
+_CSV = ", header=true, sample_size=-1"
 
 
 class Unique(Kind):
@@ -65,8 +70,9 @@ class FoundIn(Kind):
         """Join with it."""
         import duckdb
 
-        source, column = self._file(), self.rule.value["column"]
+        column = self.rule.value["column"]
         try:
+            source = self._source(connection)
             there = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
         except duckdb.Error as error:
             what = str(error).splitlines()[0]
@@ -79,6 +85,10 @@ class FoundIn(Kind):
                 f"assumption found_in of {self.rule.columns[0]}: {self._name()} has no column {column!r}; it has "
                 f"{', '.join(there)}"
             )
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {self._known()} AS SELECT DISTINCT {identifier(column)} AS known "
+            f"FROM {source}"
+        )
         return connection.execute(f"SELECT count(*) FROM ({self.broken()})").fetchone() or (0,)
 
     def judge(self) -> Finding:
@@ -86,21 +96,31 @@ class FoundIn(Kind):
         return self.none_of_rows("have a value that is not there", volatile=True)
 
     def broken(self) -> str:
-        """The rows without partner."""
-        name, known = identifier(self.rule.columns[0]), identifier(self.rule.value["column"])
+        """The rows without partner, once it was observed."""
+        name = identifier(self.rule.columns[0])
         return (
             f"SELECT given.* FROM (SELECT * FROM {self.table.relation} WHERE "
             f"{self.within(f'{name} IS NOT NULL')}) given ANTI JOIN "
-            f"(SELECT DISTINCT {known} AS known FROM {self._file()}) there ON given.{name} = there.known"
+            f"{self._known()} there ON given.{name} = there.known"
         )
 
     def _name(self) -> str:
         return str(self.rule.value.get("parquet") or self.rule.value["csv"])
 
-    def _file(self) -> str:
-        if "parquet" in self.rule.value:
-            return f"read_parquet({literal(self.rule.value['parquet'])}, hive_partitioning=false)"
-        return f"read_csv({literal(self.rule.value['csv'])}, header=true, hive_partitioning=false, sample_size=-1)"
+    def _known(self) -> str:
+        """The table of the session that holds the values that are there."""
+        return identifier(f"{self.rule.value['column']} in {self._name()}")
+
+    def _source(self, connection: DuckDBPyConnection) -> str:
+        name = self._name()
+        files = [name]
+        if has_magic(name):
+            asked = "SELECT file, current_setting('file_search_path') FROM glob(?)"
+            found = connection.execute(asked, [name]).fetchall()
+            folder = Path(found[0][1]) if found and found[0][1] else None
+            files = data_files((row[0] for row in found), name, own_parts(name, folder)) or files
+        read, options = ("read_parquet", "") if "parquet" in self.rule.value else ("read_csv", _CSV)
+        return f"{read}([{', '.join(map(literal, files))}]{options}, hive_partitioning=false)"
 
 
 class Increasing(Kind):

@@ -181,6 +181,22 @@ class TestFoundIn:
         assert findings[0].observed == "1 of 4 rows have a value that is not there"
         assert findings[0].volatile, "another file tomorrow must not be another dataset version"
 
+    @pytest.mark.parametrize("pattern", ["codes/*.csv", "codes/**/*.csv", "{folder}/codes/*.csv"])
+    def test_files_that_are_hidden_or_being_written_say_nothing(self, check, tmp_path, pattern):
+        for name, code in {
+            "a.csv": "A",
+            "b.csv": "B",
+            ".c.csv": "X",
+            "_d.csv": "X",
+            "_new/e.csv": "X",
+        }.items():
+            file = tmp_path / "codes" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"code\n{code}\n")
+        found_in = {"csv": pattern.format(folder=tmp_path), "column": "code"}
+        (finding,) = check(self.COLUMNS, {"column": "code", "found_in": found_in})
+        assert rows_of(finding) == [2]
+
     def test_a_file_or_a_column_that_is_not_there(self, check, tmp_path):
         (tmp_path / "codes.csv").write_text("code\nA\n")
         with pytest.raises(SourceError, match=r"codes.parquet cannot be read.*Cure: correct the path"):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 
 # Airflow reads its settings when it is first imported: nobody's own home is touched by a test.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-mlops-tests-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+# Where no terminal is, Ctrl-C may be ignored, and all that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = [
     "tests.fixtures.lanes",

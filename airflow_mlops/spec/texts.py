@@ -6,7 +6,7 @@ import re
 import warnings
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo
 
 from airflow_mlops.spec.values import ColumnName, Flag, FreeText, Section, Text, complaint
 
@@ -36,28 +36,22 @@ def _known(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+_Dates = Annotated[Text | None, AfterValidator(_pattern)]
+_Types = Annotated[dict[ColumnName, Text], AfterValidator(_known)]
+
+
 class JsonFiles(Section):
     """How JSON files are read; without this, types follow from all values and texts stay texts."""
 
-    dates: Text | None = Field(
+    dates: _Dates = Field(
         default=None,
         description="Order of day, month and year, as strptime reads it, such as '%d/%m/%Y': texts that are all of it "
         "become dates, or times if it has hours. Default: only 2026-01-31 and the like are dates.",
     )
-    types: dict[ColumnName, Text] = Field(
+    types: _Types = Field(
         default={},
         description="Columns and their DuckDB types, such as {zip: VARCHAR}. Default: by all values.",
     )
-
-    @field_validator("dates")
-    @classmethod
-    def _has_a_day(cls, value: str | None) -> str | None:
-        return _pattern(value)
-
-    @field_validator("types")
-    @classmethod
-    def _are_types(cls, value: dict[str, str]) -> dict[str, str]:
-        return _known(value)
 
 
 class CsvFiles(Section):
@@ -83,26 +77,16 @@ class CsvFiles(Section):
     decimal: Literal[".", ","] = Field(
         default=".", description="What stands before the digits of a fraction."
     )
-    dates: Text | None = Field(
+    dates: _Dates = Field(
         default=None,
         description="Order of day, month and year, as strptime reads it, such as '%d/%m/%Y': columns that are all of it "
         "become dates, or times if it has hours. Default: 2026-01-31 is a date; 31/01/2026 is one where a day above 12 "
         "shows the order, and else an error.",
     )
-    types: dict[ColumnName, Text] = Field(
+    types: _Types = Field(
         default={},
         description="Columns and their DuckDB types, such as {zip: VARCHAR}. Default: by all values.",
     )
-
-    @field_validator("dates")
-    @classmethod
-    def _has_a_day(cls, value: str | None) -> str | None:
-        return _pattern(value)
-
-    @field_validator("types")
-    @classmethod
-    def _are_types(cls, value: dict[str, str]) -> dict[str, str]:
-        return _known(value)
 
 
 with warnings.catch_warnings():

@@ -33,7 +33,7 @@ OF_COLUMN = (
     "found_in",
     "known_by",
     "increasing_per",
-    "max_giveaway",
+    "max_target_leakage",
 )
 OF_TABLE = (
     "unique",
@@ -43,12 +43,12 @@ OF_TABLE = (
     "newest",
     "sql",
     "distribution",
-    "not_split",
-    "no_twins",
-    "max_giveaway",
+    "groups_stay_together",
+    "no_duplicates_across_splits",
+    "max_target_leakage",
 )
 #: Rules that are not about single rows: ``where`` means nothing to them.
-UNFILTERED = ("type", "rows_vs_previous", "distribution", "no_twins", "max_giveaway")
+UNFILTERED = ("type", "rows_vs_previous", "distribution", "no_duplicates_across_splits", "max_target_leakage")
 
 
 class FoundIn(Section):
@@ -188,16 +188,16 @@ class Assumption(Section):
     distribution: Distribution | None = Field(
         default=None, description="Values are distributed as in another dataset version."
     )
-    not_split: UniqueColumns | None = Field(
+    groups_stay_together: UniqueColumns | None = Field(
         default=None,
         min_length=1,
         description="Rows that agree in all these columns, such as those of one customer, are in one split.",
     )
-    no_twins: Literal[True] | None = Field(
+    no_duplicates_across_splits: Literal[True] | None = Field(
         default=None,
         description="true: no two examples of different splits agree in all inputs of the model.",
     )
-    max_giveaway: Number | None = Field(
+    max_target_leakage: Number | None = Field(
         default=None,
         gt=0,
         lt=1,

@@ -36,7 +36,7 @@ from airflow_mlops.spec.values import (
 __all__ = ["FeaturesSpec", "Publish"]
 
 #: Rules that a feature pipeline cannot keep, for lack of what they are about.
-_OF_DATASETS = ("not_split", "no_twins", "max_giveaway", "distribution")
+_OF_DATASETS = ("groups_stay_together", "no_duplicates_across_splits", "max_target_leakage", "distribution")
 
 
 class Publish(Section):

@@ -20,7 +20,7 @@ STEADY = [
     {"column": "size", "between": [0, 100], "known_by": "seen"},
     {"unique": ["id"]},
     {"sql": "size < 100 OR late = 1"},
-    {"not_split": ["id"]},
+    {"groups_stay_together": ["id"]},
     {"column": "id", "increasing_per": ["city"]},
 ]
 VOLATILE = [
@@ -67,7 +67,7 @@ def test_steady_findings_are_in_the_version_and_others_in_the_record_of_the_run(
     datasets = DatasetStore(open_store(str(home / "store")), "app")
     manifest = datasets.manifest(first["dataset_id"])
     assert [found["rule"] for found in manifest.assumptions] == [
-        "not_null", "one_of", "matches", "between", "known_by", "unique", "sql", "not_split", "increasing_per",
+        "not_null", "one_of", "matches", "between", "known_by", "unique", "sql", "groups_stay_together", "increasing_per",
     ]  # fmt: skip
     assert all(found["passed"] for found in manifest.assumptions)
     findings = {one["rule"]: one for one in datasets.commits(first["dataset_id"])[0]["findings"]}
@@ -140,10 +140,10 @@ def test_a_version_that_is_divided_again_is_compared_with_the_one_before(home):
 @pytest.mark.parametrize(
     ("change", "rule", "words"),
     [
-        ({"reason": "i % 5"}, {"max_giveaway": 0.95}, "reason tells 1"),
+        ({"reason": "i % 5"}, {"max_target_leakage": 0.95}, "reason tells 1"),
         ({"stretch": 0.6}, {"distribution": {"against": "latest"}}, "moved against"),
         ({"rows": 1000}, {"rows_vs_previous": [0.5, 2]}, "0.2 times the median 5000"),
-        ({}, {"not_split": ["city"]}, "3 in several splits"),
+        ({}, {"groups_stay_together": ["city"]}, "3 in several splits"),
         ({}, {"column": "size", "known_by": "asked_again"}, "no column 'asked_again'"),
     ],
 )

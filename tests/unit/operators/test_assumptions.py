@@ -86,10 +86,10 @@ def test_a_version_that_keeps_its_rules_gives_a_report(datasets, operator, tmp_p
         {"column": "id", "not_null": True, "type": "int64"},
         {"unique": ["id"]},
         {"column": "city", "found_in": {"csv": "cities.csv", "column": "code"}},
-        {"not_split": ["id"]},
+        {"groups_stay_together": ["id"]},
         {"newest": {"within": "12h", "of": "window"}},
         {"column": "id", "increasing_per": []},
-        {"max_giveaway": 0.95},
+        {"max_target_leakage": 0.95},
         {"rows_vs_previous": [0.5, 2.0]},
     ).execute({})
     assert json.loads(json.dumps(result)) == result
@@ -126,7 +126,7 @@ def test_a_warning_is_in_the_log_and_fails_nothing(datasets, operator, tmp_path,
 def test_an_entity_on_both_sides_and_twins_are_found(datasets, operator, tmp_path):
     publish(datasets, tmp_path, day=2)
     with pytest.raises(AirflowFailException) as caught:
-        operator({"not_split": ["city"]}, {"not_split": ["id"]}).execute({})
+        operator({"groups_stay_together": ["city"]}, {"groups_stay_together": ["id"]}).execute({})
     assert "city: expected each value in one split, observed 3 in several splits, with 3000 rows" in str(
         caught.value
     )

@@ -26,10 +26,10 @@ EVERY_RULE = """\
     - {newest: {within: 12h, of: window, column: seen_at}, severity: warn}
     - {sql: "arrival > departure"}
     - {distribution: {against: serving, columns: [x], max_drifted: 1, false_alarm_rate: 0.001, min_rows: 50}}
-    - {not_split: [customer]}
-    - {no_twins: true}
-    - {max_giveaway: 0.95, severity: warn}
-    - {column: x, max_giveaway: 0.95}
+    - {groups_stay_together: [customer]}
+    - {no_duplicates_across_splits: true}
+    - {max_target_leakage: 0.95, severity: warn}
+    - {column: x, max_target_leakage: 0.95}
 """
 
 
@@ -80,9 +80,9 @@ def test_every_rule_goes_from_the_file_to_the_check(tmp_path):
         ("{column: x, found_in: {csv: a, parquet: b, column: y}}", "[0].found_in", "names two files"),
         ("{not_null: true}", "[0]", "does not say which column not_null is about"),
         ("{column: x, newest: {within: 1d}}", "[0]", "mixes column with newest"),
-        ("{max_giveaway: 1.5}", "[0].max_giveaway", "less than 1"),
-        ("{not_split: []}", "[0].not_split", "at least 1 item"),
-        ("{no_twins: false}", "[0].no_twins", "expected: true"),
+        ("{max_target_leakage: 1.5}", "[0].max_target_leakage", "less than 1"),
+        ("{groups_stay_together: []}", "[0].groups_stay_together", "at least 1 item"),
+        ("{no_duplicates_across_splits: false}", "[0].no_duplicates_across_splits", "expected: true"),
         ("{distribution: {max_drift: 1}}", "[0].distribution.max_drift", "max_drifted"),
         ("{column: x, not_null: true, beetween: [1, 2]}", "[0].beetween", "between"),
     ],

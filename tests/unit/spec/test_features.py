@@ -270,7 +270,9 @@ class TestMistakes:
         )  # fmt: skip
         assert any(one.key.startswith("views[1]") and "name" in one.what for one in problems)
 
-    @pytest.mark.parametrize("rule", ["no_twins: true", "not_split: [a]", "max_giveaway: 0.9"])
+    @pytest.mark.parametrize(
+        "rule", ["no_duplicates_across_splits: true", "groups_stay_together: [a]", "max_target_leakage: 0.9"]
+    )
     def test_rules_about_datasets_belong_to_applications(self, wrong, rule):
         (problem,) = wrong(SMALLEST + f"assumptions: [{{min_rows: 1}}, {{{rule}}}]\n")
         name = rule.partition(":")[0]

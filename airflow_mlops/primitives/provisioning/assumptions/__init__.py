@@ -7,7 +7,6 @@ from airflow_mlops.primitives.provisioning.assumptions.check import (
     compile_check,
     compile_examples,
 )
-from airflow_mlops.primitives.provisioning.assumptions.leakage import known_when_asked
 from airflow_mlops.primitives.provisioning.assumptions.report import failed, report, summary, warned
 from airflow_mlops.primitives.provisioning.assumptions.rules import (
     Assumption,
@@ -17,6 +16,7 @@ from airflow_mlops.primitives.provisioning.assumptions.rules import (
     of_predictions,
     parse_assumptions,
 )
+from airflow_mlops.primitives.provisioning.assumptions.split_leakage import known_when_asked
 
 __all__ = [
     "Assumption",

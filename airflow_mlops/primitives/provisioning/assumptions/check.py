@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.primitives.provisioning.assumptions.distribution import Distribution
-from airflow_mlops.primitives.provisioning.assumptions.giveaway import Giveaway
 from airflow_mlops.primitives.provisioning.assumptions.keys import FoundIn, Increasing, Unique
 from airflow_mlops.primitives.provisioning.assumptions.kind import Kind, Table, not_checked
-from airflow_mlops.primitives.provisioning.assumptions.leakage import NotSplit, NoTwins
 from airflow_mlops.primitives.provisioning.assumptions.rows import Newest, RowLimit, RowsVsPrevious
 from airflow_mlops.primitives.provisioning.assumptions.rules import Assumption, CheckContext, Finding, few
+from airflow_mlops.primitives.provisioning.assumptions.split_leakage import (
+    GroupsStayTogether,
+    NoDuplicatesAcrossSplits,
+)
+from airflow_mlops.primitives.provisioning.assumptions.target_leakage import TargetLeakage
 from airflow_mlops.primitives.provisioning.assumptions.values import (
     Bounds,
     Condition,
@@ -62,9 +65,9 @@ KINDS: Mapping[str, type[Kind]] = {
     "newest": Newest,
     "sql": Condition,
     "distribution": Distribution,
-    "not_split": NotSplit,
-    "no_twins": NoTwins,
-    "max_giveaway": Giveaway,
+    "groups_stay_together": GroupsStayTogether,
+    "no_duplicates_across_splits": NoDuplicatesAcrossSplits,
+    "max_target_leakage": TargetLeakage,
 }
 """Every rule of the YAML."""
 

@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.primitives.provisioning.assumptions.kind import Kind
-from airflow_mlops.primitives.provisioning.assumptions.leakage import inputs
 from airflow_mlops.primitives.provisioning.assumptions.rules import Finding, few
+from airflow_mlops.primitives.provisioning.assumptions.split_leakage import inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

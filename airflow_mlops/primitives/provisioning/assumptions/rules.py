@@ -29,9 +29,9 @@ _OF_TRAININGS = frozenset(
         "max_rows",
         "rows_vs_previous",
         "distribution",
-        "not_split",
-        "no_twins",
-        "max_giveaway",
+        "groups_stay_together",
+        "no_duplicates_across_splits",
+        "max_target_leakage",
         "known_by",
     )
 )
@@ -199,7 +199,7 @@ def _checks(rule: dict[str, Any]) -> list[Assumption]:
 
 def _named(check: str, value: Any) -> tuple[str, ...]:
     """Columns that a check names beside the one it is about."""
-    if check in ("unique", "not_split", "increasing_per"):
+    if check in ("unique", "groups_stay_together", "increasing_per"):
         return tuple(value)
     if check == "known_by":
         return (value,)
@@ -262,9 +262,9 @@ _WORDS: Mapping[str, Callable[[Any, tuple[str, ...]], str]] = {
     ),
     "sql": lambda value, _: " ".join(value.split()),
     "distribution": lambda value, _: _moved(value),
-    "not_split": lambda _, __: "each value in one split",
-    "no_twins": lambda _, __: "no two examples of different splits alike in all inputs",
-    "max_giveaway": lambda value, columns: (
+    "groups_stay_together": lambda _, __: "each value in one split",
+    "no_duplicates_across_splits": lambda _, __: "no two examples of different splits alike in all inputs",
+    "max_target_leakage": lambda value, columns: (
         f"{'the column' if columns else 'no single input'} tells "
         f"{'at most' if columns else 'more than'} {value} of the target"
     ),

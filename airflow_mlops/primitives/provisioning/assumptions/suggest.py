@@ -25,7 +25,7 @@ FEW_VALUES = 20
 ROWS_PER_VALUE = 20
 MARGIN = 0.1
 """Room beyond the extremes, as a share of the distance between them."""
-GIVEAWAY = 0.95
+TARGET_LEAKAGE = 0.95
 SHAPED = 10_000
 """Texts that are looked at for a common shape, at most; all are then held against it."""
 _SHAPES = (("[A-Z]+", "A"), ("[a-z]+", "a"), ("[0-9]+", "0"))
@@ -195,9 +195,9 @@ def _of_table(seen: Sequence[_Seen], context: CheckContext) -> Iterator[dict[str
     repeated = {column.name for column in seen if column.about < 0.9 * column.rows}
     for key in keys:
         if key in repeated:
-            yield {"not_split": [key]}
+            yield {"groups_stay_together": [key]}
     if context.targets:
-        yield {"max_giveaway": GIVEAWAY}
+        yield {"max_target_leakage": TARGET_LEAKAGE}
 
 
 def _without_weaker(rules: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -210,7 +210,7 @@ def _without_weaker(rules: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]
 
 def _with_severity(rule: dict[str, Any]) -> dict[str, Any]:
     """What is an estimate only warns."""
-    return {**rule, "severity": "warn"} if "max_giveaway" in rule else rule
+    return {**rule, "severity": "warn"} if "max_target_leakage" in rule else rule
 
 
 def _bounds(seen: _Seen) -> list[Any] | None:

@@ -103,7 +103,7 @@ RULES = [
     ({"unique": ["n", "t"]}, lambda rows: repeats(rows, "n", "t")),
     ({"column": "n", "increasing_per": []}, lambda rows: decreases(rows, "n")),
     ({"column": "n", "increasing_per": ["t"]}, lambda rows: decreases(rows, "n", "t")),
-    ({"not_split": ["n"]}, lambda rows: split_rows(rows, "n")),
+    ({"groups_stay_together": ["n"]}, lambda rows: split_rows(rows, "n")),
 ]
 
 

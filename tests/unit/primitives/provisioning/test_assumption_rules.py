@@ -135,9 +135,9 @@ EMPTY = {name: pa.array([], column.type) for name, column in TABLE.items()}
         ({"column": "at", "increasing_per": ["name"], "known_by": "plain"}, True),
         ({"unique": ["x"]}, True),
         ({"sql": "x > 1"}, True),
-        ({"not_split": ["name"]}, True),
-        ({"no_twins": True}, True),
-        ({"max_giveaway": 0.9}, True),
+        ({"groups_stay_together": ["name"]}, True),
+        ({"no_duplicates_across_splits": True}, True),
+        ({"max_target_leakage": 0.9}, True),
         ({"rows_vs_previous": [None, 2]}, True),
         ({"rows_vs_previous": [0.5, None]}, False),
         ({"min_rows": 1}, False),
@@ -266,7 +266,7 @@ class TestSplits:
     }
 
     def test_an_entity_on_both_sides(self, check):
-        (finding,) = check(self.COLUMNS, {"not_split": ["customer"]}, split="__split")
+        (finding,) = check(self.COLUMNS, {"groups_stay_together": ["customer"]}, split="__split")
         assert finding.observed == "1 in several splits, with 2 rows"
         assert finding.examples == (
             {"__row": 2, "customer": "b", "__split": "test"},
@@ -275,17 +275,23 @@ class TestSplits:
 
     def test_rows_without_split_and_unknown_entities_do_not_count(self, check):
         columns = {**self.COLUMNS, "customer": pa.array(["a", "a", "c", None, None, None, "c"])}
-        (finding,) = check(columns, {"not_split": ["customer"]}, split="__split")
+        (finding,) = check(columns, {"groups_stay_together": ["customer"]}, split="__split")
         assert finding.passed
 
     def test_an_entity_in_two_folds(self, check):
         fold = pa.array([1, 2, None, 1, 1, None, None], pa.int32())
-        (finding,) = check({**self.COLUMNS, "__fold": fold}, {"not_split": ["customer"]}, split="__split")
+        (finding,) = check(
+            {**self.COLUMNS, "__fold": fold}, {"groups_stay_together": ["customer"]}, split="__split"
+        )
         assert rows_of(finding) == [0, 1, 2, 3]
 
     def test_examples_alike_in_all_inputs(self, check):
         (finding,) = check(
-            self.COLUMNS, {"no_twins": True}, split="__split", keys=("customer",), targets=("y",)
+            self.COLUMNS,
+            {"no_duplicates_across_splits": True},
+            split="__split",
+            keys=("customer",),
+            targets=("y",),
         )
         assert finding.observed == "2 rows with a twin in another split (1 different ones)"
         assert rows_of(finding) == [0, 2], "two examples of which nothing is known are no twins"
@@ -293,8 +299,8 @@ class TestSplits:
     def test_without_splits_there_is_nothing_to_check(self, check):
         findings = check(
             {"customer": self.COLUMNS["customer"]},
-            {"not_split": ["customer"], "severity": "warn"},
-            {"no_twins": True, "severity": "warn"},
+            {"groups_stay_together": ["customer"], "severity": "warn"},
+            {"no_duplicates_across_splits": True, "severity": "warn"},
         )
         assert [finding.observed for finding in findings] == ["the rows are not split here"] * 2
         assert len(failed(findings)) == 2, "a rule about nothing must not pass as a warning for ever"
@@ -303,7 +309,7 @@ class TestSplits:
 @pytest.mark.parametrize(
     ("rule", "observed"),
     [
-        ({"max_giveaway": 0.9}, "there is no target here"),
+        ({"max_target_leakage": 0.9}, "there is no target here"),
         ({"newest": {"within": "1d"}}, "no column with the time of an example"),
         ({"newest": {"within": "1d", "of": "window", "column": "at"}}, "no window here"),
         ({"column": "x", "known_by": "at"}, "no column with the time of an example"),

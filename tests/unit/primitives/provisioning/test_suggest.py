@@ -80,7 +80,7 @@ def test_what_is_proposed(store, capsys):
         {"unique": ["id"]},
         {"min_rows": 1000},
         {"rows_vs_previous": [0.5, 2.0]},
-        {"max_giveaway": 0.95, "severity": "warn"},
+        {"max_target_leakage": 0.95, "severity": "warn"},
     ]
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.primitives.provisioning.assumptions import CheckContext, check_table, parse_assumptions
-from airflow_mlops.primitives.provisioning.assumptions.giveaway import SAMPLE, Target, told_share
+from airflow_mlops.primitives.provisioning.assumptions.target_leakage import SAMPLE, Target, told_share
 
 ROWS = 20_000
 RANDOM = np.random.default_rng(7)
@@ -71,7 +71,7 @@ def test_it_is_found_in_a_sample_of_a_large_table(tmp_path):
         "late": late,
     }
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
-    rules = [{"max_giveaway": 0.95}, {"column": "hour", "max_giveaway": 0.95}]
+    rules = [{"max_target_leakage": 0.95}, {"column": "hour", "max_target_leakage": 0.95}]
     with duckdb.connect() as connection:
         whole, hour = check_table(
             connection,

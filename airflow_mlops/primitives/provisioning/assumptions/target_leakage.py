@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.primitives.present import is_present, is_present_arrow
 from airflow_mlops.primitives.provisioning.assumptions.kind import Kind
-from airflow_mlops.primitives.provisioning.assumptions.leakage import inputs
 from airflow_mlops.primitives.provisioning.assumptions.rules import Finding
+from airflow_mlops.primitives.provisioning.assumptions.split_leakage import inputs
 from airflow_mlops.primitives.sql import identifier
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Codes = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
 
-__all__ = ["Giveaway", "Target", "told_share"]
+__all__ = ["Target", "TargetLeakage", "told_share"]
 
 SAMPLE = 200_000
 """Rows that are looked at, at most: the share is then known to about ±0.002."""
@@ -42,7 +42,7 @@ CLASSES = 50
 """A target of whole numbers or text with more values than this is a quantity, or no class."""
 
 
-class Giveaway(Kind):
+class TargetLeakage(Kind):
     """No single input tells more than a share of the target."""
 
     def lacking(self) -> str | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
-__all__ = ["NoTwins", "NotSplit", "inputs", "known_when_asked"]
+__all__ = ["GroupsStayTogether", "NoDuplicatesAcrossSplits", "inputs", "known_when_asked"]
 
 FOLD = "__fold"
 """Column with the number of the fold that a row of the split train belongs to, where there are folds."""
@@ -76,7 +76,7 @@ class _AcrossSplits(Kind):
         return f"min({self.side()}) <> max({self.side()})"
 
 
-class NotSplit(_AcrossSplits):
+class GroupsStayTogether(_AcrossSplits):
     """The rows of one entity lie in one split, and in one fold of it."""
 
     def side(self) -> str:
@@ -102,7 +102,7 @@ class NotSplit(_AcrossSplits):
         return Finding(self.rule, groups == 0, said, int(failing))
 
 
-class NoTwins(_AcrossSplits):
+class NoDuplicatesAcrossSplits(_AcrossSplits):
     """No two examples of different splits agree in all inputs."""
 
     def groups(self) -> tuple[str, ...]:

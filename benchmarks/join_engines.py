@@ -14,7 +14,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 from join_data import FEATURES, TTLS  # noqa: E402 - found beside this file
 
-OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
+OURS = "airflow_mlops.AsofOfflineStore"
 MEMORY = "2GB"
 
 Run = Callable[[], int]

@@ -27,7 +27,7 @@ from join_data import DAYS, FEATURES, START, Size, make  # noqa: E402 - found be
 from examples.flight_delay import flights  # noqa: E402 - found beside this folder
 
 YAML = ROOT / "dags" / "applications" / "flight_delay.yaml"
-OURS, FEAST = "airflow_mlops.hooks.feast.asof.AsofOfflineStore", "duckdb"
+OURS, FEAST = "airflow_mlops.AsofOfflineStore", "duckdb"
 
 SMALL = Size(100_000, (1_000_000,), 10_000)
 MEDIUM = Size(1_000_000, (2_000_000, 5_000_000, 3_000_000), 100_000)

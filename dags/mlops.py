@@ -5,8 +5,7 @@ It is also the file of the DAG mlops_maintenance, which removes what finished ta
 
 from pathlib import Path
 
-from airflow_mlops.factories.maintenance import maintenance_dags
-from airflow_mlops.factories.stubs import ensure_stubs
+from airflow_mlops.factories import ensure_stubs, maintenance_dags
 
 for folder in ("applications", "features"):
     if (Path(__file__).parent / folder).is_dir():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from airflow_mlops.primitives.provisioning.join.conformance import CaseResult
 
-_OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
+_OURS = "airflow_mlops.AsofOfflineStore"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

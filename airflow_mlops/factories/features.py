@@ -12,13 +12,10 @@ from airflow_mlops.factories.application import job_task_timeout, jobs_folder
 from airflow_mlops.factories.schedules import schedule_of
 from airflow_mlops.factories.verbatim import Template, VerbatimDag
 from airflow_mlops.operators.announcement import AnnounceFeaturesOperator
-from airflow_mlops.operators.features import (
-    ExtractFeaturesOperator,
-    PrepareFeaturesOperator,
-    PublishFeaturesOperator,
-    TransformFeaturesOperator,
-)
+from airflow_mlops.operators.extraction import ExtractFeaturesOperator
 from airflow_mlops.operators.materialization import ApplyFeaturesOperator, MaterializeFeaturesOperator
+from airflow_mlops.operators.publication import PublishFeaturesOperator
+from airflow_mlops.operators.transformation import PrepareFeaturesOperator, TransformFeaturesOperator
 from airflow_mlops.spec.values import format_duration
 
 if TYPE_CHECKING:

@@ -50,7 +50,7 @@ def measured(code: str) -> dict:
 
 def test_the_package_itself_imports_nothing():
     code = "import sys, json; b = set(sys.modules); import airflow_mlops; print(json.dumps(sorted(set(sys.modules) - b)))"
-    assert measured(code) == ["airflow_mlops"]
+    assert set(measured(code)) <= {"airflow_mlops", "__future__"}
 
 
 def test_factories_are_light():

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from airflow_mlops.exceptions import FeatureStoreError, SourceError
 from airflow_mlops.hooks.feast.session import import_feast
 
-OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
+OURS = "airflow_mlops.AsofOfflineStore"
 START = datetime(2024, 1, 1, tzinfo=UTC)
 AWARE, NAIVE = pa.timestamp("us", "UTC"), pa.timestamp("us")
 

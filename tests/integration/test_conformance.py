@@ -20,7 +20,7 @@ from airflow_mlops.hooks.feast.conformance import (
 from airflow_mlops.primitives.provisioning.join.conformance_cases import CASES
 from tests.fixtures.feast_store import connect, inline
 
-OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
+OURS = "airflow_mlops.AsofOfflineStore"
 # What each of Feast's own stores gets wrong in Feast 0.67.
 DUCKDB = {"examples_as_sql", "names_ending_in_x_and_y", "times_to_live_of_mixed_units"}
 DASK = {

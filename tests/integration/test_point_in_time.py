@@ -17,7 +17,7 @@ from airflow_mlops.exceptions import FeatureStoreError, SourceError
 from airflow_mlops.hooks.feast.hook import FeastHook
 from airflow_mlops.hooks.feast.session import import_feast
 
-OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
+OURS = "airflow_mlops.AsofOfflineStore"
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 

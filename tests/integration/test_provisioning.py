@@ -62,7 +62,7 @@ def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     (repo / "feature_store.yaml").write_text(
         f"project: app\nprovider: local\nregistry: {{registry_type: sql, path: 'sqlite:///{repo}/registry.db'}}\n"
-        "offline_store: {type: airflow_mlops.hooks.feast.asof.AsofOfflineStore, memory_limit: 500MB}\n"
+        "offline_store: {type: airflow_mlops.AsofOfflineStore, memory_limit: 500MB}\n"
         "online_store: {type: sqlite, path: online.db}\nentity_key_serialization_version: 3\n"
     )
     city = feast.Entity(name="city", join_keys=["city"], value_type=feast.ValueType.STRING)

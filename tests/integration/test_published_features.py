@@ -22,7 +22,7 @@ from airflow_mlops.primitives.provisioning.versions.rebuild import PinnedJoin, r
 from tests.fixtures.feast_store import Memory, connect, inline, service, view
 from tests.fixtures.features import Pipeline, observed
 
-OURS = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
+OURS = "airflow_mlops.AsofOfflineStore"
 TYPES = {"temp": "float64", "rain": "int32", "sun": "bool", "hours": "list[float64]"}
 OLD = "('A', TIMESTAMPTZ '2024-01-01T00:00:00Z', 1.0::DOUBLE), ('B', TIMESTAMPTZ '2024-01-01T00:00:00Z', 2.0::DOUBLE)"
 NEW = "('A', TIMESTAMPTZ '2024-01-03T00:00:00Z', 3.0::DOUBLE, 7::INTEGER, true, [0.5::DOUBLE])"

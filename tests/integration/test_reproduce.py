@@ -153,7 +153,7 @@ def apply_feast(repo: Path, path: str, far: bool) -> None:
     aws = ", aws_conn_id: aws_default" if far else ""
     (repo / "feature_store.yaml").write_text(
         f"project: app\nprovider: local\nregistry: {{registry_type: sql, path: 'sqlite:///{repo}/registry.db'}}\n"
-        f"offline_store: {{type: airflow_mlops.hooks.feast.asof.AsofOfflineStore, memory_limit: 500MB{aws}}}\n"
+        f"offline_store: {{type: airflow_mlops.AsofOfflineStore, memory_limit: 500MB{aws}}}\n"
         "online_store: {type: sqlite, path: online.db}\nentity_key_serialization_version: 3\n"
     )
     city = feast.Entity(name="city", join_keys=["city"], value_type=feast.ValueType.STRING)

@@ -4,7 +4,7 @@ A Feast offline store that joins all feature views of a request by one DuckDB qu
 In ``feature_store.yaml``::
 
     offline_store:
-      type: airflow_mlops.hooks.feast.asof.AsofOfflineStore
+      type: airflow_mlops.AsofOfflineStore
       memory_limit: 2GB
 
 The rules are those of :mod:`airflow_mlops.primitives.provisioning.join.point_in_time`. Everything but
@@ -65,7 +65,7 @@ class AsofOfflineStoreConfig(DuckDBOfflineStoreConfig):
         environment's login.
     """
 
-    type: str = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
+    type: str = "airflow_mlops.AsofOfflineStore"
     memory_limit: str = "2GB"
     threads: int | None = None
     temp_directory: str | None = None

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["OUR_STORE", "FeastSettings", "read_settings"]
 
 #: Type of our own offline store in ``feature_store.yaml``, and the default of an inline connection.
-OUR_STORE = "airflow_mlops.hooks.feast.asof.AsofOfflineStore"
+OUR_STORE = "airflow_mlops.AsofOfflineStore"
 #: Shorter names of it that a connection may use.
 OUR_NAMES = ("asof", "airflow_mlops", OUR_STORE)
 

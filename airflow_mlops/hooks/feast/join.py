@@ -76,7 +76,7 @@ def join_by_feast(
         known = BACKENDS[kind].known if kind in BACKENDS else ""
         raise FeatureStoreError(
             f"offline store {kind} returned {table.num_rows} rows for {expected} examples"
-            f"{f': it {known}' if known else ''}. Use airflow_mlops.hooks.feast.asof.AsofOfflineStore, or check "
+            f"{f': it {known}' if known else ''}. Use airflow_mlops.AsofOfflineStore, or check "
             "the store by `airflow-mlops features conformance`"
         )
     pq.write_table(table, destination, compression="zstd")

@@ -179,7 +179,7 @@ def _refuse_ray(settings: FeastSettings) -> None:
         raise FeatureStoreError(
             f"{settings.where}: the offline store ray ignores the time to live of feature views and picks any of "
             "several rows with equal time, so its training sets hold values that were not valid. Name another "
-            "store: airflow_mlops.hooks.feast.asof.AsofOfflineStore on one machine, spark on several"
+            "store: airflow_mlops.AsofOfflineStore on one machine, spark on several"
         )
 
 

@@ -75,7 +75,7 @@ BACKENDS: dict[str, Backend] = {
     "trino": Backend("sql", f"{_CONTRIB}.trino_offline_store.trino_source", "TrinoSource"),
 }
 
-_OURS = ("airflow_mlops.hooks.feast.asof.AsofOfflineStore", "asof")
+_OURS = ("airflow_mlops.AsofOfflineStore", "asof")
 _NEEDED = {"files": ["path"], "spark": ["path", "table", "query"], "sql": ["table", "query"]}
 _KEYS = ("name", "path", "table", "query", "endpoint_url")
 
@@ -89,7 +89,7 @@ def backend(offline_store: str) -> Backend:
     if offline_store == "ray" or offline_store.endswith("RayOfflineStore"):
         raise FeatureStoreError(
             "offline store ray ignores the time to live of feature views: its training sets hold values that "
-            "were not valid. Use spark, or airflow_mlops.hooks.feast.asof.AsofOfflineStore"
+            "were not valid. Use spark, or airflow_mlops.AsofOfflineStore"
         )
     name = "ours" if offline_store in _OURS else offline_store
     if name not in BACKENDS:

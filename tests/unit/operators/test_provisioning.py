@@ -10,9 +10,10 @@ from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.hooks.store.files import FileStore
 from airflow_mlops.operators.delivery import PredictBatchOperator
-from airflow_mlops.operators.features import ExtractFeaturesOperator, TransformFeaturesOperator
+from airflow_mlops.operators.extraction import ExtractFeaturesOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.splitting import SplitDatasetOperator
+from airflow_mlops.operators.transformation import TransformFeaturesOperator
 from tests.fixtures.features import task_context
 
 

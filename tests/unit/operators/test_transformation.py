@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_mlops.operators.features import PrepareFeaturesOperator
+from airflow_mlops.operators.transformation import PrepareFeaturesOperator
 from tests.fixtures.features import Pipeline, observed, task_context
 
 ROWS = "('a', timestamptz '2026-01-01 00:00:00+00', 1.5::DOUBLE), ('b', timestamptz '2026-01-02 00:00:00+00', 2.5)"

@@ -74,7 +74,7 @@ def check_join(connection: DuckDBPyConnection, features: str, rows: int) -> None
         raise FeatureStoreError(
             f"the feature store's join made {count} row(s) for {distinct} example(s) out of {rows}; "
             "expected every example once. Use the offline store "
-            "airflow_mlops.hooks.feast.asof.AsofOfflineStore in feature_store.yaml"
+            "airflow_mlops.AsofOfflineStore in feature_store.yaml"
         )
 
 

@@ -142,7 +142,8 @@ def replace_namespace(given: argparse.Namespace, **changes: Any) -> argparse.Nam
 
 
 def write_tuning(store: Path, name: str, trials: int, given: argparse.Namespace) -> None:
-    from airflow_mlops.hooks.store.base import json_bytes, open_store
+    from airflow_mlops.hooks.store.base import json_bytes
+    from airflow_mlops.hooks.store.open import open_store
     from airflow_mlops.primitives.training.search_space import Dimension
     from airflow_mlops.primitives.training.tuning import Plan, Tuning
     from airflow_mlops.runners import get_runner

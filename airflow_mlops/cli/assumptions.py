@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"airflow-mlops assumptions: {error}", file=sys.stderr)
         return 2
     from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.hooks.store.base import open_store
+    from airflow_mlops.hooks.store.open import open_store
 
     datasets = DatasetStore(open_store(store), application)
     dataset_id = datasets.find(arguments.dataset)

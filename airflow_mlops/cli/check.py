@@ -74,7 +74,7 @@ def _said(key: Key, error: MLOpsError) -> Finding:
 
 def _store(file: LoadedFile) -> Iterator[Finding]:
     from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.hooks.store.base import open_store
+    from airflow_mlops.hooks.store.open import open_store
 
     try:
         datasets = DatasetStore(open_store(file.spec.store), file.name)

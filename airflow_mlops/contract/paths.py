@@ -10,6 +10,9 @@ CONTRACT_VERSION = 1
 
 _DEFAULT_ROOT = "/opt/ml"
 
+#: The address of the job's transfer document; see :mod:`airflow_mlops.contract.transfer`.
+TRANSFER_VARIABLE = "MLOPS_TRANSFER"
+
 
 @dataclass(frozen=True)
 class Paths:

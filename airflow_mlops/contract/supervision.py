@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 from airflow_mlops.contract.channels import Channels
 from airflow_mlops.contract.distribution import program_of_this_process
 from airflow_mlops.contract.failures import JobError, StopRequested
-from airflow_mlops.contract.paths import Paths
+from airflow_mlops.contract.paths import TRANSFER_VARIABLE, Paths
 from airflow_mlops.contract.results import write_failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import FrameType
 
-#: The address of the job's document; see :mod:`airflow_mlops.contract.transfer`.
-VARIABLE = "MLOPS_TRANSFER"
 #: Part of the time between SIGTERM and SIGKILL that the command has; the rest is for sending its checkpoint.
 _COMMANDS_SHARE = 0.5
 
@@ -40,7 +38,7 @@ class Carrier(Protocol):
 
 def is_needed(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this container's data has yet to be brought."""
-    return bool(environment.get(VARIABLE)) or Channels.are_at(Paths.from_environment().root)
+    return bool(environment.get(TRANSFER_VARIABLE)) or Channels.are_at(Paths.from_environment().root)
 
 
 def replace_this_process() -> NoReturn:
@@ -80,7 +78,7 @@ def run(command: Sequence[str]) -> int:
 
 
 def _carrier(root: Path) -> Carrier:
-    address = os.environ.get(VARIABLE)
+    address = os.environ.get(TRANSFER_VARIABLE)
     if not address:
         return Channels(root)
     from airflow_mlops.contract.transfer import Transfer
@@ -125,7 +123,7 @@ class _Supervisor:
     def wait(self, grace: float) -> int:
         """Start the command and wait for its end."""
         self._grace = grace
-        environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
+        environment = {key: value for key, value in os.environ.items() if key != TRANSFER_VARIABLE}
         try:
             process = subprocess.Popen(self._command, env=environment)
         except OSError as error:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.contract.documents import json_text
 from airflow_mlops.contract.failures import JobError, TryAgainError
-from airflow_mlops.contract.supervision import VARIABLE
+from airflow_mlops.contract.paths import TRANSFER_VARIABLE
 from airflow_mlops.contract.tarball import CHUNK, Tarball
 
 if TYPE_CHECKING:
@@ -72,11 +72,11 @@ class Transfer:
         try:
             document = json.loads(_ask(url, _whole, "its document"))
         except ValueError as error:
-            raise JobError(f"{VARIABLE} leads to something that is not JSON: {error}.") from error
+            raise JobError(f"{TRANSFER_VARIABLE} leads to something that is not JSON: {error}.") from error
         version = document.get("version") if isinstance(document, dict) else None
         if version != VERSION:
             raise JobError(
-                f"{VARIABLE} speaks version {version!r} of the transfer, this image speaks {VERSION}. Cure: rebuild "
+                f"{TRANSFER_VARIABLE} speaks version {version!r} of the transfer, this image speaks {VERSION}. Cure: rebuild "
                 "the image with the airflow_mlops release that runs it."
             )
         return cls(document, root)
@@ -192,7 +192,7 @@ class Transfer:
     def _below(self, path: str) -> Path:
         parts = PurePosixPath(path).parts
         if path.startswith("/") or ".." in parts:
-            raise JobError(f"{VARIABLE}: {path!r} leads out of {self.root}.")
+            raise JobError(f"{TRANSFER_VARIABLE}: {path!r} leads out of {self.root}.")
         return self.root.joinpath(*parts)
 
 

@@ -1,4 +1,4 @@
-"""Whether an Airflow connection is missing, or Airflow only cannot say so at this moment."""
+"""Airflow connections: found and masked, or an error that says whether a retry may find them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.hooks.missing import is_missing
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-__all__ = ["afind_connection", "find_connection", "is_missing", "missing_connection", "not_found"]
+__all__ = ["afind_connection", "find_connection", "missing_connection", "not_found"]
 
 _CONN_ID = re.compile(r"conn_id `(.+?)`")
 E = TypeVar("E", bound=MLOpsError)
@@ -28,7 +29,7 @@ def find_connection(conn_id: str, kind: type[MLOpsError], conn_type: str = "") -
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from airflow_mlops.hooks.secrets import hide_connection
+    from airflow_mlops.hooks.masking import hide_connection
 
     try:
         return hide_connection(BaseHook.get_connection(conn_id))
@@ -41,7 +42,7 @@ async def afind_connection(conn_id: str, kind: type[MLOpsError], conn_type: str 
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from airflow_mlops.hooks.secrets import hide_connection
+    from airflow_mlops.hooks.masking import hide_connection
 
     try:
         return hide_connection(await BaseHook.aget_connection(conn_id))
@@ -73,26 +74,3 @@ def not_found(error: AirflowNotFoundException, kind: type[E], conn_type: str = "
     """As :func:`missing_connection`, for what a provider's hook raised."""
     named = _CONN_ID.search(str(error))
     return missing_connection(named[1], kind, conn_type) if named else kind(str(error))
-
-
-def is_missing(conn_id: str) -> bool:
-    """Whether Airflow itself says that there is no such connection. It blocks.
-
-    ``get_connection`` cannot tell: where the API server does not answer, it looks into the environment instead, and
-    says that it found nothing.
-    """
-    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
-    from airflow.sdk.execution_time import task_runner
-    from airflow.sdk.execution_time.comms import ErrorResponse, GetConnection
-
-    supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
-    if supervisor is None:  # outside a task and a trigger there is nobody to ask
-        return True
-    answer: object
-    try:
-        answer = supervisor.send(GetConnection(conn_id=conn_id))
-    except AirflowRuntimeError as error:
-        answer = error.error
-    except Exception:  # noqa: BLE001  whatever it is, it is no answer
-        return False
-    return isinstance(answer, ErrorResponse) and answer.error == ErrorType.CONNECTION_NOT_FOUND

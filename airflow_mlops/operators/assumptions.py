@@ -68,7 +68,7 @@ class ValidateDatasetOperator(MLOpsTask):
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Check the version and write the report."""
         from airflow_mlops.hooks.datasets.versions import DatasetStore
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
         from airflow_mlops.primitives.provisioning.assumptions import failed, report, summary, warned
 
         with airflow_errors():

@@ -23,8 +23,8 @@ def report_broken(output: Path, store: str, application: str, command: str) -> s
     :param store: URI of the artifact store.
     """
     from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.hooks.secrets import without_known_secrets
-    from airflow_mlops.hooks.store.base import open_store
+    from airflow_mlops.hooks.masking import without_known_secrets
+    from airflow_mlops.hooks.store.open import open_store
     from airflow_mlops.operators.assumption_reports import put_report
     from airflow_mlops.primitives.training.outcome import assumption_lines
 

@@ -70,6 +70,6 @@ class JobCheckpoints:
 
     def _store(self) -> CheckpointStore:
         from airflow_mlops.hooks.checkpoints import CheckpointStore
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         return CheckpointStore(open_store(self._uri), self._application, self._job)

@@ -61,7 +61,8 @@ class PlanBatchOperator(MLOpsTask):
         """Read the registry and the ledger of batches."""
         from airflow_mlops.hooks.datasets.versions import DatasetStore
         from airflow_mlops.hooks.mlflow.hook import MLflowHook
-        from airflow_mlops.hooks.store.base import open_store, published_batches
+        from airflow_mlops.hooks.store.base import published_batches
+        from airflow_mlops.hooks.store.open import open_store
         from airflow_mlops.primitives.delivery.batch import next_start
         from airflow_mlops.primitives.registration.lineage import promise_from_tags
 
@@ -114,7 +115,8 @@ class PredictBatchOperator(TrainedModelOperator):
         return super().execute(context)
 
     def _skip_overtaken(self) -> None:
-        from airflow_mlops.hooks.store.base import open_store, published_batches
+        from airflow_mlops.hooks.store.base import published_batches
+        from airflow_mlops.hooks.store.open import open_store
         from airflow_mlops.primitives.delivery.batch import overtaken_by
 
         published = published_batches(open_store(self.store), self.application)
@@ -127,7 +129,7 @@ class PredictBatchOperator(TrainedModelOperator):
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
         """Check the predictions against the examples and publish them."""
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
         from airflow_mlops.primitives.delivery.batch import PredictionBatch, window_id
         from airflow_mlops.primitives.delivery.predictions import write_predictions
 

@@ -134,7 +134,7 @@ def bounded(text: str) -> str:
 
 
 def _message(error: BaseException) -> str:
-    from airflow_mlops.hooks.secrets import without_known_secrets
+    from airflow_mlops.hooks.masking import without_known_secrets
 
     return bounded(str(without_known_secrets(f"{type(error).__name__}: {error}")))
 

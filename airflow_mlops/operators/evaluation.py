@@ -74,7 +74,7 @@ class TrainedModelOperator(ModelCodeOperator):
 
     def _datasets(self) -> DatasetStore:
         from airflow_mlops.hooks.datasets.versions import DatasetStore
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         return DatasetStore(open_store(self.store), self.application)
 
@@ -239,7 +239,7 @@ class TestModelOperator(TrainedModelOperator):
         if not report.is_file():
             raise ContractError(f"{self._code_name()} tested and wrote no output/tests.xml (JUnit).")
         from airflow_mlops.contract.failures import CasesFailedError
-        from airflow_mlops.hooks.secrets import without_known_secrets
+        from airflow_mlops.hooks.masking import without_known_secrets
         from airflow_mlops.primitives.evaluation.cases import TestSummary
         from airflow_mlops.primitives.judging import judge
 

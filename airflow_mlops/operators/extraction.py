@@ -76,7 +76,7 @@ class ExtractFeaturesOperator(MLOpsTask):
     def execute(self, context: Context) -> dict[str, Any]:
         """Read the window and stage its rows."""
         from airflow_mlops.hooks.features.staging import Staging
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         with airflow_errors(), scratch_folder() as folder:
             staging = Staging(open_store(self.store), self.features, run_name(context, self.retries))

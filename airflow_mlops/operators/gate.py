@@ -11,7 +11,7 @@ from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.evaluation import test_split
 from airflow_mlops.operators.fields import json_value
-from airflow_mlops.operators.links import MLflowReportLink, MLflowRunLink, show_run
+from airflow_mlops.operators.links import PAGE_FILE, MLflowReportLink, MLflowRunLink, show_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_mlops.primitives.evaluation.predicted import PredictedRows, TestSplit
 
 #: Where the run keeps the decision and the report.
-GATE_FILE, REPORT_FILE, PAGE_FILE = "evaluation/gate.json", "evaluation/report.json", "evaluation/report.html"
+GATE_FILE, REPORT_FILE = "evaluation/gate.json", "evaluation/report.json"
 
 
 class GateModelOperator(MLOpsTask):
@@ -199,6 +199,6 @@ class GateModelOperator(MLOpsTask):
 
     def _datasets(self) -> DatasetStore:
         from airflow_mlops.hooks.datasets.versions import DatasetStore
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         return DatasetStore(open_store(str(self.store)), self.application)

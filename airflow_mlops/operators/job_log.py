@@ -7,8 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import MLOpsError, RunnerError
-from airflow_mlops.triggers.job import JobTrigger
-from airflow_mlops.triggers.output import KEY, JobOutput
+from airflow_mlops.triggers.output import KEY, JobOutput, trigger_log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,8 +49,7 @@ def print_rest(
     :return: the position behind it.
     """
     # With the trigger's logger, a line that it has printed too is equal to this one, and Airflow shows it once.
-    lines = JobTrigger(runner=runner.kind, options={}, name=name).log
-    rest = JobOutput(lines, name, limit=limit, position=dict(position or {}), hidden=hidden)
+    rest = JobOutput(trigger_log(), name, limit=limit, position=dict(position or {}), hidden=hidden)
     try:
         runner.wait(name, rest, rest.cursor, time.time() + REST)
     except MLOpsError as error:

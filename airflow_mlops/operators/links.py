@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from airflow_mlops.hooks.mlflow.hook import MLflowHook
 
-__all__ = ["MLflowModelLink", "MLflowReportLink", "MLflowRunLink", "show_model", "show_run"]
+__all__ = ["PAGE_FILE", "MLflowModelLink", "MLflowReportLink", "MLflowRunLink", "show_model", "show_run"]
+
+#: Where a run keeps the gate's report.
+PAGE_FILE = "evaluation/report.html"
 
 
 class MLflowLink(BaseOperatorLink):
@@ -58,8 +61,6 @@ class MLflowModelLink(MLflowLink):
 
 def show_run(operator: Any, mlflow: MLflowHook, run_id: str) -> None:
     """Let the buttons of an operator lead to a run and its report; without them, the task is none the worse."""
-    from airflow_mlops.operators.gate import PAGE_FILE
-
     try:
         operator.run_url = mlflow.run_url(mlflow.run(run_id))
     except MLOpsError as error:

@@ -108,7 +108,7 @@ class ReapJobsOperator(MLOpsTask):
 
     def _reap_checkpoints(self, context: Context, uri: str) -> tuple[list[str], int]:
         from airflow_mlops.hooks.checkpoints import CheckpointStore
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         store, kept = open_store(uri), 0
         removed: list[str] = []

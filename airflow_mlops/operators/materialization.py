@@ -98,7 +98,7 @@ class ApplyFeaturesOperator(MLOpsTask):
         """
         from airflow_mlops.exceptions import FeatureStoreError
         from airflow_mlops.hooks.features.table import FeatureTable
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
         from airflow_mlops.primitives.provisioning.features.plan import columns_of
 
         if not self.store or not self.features:

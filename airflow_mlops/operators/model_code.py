@@ -258,7 +258,7 @@ class ModelCodeOperator(ModelJob):
 
         The event only wakes this method: what happened is asked of the engine.
         """
-        from airflow_mlops.hooks.secrets import without_known_secrets
+        from airflow_mlops.hooks.masking import without_known_secrets
 
         name, given_up = job, ""
         self._job_name, self._node, self._task = name, carried.get("node") or "", context["ti"]

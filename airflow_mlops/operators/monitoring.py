@@ -60,7 +60,7 @@ class MonitoringOperator(MLOpsTask):
         self.store = store
 
     def _open(self) -> Store:
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         return open_store(self.store)
 

@@ -125,7 +125,7 @@ class ProvisionDatasetOperator(MLOpsTask):
         from airflow_mlops.hooks.datasets.frozen import frozen_test
         from airflow_mlops.hooks.datasets.joins import JoinStore
         from airflow_mlops.hooks.datasets.versions import DatasetStore
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         reference, request = line_reference(self.line, self.purpose), self._request()
         datasets = DatasetStore(open_store(self.store), self.application)

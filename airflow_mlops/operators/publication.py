@@ -83,7 +83,7 @@ class PublishFeaturesOperator(MLOpsTask):
         """Check, publish, and clean up what was staged."""
         from airflow_mlops.hooks.features.staging import Staging
         from airflow_mlops.hooks.features.table import FeatureTable
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         with airflow_errors(), scratch_folder() as folder:
             staging = Staging.at(open_store(self.store), self.transformed["staged"])

@@ -72,7 +72,7 @@ class SplitDatasetOperator(MLOpsTask):
         """Divide the version and publish the outcome."""
         from airflow_mlops.hooks.datasets.frozen import frozen_test
         from airflow_mlops.hooks.datasets.versions import DatasetStore
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         with airflow_errors():
             reference = line_reference(self.line)

@@ -27,8 +27,8 @@ ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed",
 
 def end_run(hook: MLflowRunsHook, log: Logger, run: RunInfo | None, status: RunStatus, reason: str) -> None:
     """End a run that did not finish; MLflow being away is a warning: the maintenance ends it later."""
+    from airflow_mlops.hooks.masking import without_known_secrets
     from airflow_mlops.hooks.mlflow.runs import OPEN
-    from airflow_mlops.hooks.secrets import without_known_secrets
 
     if run is None or run.status not in OPEN:
         return

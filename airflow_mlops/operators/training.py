@@ -355,6 +355,6 @@ class TrainModelOperator(ModelCodeOperator):
 
     def _datasets(self) -> DatasetStore:
         from airflow_mlops.hooks.datasets.versions import DatasetStore
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         return DatasetStore(open_store(self.store), self.application)

@@ -66,7 +66,7 @@ class TransformFeaturesOperator(MLOpsTask):
         """Run the query and stage what it gives."""
         from airflow_mlops.hooks.features.staging import Staging
         from airflow_mlops.hooks.features.transform import transform
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         with airflow_errors(), scratch_folder() as folder:
             staging, scratch = Staging.at(open_store(self.store), self.extracted["staged"]), Path(folder)
@@ -144,7 +144,7 @@ class PrepareFeaturesOperator(ModelCodeOperator):
 
     def _staging(self) -> Staging:
         from airflow_mlops.hooks.features.staging import Staging
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         return Staging.at(open_store(self.store), self.extracted["staged"])
 

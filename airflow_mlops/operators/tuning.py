@@ -350,7 +350,7 @@ class TuneModelOperator(ModelCodeOperator):
         return f"{self.application}/tuning/{name}/study.json"
 
     def _open_store(self) -> Store:
-        from airflow_mlops.hooks.store.base import open_store
+        from airflow_mlops.hooks.store.open import open_store
 
         if self._kept_store is None:
             self._kept_store = open_store(self.store)

@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.contract.supervision import VARIABLE
+from airflow_mlops.contract.paths import TRANSFER_VARIABLE
 from airflow_mlops.exceptions import ContractError, MLOpsError, RunnerError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.primitives.documents import json_text
@@ -115,7 +115,7 @@ class Staging:
             "inputs": [*self._sign(self._upload(prefix, files)), *self._sign(self._shared(job))],
         }
         self.store.put(f"{prefix}transfer.json", json_text(document).encode())
-        return Staged({VARIABLE: self._signed("get_object", f"{prefix}transfer.json")})
+        return Staged({TRANSFER_VARIABLE: self._signed("get_object", f"{prefix}transfer.json")})
 
     def stage_shared(self, job: ContainerJob) -> None:
         """Keep the job's inputs below ``input/data``, unless they are there; :meth:`cleanup` of its name removes them."""
@@ -170,7 +170,7 @@ class Staging:
     def silent(self, name: str) -> MLOpsError:
         """The error for a job that succeeded and handed nothing over."""
         return ContractError(
-            f"Job {name} ended with exit code 0 and handed nothing over: its image does not know {VARIABLE}. Cure: begin "
+            f"Job {name} ended with exit code 0 and handed nothing over: its image does not know {TRANSFER_VARIABLE}. Cure: begin "
             'its entrypoint with python3 -m airflow_mlops.contract run --, as ENTRYPOINT ["python3", "-m", '
             '"airflow_mlops.contract", "run", "--", "sh", "/entry.sh"]; code that ends with main(…) needs nothing.'
         )

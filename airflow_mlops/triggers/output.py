@@ -33,8 +33,17 @@ QUIET_BURST, QUIET_LINES_PER_SECOND = 20, 1
 #: Seconds between two looks for a new line after a quiet moment.
 LOOK_EVERY = 0.1
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?Z")
+#: The logger of :class:`~airflow_mlops.triggers.job.JobTrigger`.
+TRIGGER_LOG = "airflow_mlops.triggers.job.JobTrigger"
 #: Under this key the cursor is an XCom of a deferred task, and in the state store of one that waits on a worker.
 KEY = "log_cursor"
+
+
+def trigger_log() -> Any:
+    """The trigger's logger, for a worker that goes on where the trigger stopped."""
+    import structlog
+
+    return structlog.get_logger(TRIGGER_LOG)
 
 
 class Memory(Protocol):

@@ -9,7 +9,8 @@ from threading import Barrier, Event
 
 import pytest
 
-from airflow_mlops.hooks.store.base import open_store, published_batches
+from airflow_mlops.hooks.store.base import published_batches
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.delivery import _publish
 from airflow_mlops.primitives.delivery.batch import PredictionBatch, predictions_key
 from tests.fixtures.deadlines import DEADLINE

@@ -15,7 +15,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 import tests.fixtures
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.evaluation import (
     EvaluateChampionOperator,
     EvaluateModelOperator,

@@ -12,7 +12,7 @@ from airflow_mlops.exceptions import FeatureStoreError
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.feast.hook import FeastHook
 from airflow_mlops.hooks.feast.session import import_feast
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.materialization import ApplyFeaturesOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from tests.fixtures.feast_store import at, connect, inline, land, service, view

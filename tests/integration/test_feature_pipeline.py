@@ -11,7 +11,7 @@ import pytest
 from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.factories.stubs import write_stubs
 from airflow_mlops.hooks.datasets.versions import DatasetStore
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 

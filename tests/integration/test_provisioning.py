@@ -25,8 +25,8 @@ from airflow_mlops.exceptions import StoreConflictError
 from airflow_mlops.hooks.datasets.retention import Pruning
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.feast.hook import FeastHook, _import_feast
-from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.hooks.store.files import FileStore
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.container_files import column_config
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.splitting import SplitDatasetOperator

@@ -14,7 +14,7 @@ import duckdb
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.features import Pipeline, observed
 

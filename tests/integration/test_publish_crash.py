@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_mlops.exceptions import StoreConflictError
+from airflow_mlops.hooks.datasets.damage import find_damage
 from airflow_mlops.hooks.datasets.retention import Pruning
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store import s3
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
 from tests.fixtures.publisher import Publisher
 from tests.fixtures.versions import Version, complete
@@ -70,7 +71,7 @@ def test_a_writer_killed_at_any_step_leaves_no_half_version(place, publisher, ve
         # The next try, whoever makes it, publishes.
         new.publish(datasets)
         assert set(datasets.ids()) == {old.id, new.id}
-        assert datasets.verify(new.id) == []
+        assert find_damage(datasets, new.id) == []
         assert datasets.resolve("latest") == new.id
         if status == CREATED:
             break
@@ -87,7 +88,7 @@ def test_what_a_killed_writer_left_is_removed_in_time(publisher, versions, tmp_p
         publisher.ask(**order(tmp_path, new, place(0), step=step))
         if len(datasets.store.list("app/datasets/chunks/")) > 2:
             break
-    young = datasets.prune(NOTHING, {})
+    young = Pruning(datasets).prune(NOTHING, {})
     assert young.chunks == ()
     orphan = datasets.store.list("app/datasets/chunks/")
     later = Pruning(datasets, now=datetime.now(UTC) + timedelta(days=2))
@@ -155,7 +156,7 @@ def test_a_prune_beside_a_publish_takes_nothing_that_is_needed(place, tmp_path):
             version = versions[turns % 2]
             version.publish(datasets)
             assert datasets.resolve("latest") == version.id
-            assert datasets.verify(version.id) == []
+            assert find_damage(datasets, version.id) == []
             turns += 1
     finally:
         stop.set()
@@ -201,8 +202,8 @@ def test_the_lock_of_a_killed_prune_ends(place, versions, monkeypatch, tmp_path)
     with pytest.raises(StoreConflictError, match="a prune that removes some of its chunks"):
         new.publish(datasets)
     with pytest.raises(StoreConflictError, match="another prune of 'app'"):
-        datasets.delete([spare.id])
+        Pruning(datasets).remove([spare.id])
     leave(now - timedelta(minutes=1), etag)
     assert new.publish(datasets)
-    datasets.delete([old.id, spare.id])
+    Pruning(datasets).remove([old.id, spare.id])
     assert complete(datasets) == {new.id}

@@ -22,7 +22,7 @@ from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.feast.hook import FeastHook
 from airflow_mlops.hooks.feast.session import import_feast
 from airflow_mlops.hooks.sources import AirflowSources
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.splitting import SplitDatasetOperator
 from airflow_mlops.primitives.provisioning.dataset import DatasetRequest, make_dataset

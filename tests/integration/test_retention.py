@@ -10,7 +10,7 @@ import pytest
 from airflow_mlops.hooks.datasets.retention import Pruning
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
 from tests.fixtures.versions import Version, complete
 

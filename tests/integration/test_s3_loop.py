@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from airflow_mlops.hooks.datasets.damage import find_damage
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
 from airflow_mlops.operators.evaluation import EvaluateModelOperator, TestModelOperator
 from airflow_mlops.operators.gate import GateModelOperator
@@ -156,7 +157,7 @@ def test_runs_at_once_and_another_line_from_sources_on_s3(place, s3_server, s3_b
     )
     fresh = run(split=hashed, store=f"s3://{s3_bucket}/fresh")
     assert divided["dataset_id"] == beside["dataset_id"] == fresh["dataset_id"]
-    assert datasets.verify(beside["dataset_id"]) == []
+    assert find_damage(datasets, beside["dataset_id"]) == []
 
 
 @pytest.mark.parametrize(("status", "error"), [(503, AirflowException), (403, AirflowFailException)])

@@ -9,11 +9,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable, StoreError, StoreUnavailable
+from airflow_mlops.hooks.datasets.damage import find_damage
 from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.s3 import s3_errors, s3_filesystem, split_s3
 from airflow_mlops.hooks.sources import AirflowSources
 from airflow_mlops.hooks.store import s3 as store_s3
-from airflow_mlops.hooks.store.base import in_parallel, open_store
+from airflow_mlops.hooks.store.base import in_parallel
+from airflow_mlops.hooks.store.open import open_store
 from tests.fixtures.store_cases import StoreCases, at_once
 from tests.fixtures.versions import Version, complete
 
@@ -142,7 +144,7 @@ def test_a_version_is_fetched_and_checked_as_from_a_folder(store, s3_server, s3_
         client.delete_object(Bucket=s3_bucket, Key=key)
         if content is not None:
             client.put_object(Bucket=s3_bucket, Key=key, Body=content)
-        [damage] = datasets.verify(version.id)
+        [damage] = find_damage(datasets, version.id)
         assert damage.part == digests[0]
         assert damage.address == f"s3://{s3_bucket}/{key}"
         assert problem in (None, damage.problem)

@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.factories import build_dags
 from airflow_mlops.hooks.datasets.versions import DatasetStore
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.container_files import column_config
 from airflow_mlops.spec import load_folder
 from examples.flight_delay import flights

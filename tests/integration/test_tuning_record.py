@@ -8,7 +8,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_mlops.hooks.mlflow.trials import MLflowTrialsHook
-from airflow_mlops.hooks.store.base import json_bytes, open_store
+from airflow_mlops.hooks.store.base import json_bytes
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.tracking import CloseRunsOperator
 from airflow_mlops.operators.tuning import TuneModelOperator
 from airflow_mlops.primitives.training.search_space import Dimension

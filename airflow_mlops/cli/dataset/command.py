@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _datasets(arguments: argparse.Namespace) -> DatasetStore:
     from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.hooks.store.base import open_store
+    from airflow_mlops.hooks.store.open import open_store
 
     store, application = arguments.store, arguments.application
     if arguments.file is not None:
@@ -141,8 +141,10 @@ def _side(datasets: DatasetStore, manifest: Manifest, scratch: Path) -> Any:
 
 
 def _verify(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
+    from airflow_mlops.hooks.datasets.damage import find_damage
+
     names = [datasets.find(name) for name in arguments.id] or [info.id for info in datasets.versions()]
-    found = {dataset_id: datasets.verify(dataset_id) for dataset_id in names}
+    found = {dataset_id: find_damage(datasets, dataset_id) for dataset_id in names}
     sizes = {dataset_id: _size(datasets, dataset_id) for dataset_id, damage in found.items() if not damage}
     value = {dataset_id: [one.to_dict() for one in damage] for dataset_id, damage in found.items()}
     return int(len(sizes) < len(found)), value, lambda: text.print_damage(found, sizes)
@@ -186,7 +188,7 @@ def _rebuild(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
 
 
 def _prune(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
-    from airflow_mlops.hooks.datasets.retention import open_windows
+    from airflow_mlops.hooks.datasets.retention import Pruning, open_windows
     from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
 
     rule = RetentionRule(
@@ -197,7 +199,7 @@ def _prune(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
     for found in (open_windows(datasets), _used_by_models(arguments)):
         for dataset_id, users in found.items():
             uses.setdefault(dataset_id, []).extend(users)
-    pruned = datasets.prune(rule, uses, dry_run=not arguments.yes)
+    pruned = Pruning(datasets).prune(rule, uses, dry_run=not arguments.yes)
     return 0, pruned.to_dict(), lambda: text.print_pruned(pruned)
 
 

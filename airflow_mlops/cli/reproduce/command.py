@@ -92,7 +92,7 @@ def _reproduce(arguments: argparse.Namespace, model: str, version: str, scratch:
     from airflow_mlops.cli.reproduce.training import Rerun, place_of
     from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.hooks.mlflow.hook import EVALUATION_FILE, MLflowHook
-    from airflow_mlops.hooks.store.base import open_store
+    from airflow_mlops.hooks.store.open import open_store
     from airflow_mlops.primitives.registration.record import TRAINING_METRICS_FILE
 
     mlflow = MLflowHook(arguments.mlflow_conn)

@@ -72,8 +72,17 @@ class Pruning:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     grace: timedelta = GRACE
 
-    def prune(self, rule: RetentionRule, uses: Mapping[str, Iterable[str]], *, dry_run: bool) -> Pruned:
-        """See :meth:`~airflow_mlops.hooks.datasets.versions.DatasetStore.prune`."""
+    def prune(
+        self, rule: RetentionRule, uses: Mapping[str, Iterable[str]], *, dry_run: bool = False
+    ) -> Pruned:
+        """Remove the versions that a rule lets go, and the chunks that no version needs.
+
+        :param uses: dataset id → who uses it, in words; those stay. See
+            :meth:`~airflow_mlops.hooks.mlflow.hook.MLflowHook.datasets_in_use`.
+        :param dry_run: decide and say why, and remove nothing.
+        :raises StoreError: a manifest cannot be read, and so nobody knows which chunks it needs; or another
+            prune is at work.
+        """
         from airflow_mlops.primitives.provisioning.versions.retention import decide
 
         infos = self.datasets.versions()
@@ -88,7 +97,12 @@ class Pruning:
         return Pruned(done, tuple(removed), dry_run=False, notes=notes)
 
     def remove(self, ids: Collection[str]) -> Pruned:
-        """See :meth:`~airflow_mlops.hooks.datasets.versions.DatasetStore.delete`."""
+        """Remove versions, whatever their age, and the chunks that no other version needs.
+
+        Chunks that were written within the last day go with the next :meth:`prune`.
+
+        :raises StoreError: a reference points to one of them, or there is no such version.
+        """
         from airflow_mlops.primitives.provisioning.versions.retention import Verdict
 
         known = set(self.datasets.ids())

@@ -17,13 +17,10 @@ from airflow_mlops.exceptions import StoreConflictError, StoreError
 from airflow_mlops.hooks.store.base import in_parallel, json_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
-    from airflow_mlops.hooks.datasets.damage import Damage
-    from airflow_mlops.hooks.datasets.retention import Pruned
     from airflow_mlops.hooks.store.base import Store
     from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
-    from airflow_mlops.primitives.provisioning.versions.retention import RetentionRule
 
 __all__ = ["DatasetStore", "VersionInfo", "commit_time"]
 
@@ -116,32 +113,6 @@ class DatasetStore:
             self.store.put_json_if_absent(self.key("commits", f"{name}.json"), record)
             self._point(ref, {"dataset_id": manifest.id, "commit": name})
         return created
-
-    def delete(self, ids: Collection[str]) -> Pruned:
-        """Remove versions, whatever their age, and the chunks that no other version needs.
-
-        Chunks that were written within the last day go with the next :meth:`prune`.
-
-        :raises StoreError: a reference points to one of them, or there is no such version.
-        """
-        from airflow_mlops.hooks.datasets.retention import Pruning
-
-        return Pruning(self).remove(ids)
-
-    def prune(
-        self, rule: RetentionRule, uses: Mapping[str, Iterable[str]], *, dry_run: bool = False
-    ) -> Pruned:
-        """Remove the versions that a rule lets go, and the chunks that no version needs.
-
-        :param uses: dataset id → who uses it, in words; those stay. See
-            :meth:`~airflow_mlops.hooks.mlflow.hook.MLflowHook.datasets_in_use`.
-        :param dry_run: decide and say why, and remove nothing.
-        :raises StoreError: a manifest cannot be read, and so nobody knows which chunks it needs; or another
-            prune is at work.
-        """
-        from airflow_mlops.hooks.datasets.retention import Pruning
-
-        return Pruning(self).prune(rule, uses, dry_run=dry_run)
 
     def _put_chunk(
         self, manifest: Manifest, digest: str, files: Mapping[str, Path]
@@ -336,15 +307,6 @@ class DatasetStore:
         if dataset_id is not None:
             found = [record for record in found if record["dataset_id"] == dataset_id]
         return sorted(found, key=lambda record: commit_time(record["time"]), reverse=True)
-
-    def verify(self, dataset_id: str) -> list[Damage]:
-        """Read every byte of a version again; empty when it is as it was published.
-
-        :raises StoreError: there is no such version, or the store does not answer.
-        """
-        from airflow_mlops.hooks.datasets.damage import find_damage
-
-        return find_damage(self, dataset_id)
 
 
 def commit_time(text: str) -> datetime:

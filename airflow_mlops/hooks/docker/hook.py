@@ -13,11 +13,12 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_mlops.contract.paths import CONTRACT_VERSION
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotFoundError, RunnerError
-from airflow_mlops.hooks.connections import is_missing, missing_connection
+from airflow_mlops.hooks.connections import missing_connection
 from airflow_mlops.hooks.docker.address import EngineAddress, engine_address
 from airflow_mlops.hooks.docker.images import pull_image, registry_of
 from airflow_mlops.hooks.docker.ssh import forwarded
-from airflow_mlops.hooks.secrets import hide_connection
+from airflow_mlops.hooks.masking import hide_connection
+from airflow_mlops.hooks.missing import is_missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence

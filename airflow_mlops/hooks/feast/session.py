@@ -186,7 +186,7 @@ def _refuse_ray(settings: FeastSettings) -> None:
 def _mask(settings: FeastSettings) -> None:
     """Have Airflow leave the secrets out of task logs, in every spelling."""
     from airflow_mlops.hooks.feast.config import SHORTEST
-    from airflow_mlops.hooks.secrets import hide_texts
+    from airflow_mlops.hooks.masking import hide_texts
 
     hide_texts(settings.secrets, SHORTEST)
 

@@ -203,7 +203,7 @@ class SqlReader:
             ) from None
 
     def _without_secrets(self, text: str) -> str:
-        from airflow_mlops.hooks.secrets import connection_texts, hide_texts
+        from airflow_mlops.hooks.masking import connection_texts, hide_texts
 
         hidden = hide_texts(connection_texts(self._connection))
         return " ".join(without(text, hidden).split())[:1000]

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
 from airflow_mlops.hooks.connections import missing_connection
-from airflow_mlops.hooks.secrets import hide_connection
+from airflow_mlops.hooks.masking import hide_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator

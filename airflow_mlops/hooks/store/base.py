@@ -11,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.exceptions import StoreError
 from airflow_mlops.primitives.documents import json_text
 
-__all__ = ["Store", "checked_key", "in_parallel", "json_bytes", "open_store", "published_batches"]
+__all__ = ["Store", "checked_key", "in_parallel", "json_bytes", "published_batches"]
 
 #: Objects on their way at the same time.
 TRANSFERS = 8
@@ -34,7 +33,7 @@ class Store(ABC):
     @property
     @abstractmethod
     def uri(self) -> str:
-        """The address that :func:`open_store` understands."""
+        """The address that :func:`~airflow_mlops.hooks.store.open.open_store` understands."""
 
     @abstractmethod
     def address(self, key: str) -> str:
@@ -130,40 +129,6 @@ class Store(ABC):
         self.put_if_absent(key, b"Whether this store can be written to; it may be removed.\n")
         with contextlib.suppress(StoreError):
             self.delete(key)
-
-
-def open_store(uri: str | Path) -> Store:
-    """Open the store at an address. Nothing is created and no server is asked before the first use.
-
-    :param uri: absolute folder, ``~`` allowed, or ``file:///folder``, or ``s3://[conn_id@]bucket/prefix``
-        where ``conn_id`` is an Airflow connection of type ``aws`` (``aws_default`` when left out).
-    :raises StoreError: for any other scheme, and for a relative folder.
-    """
-    text = str(uri)
-    parts = urlsplit(text)
-    if parts.scheme == "s3" and "://" in text:
-        from airflow_mlops.hooks.store.s3 import S3Store
-
-        return S3Store.at(text)
-    if parts.scheme == "file":
-        if parts.netloc not in ("", "localhost"):
-            raise StoreError(
-                f"store {text!r}: a file address names no machine; write file:///{parts.netloc}…"
-            )
-        text = unquote(parts.path)
-    elif "://" in text:
-        raise StoreError(
-            f"store {text!r}: {parts.scheme}:// is not known; give s3://bucket/prefix, or a folder that all "
-            "workers share, such as /var/lib/airflow-mlops"
-        )
-    root = Path(text).expanduser()
-    if not root.is_absolute():
-        raise StoreError(
-            f"store {text!r} is relative, and every worker starts elsewhere: give an absolute folder"
-        )
-    from airflow_mlops.hooks.store.files import FileStore
-
-    return FileStore(root)
 
 
 def checked_key(key: str) -> str:

@@ -59,7 +59,7 @@ class FileStore(Store):
 
     @property
     def uri(self) -> str:
-        """The address that :func:`open_store` understands."""
+        """The address that :func:`~airflow_mlops.hooks.store.open.open_store` understands."""
         return str(self.root)
 
     def path(self, key: str) -> Path:

@@ -67,7 +67,7 @@ class S3Store(Store):
 
     @property
     def uri(self) -> str:
-        """The address that :func:`~airflow_mlops.hooks.store.base.open_store` understands."""
+        """The address that :func:`~airflow_mlops.hooks.store.open.open_store` understands."""
         return self.location.url.replace("s3://", f"s3://{self.location.conn_id}@", 1)
 
     def address(self, key: str) -> str:

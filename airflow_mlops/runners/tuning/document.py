@@ -10,7 +10,8 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError
-from airflow_mlops.hooks.store.base import json_bytes, open_store
+from airflow_mlops.hooks.store.base import json_bytes
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.primitives.training.tuning import Tuning
 

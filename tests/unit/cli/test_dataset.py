@@ -14,7 +14,7 @@ import pytest
 
 from airflow_mlops.cli import main
 from airflow_mlops.hooks.datasets.versions import DatasetStore
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.primitives.provisioning.versions.digest import logical_digest
 from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
 from tests.unit.spec.samples import MINIMAL

@@ -14,17 +14,12 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
-from airflow_mlops.hooks.connections import afind_connection, find_connection, is_missing
+from airflow_mlops.hooks.connections import afind_connection, find_connection
 from airflow_mlops.hooks.docker.address import LOCAL_ENGINE
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
-from airflow_mlops.hooks.secrets import (
-    hide_texts,
-    mask_secrets,
-    mask_secrets_async,
-    secret_documents,
-    without_known_secrets,
-    without_secrets,
-)
+from airflow_mlops.hooks.masking import hide_texts, without_known_secrets
+from airflow_mlops.hooks.missing import is_missing
+from airflow_mlops.hooks.secrets import mask_secrets, mask_secrets_async, secret_documents, without_secrets
 
 
 class Supervisor:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError
+from airflow_mlops.hooks.datasets.damage import find_damage
 from airflow_mlops.hooks.datasets.joins import JoinStore
 from airflow_mlops.hooks.datasets.retention import Pruning, open_windows
 from airflow_mlops.hooks.datasets.versions import DatasetStore
@@ -163,7 +164,7 @@ class TestFetching:
         copied = datasets.fetch(version.id, tmp_path / "copy", ["test"])
         assert list(copied) == ["test"]
         copied["test"][0].write_bytes(b"mine")
-        assert datasets.verify(version.id) == []
+        assert find_damage(datasets, version.id) == []
 
     def test_a_split_that_is_not_there_is_named(self, datasets, version, tmp_path):
         version.publish(datasets)
@@ -183,13 +184,13 @@ class TestVerifying:
         digest = version.manifest.chunks[1].digest
         path = datasets.store.path(datasets.chunk_key(digest))
         change(path)
-        found = [(damage.part == digest, damage.problem) for damage in datasets.verify(version.id)]
-        assert all(damage.address == str(path) for damage in datasets.verify(version.id))
+        found = [(damage.part == digest, damage.problem) for damage in find_damage(datasets, version.id)]
+        assert all(damage.address == str(path) for damage in find_damage(datasets, version.id))
         return found
 
     def test_a_whole_version_has_no_damage(self, datasets, version):
         version.publish(datasets)
-        assert datasets.verify(version.id) == []
+        assert find_damage(datasets, version.id) == []
 
     def test_any_flipped_byte_is_found(self, datasets, version):
         version.publish(datasets)
@@ -197,11 +198,11 @@ class TestVerifying:
         whole = path.read_bytes()
         for place in range(0, len(whole), 37):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
-            [damage] = datasets.verify(version.id)
+            [damage] = find_damage(datasets, version.id)
             assert damage.part == version.manifest.chunks[1].digest
             assert damage.problem in ("unreadable", "changed", "rewritten")
         path.write_bytes(whole)
-        assert datasets.verify(version.id) == []
+        assert find_damage(datasets, version.id) == []
 
     def test_a_flipped_value_is_found_without_the_record_of_the_bytes(self, datasets, version, tmp_path):
         import pyarrow.compute as pc
@@ -247,12 +248,12 @@ class TestVerifying:
         version.publish(datasets)
         path = datasets.store.path(datasets.manifest_key(version.id))
         path.write_bytes(change(path.read_bytes()))
-        [damage] = datasets.verify(version.id)
+        [damage] = find_damage(datasets, version.id)
         assert (damage.part, damage.problem, damage.address) == ("manifest", problem, str(path))
 
     def test_a_version_that_never_was_is_an_error(self, datasets):
         with pytest.raises(StoreError, match="no dataset version 00"):
-            datasets.verify("00")
+            find_damage(datasets, "00")
 
 
 class TestPruning:
@@ -321,7 +322,7 @@ class TestPruning:
         reasons = {verdict.id: verdict.reasons for verdict in found.verdicts}
         assert reasons[old[1].id] == (f"its test is frozen by version {old[2].id[:12]}",)
         with pytest.raises(StoreError, match=f"version {old[2].id} keeps its test"):
-            datasets.delete([old[1].id])
+            Pruning(datasets).remove([old[1].id])
 
     @pytest.mark.parametrize("finished", [False, True])
     def test_one_that_is_being_frozen_stays(self, datasets, old, tmp_path, monkeypatch, finished):
@@ -338,7 +339,7 @@ class TestPruning:
         assert gone == {old[1].id}
 
     def test_one_that_was_removed_meanwhile_cannot_be_frozen(self, datasets, old, tmp_path):
-        datasets.delete([old[0].id])
+        Pruning(datasets).remove([old[0].id])
         coming = Version(tmp_path / "files", [1, 9])
         with pytest.raises(StoreConflictError, match="whose test it keeps, was removed"):
             coming.publish(datasets, frozen=old[0].id)
@@ -346,7 +347,7 @@ class TestPruning:
 
     def test_a_chunk_without_a_version_waits_a_day(self, datasets, old):
         datasets.store.put_if_absent(datasets.chunk_key("ff00"), b"of a publish in flight")
-        assert datasets.prune(NOTHING, {}).chunks == ()
+        assert Pruning(datasets).prune(NOTHING, {}).chunks == ()
         assert self.prune(datasets).chunks[-1].endswith("/ff00.parquet")
 
     def test_what_is_being_published_stays(self, datasets, old, tmp_path):
@@ -370,10 +371,10 @@ class TestPruning:
 
     def test_by_name_only_what_no_reference_holds(self, datasets, old):
         with pytest.raises(StoreError, match="the reference 'latest' points to it"):
-            datasets.delete([old[0].id, old[2].id])
+            Pruning(datasets).remove([old[0].id, old[2].id])
         with pytest.raises(StoreError, match="no dataset version 00"):
-            datasets.delete(["00"])
-        assert datasets.delete([old[0].id]).versions == (old[0].id,)
+            Pruning(datasets).remove(["00"])
+        assert Pruning(datasets).remove([old[0].id]).versions == (old[0].id,)
         assert complete(datasets) == {old[1].id, old[2].id}
 
     def test_a_window_that_monitoring_has_not_read_holds_its_versions(self, datasets):

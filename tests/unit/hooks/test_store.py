@@ -15,8 +15,8 @@ import pytest
 
 from airflow_mlops.exceptions import StoreConflictError, StoreError, StoreUnavailable
 from airflow_mlops.hooks.store import files
-from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.hooks.store.files import FileStore
+from airflow_mlops.hooks.store.open import open_store
 from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.jobs import eventually
 from tests.fixtures.store_cases import StoreCases

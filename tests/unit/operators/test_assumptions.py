@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_mlops.hooks.datasets.lines import History
 from airflow_mlops.hooks.datasets.versions import DatasetStore
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.assumptions import ValidateDatasetOperator, distribution_test, earlier_rows
 from airflow_mlops.primitives.provisioning.lines import line_reference
 from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest

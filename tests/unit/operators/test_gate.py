@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import duckdb
 import numpy as np
 
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.gate import GateModelOperator
 from airflow_mlops.primitives.evaluation.predicted import TestSplit, read_predicted
 

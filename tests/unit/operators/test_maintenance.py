@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException
 
 from airflow_mlops.hooks.checkpoints import CheckpointStore
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.installation import installation
 from airflow_mlops.operators.maintenance import ReapJobsOperator
 from airflow_mlops.runners import get_runner

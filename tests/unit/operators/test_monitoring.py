@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_mlops.assets import retraining_asset
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.monitoring import (
     DecideRetrainingOperator,
     MeasurePerformanceOperator,

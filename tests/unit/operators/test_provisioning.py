@@ -7,8 +7,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_mlops.exceptions import StoreError
 from airflow_mlops.hooks.datasets.versions import DatasetStore
-from airflow_mlops.hooks.store.base import open_store
 from airflow_mlops.hooks.store.files import FileStore
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.delivery import PredictBatchOperator
 from airflow_mlops.operators.extraction import ExtractFeaturesOperator
 from airflow_mlops.operators.provisioning import ProvisionDatasetOperator

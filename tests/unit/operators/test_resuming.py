@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.exceptions import (
@@ -17,7 +18,6 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_mlops.runners import get_runner
-from airflow_mlops.triggers.job import JobTrigger
 from tests.fixtures.jobs import eventually
 from tests.fixtures.tasks import context
 from tests.fixtures.tiny_operator import (
@@ -138,7 +138,9 @@ class TestStopped:
         place["code"] = {"entrypoint": ["sh", "-c", script]}
         operator = trainer(place, **limit)
         lines = lines_of(operator, monkeypatch)
-        rest = lines_of(JobTrigger(runner="process", options={}, name="rest"), monkeypatch)
+        rest = []
+        log = SimpleNamespace(info=lambda line, *values, **_: rest.append(line % values))
+        monkeypatch.setattr("airflow_mlops.operators.job_log.trigger_log", lambda: log)
         with pytest.raises((AirflowException, AirflowTaskTimeout)):
             operator.execute(attempt(1))
         assert lines.count("first words") == 1

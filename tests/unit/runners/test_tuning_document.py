@@ -10,7 +10,8 @@ import time
 import pytest
 
 from airflow_mlops.exceptions import StoreConflictError
-from airflow_mlops.hooks.store.base import json_bytes, open_store
+from airflow_mlops.hooks.store.base import json_bytes
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.primitives.training.search_space import Dimension
 from airflow_mlops.primitives.training.tuning import CURVE_LIMIT, STEPS_LIMIT, Plan, Trial, Tuning, thinned
 from airflow_mlops.runners.tuning.document import TuningDocument

@@ -14,7 +14,8 @@ import pytest
 
 from airflow_mlops.runners.base import JobState, LogLine
 from airflow_mlops.runners.lines import LINE_LIMIT, MISSING, LineCutter
-from airflow_mlops.triggers.output import QUIET_BURST, Budget, JobOutput, printable, watch
+from airflow_mlops.triggers.job import JobTrigger
+from airflow_mlops.triggers.output import QUIET_BURST, Budget, JobOutput, printable, trigger_log, watch
 from tests.fixtures.deadlines import DEADLINE
 
 STAMP = "2026-01-05T03:00:00.123456789Z"
@@ -276,3 +277,8 @@ class TestBudget:
         for line in numbered(20):
             output(line)
         assert len(log.lines) == 20
+
+
+def test_what_a_worker_prints_of_a_job_has_the_name_of_the_triggers_log():
+    """Airflow shows a line once that both have printed, if it is equal."""
+    assert JobTrigger(runner="docker", options={}, name="mlops-a").log.name == trigger_log().name

@@ -13,7 +13,7 @@ import yaml
 from airflow_mlops.cli import main
 from airflow_mlops.cli.assumptions import as_yaml
 from airflow_mlops.hooks.datasets.versions import DatasetStore
-from airflow_mlops.hooks.store.base import open_store
+from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.primitives.provisioning.assumptions.rules import CheckContext
 from airflow_mlops.primitives.provisioning.assumptions.suggest import suggest_rules
 from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest

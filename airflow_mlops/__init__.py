@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from airflow_mlops.hooks.feast.asof import AsofOfflineStore, AsofOfflineStoreConfig
+    from airflow_mlops.hooks.feast.asof.store import AsofOfflineStore, AsofOfflineStoreConfig
 
 __all__ = ["AsofOfflineStore", "AsofOfflineStoreConfig", "lazily"]
 
@@ -36,7 +36,7 @@ def lazily(modules: Mapping[str, str]) -> Callable[[str], Any]:
 # Feast asks the module that ``feature_store.yaml`` names for both.
 __getattr__ = lazily(
     {
-        "AsofOfflineStore": "airflow_mlops.hooks.feast.asof",
-        "AsofOfflineStoreConfig": "airflow_mlops.hooks.feast.asof",
+        "AsofOfflineStore": "airflow_mlops.hooks.feast.asof.store",
+        "AsofOfflineStoreConfig": "airflow_mlops.hooks.feast.asof.store",
     }
 )

@@ -134,8 +134,8 @@ def airflow_mlops():
     import duckdb
     import pyarrow.parquet as pq
 
-    from airflow_mlops.primitives.provisioning.assumptions import check_table, failed, parse_assumptions
-    from airflow_mlops.spec.assumptions import Assumption
+    from airflow_mlops.primitives.assumptions import check_table, failed, parse_assumptions
+    from airflow_mlops.spec.data.assumptions import Assumption
 
     Assumption.model_rebuild()
 

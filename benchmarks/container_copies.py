@@ -62,7 +62,7 @@ def by_runner(source: Path, target: Path, number: int, given: argparse.Namespace
     from container_dags import IMAGE
 
     from airflow_mlops.runners import get_runner
-    from airflow_mlops.runners.base import ContainerJob
+    from airflow_mlops.runners.protocol import ContainerJob
 
     runner, name = get_runner("docker"), f"mlops-bench-{os.getpid()}-{number}"
     job = ContainerJob(

@@ -66,7 +66,7 @@ def _peer(kind: str, folder: Path, views: int, ttl: bool, examples: str, output:
 
 
 def _feast(kind: str, folder: Path, views: int, ttl: bool, **settings):
-    from airflow_mlops.hooks.feast.session import import_feast
+    from airflow_mlops.hooks.feast.connection.session import import_feast
 
     feast = import_feast()
     from feast.repo_config import RepoConfig

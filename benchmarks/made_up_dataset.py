@@ -51,7 +51,7 @@ def join(folder: Path, views: int) -> Callable[[], int]:
 
 
 def provision(folder: Path, views: int) -> Callable[[], int]:
-    from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+    from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
 
     names = ", ".join(f"k{number}" for number in range(views))
     late = "(n % 5 = 0)::INTEGER AS late"

@@ -124,7 +124,7 @@ def bare(_: Path, given: argparse.Namespace) -> float:
 
 
 def ours(folder: Path, given: argparse.Namespace) -> float:
-    from airflow_mlops.runners.tuning.loop import TuningLoop
+    from airflow_mlops.jobs.tuning.loop import TuningLoop
 
     name = f"mlops-bench-{os.getpid()}"
     write_tuning(folder / "warm", f"{name}-warm", 1, replace_namespace(given, seconds=0.0))
@@ -147,7 +147,7 @@ def write_tuning(store: Path, name: str, trials: int, given: argparse.Namespace)
     from airflow_mlops.primitives.training.search_space import Dimension
     from airflow_mlops.primitives.training.tuning import Plan, Tuning
     from airflow_mlops.runners import get_runner
-    from airflow_mlops.runners.base import ContainerJob
+    from airflow_mlops.runners.protocol import ContainerJob
 
     store.mkdir()
     (store / "rows.parquet").write_bytes(b"rows")
@@ -206,7 +206,7 @@ TUNED = """
 import json
 from pathlib import Path
 from airflow.sdk import DAG
-from airflow_mlops.operators.tuning import TuneModelOperator
+from airflow_mlops.operators.training.tune import TuneModelOperator
 
 with DAG("tuned", schedule=None):
     TuneModelOperator(task_id="tune", **json.loads(Path({arguments!r}).read_text()))
@@ -238,8 +238,8 @@ def start_airflow(work: Path, given: argparse.Namespace) -> SimpleNamespace:
 
 
 def tune_arguments(work: Path, given: argparse.Namespace) -> dict[str, Any]:
-    from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-    from airflow_mlops.operators.training import DescribeModelCodeOperator
+    from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+    from airflow_mlops.operators.training.train import DescribeModelCodeOperator
 
     def context(task_id: str) -> Any:
         ti = SimpleNamespace(

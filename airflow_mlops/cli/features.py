@@ -14,7 +14,7 @@ from airflow_mlops.cli.report import UsageError, print_json
 if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
-    from airflow_mlops.primitives.provisioning.join.conformance import CaseResult
+    from airflow_mlops.testing.offline_store.judge import CaseResult
 
 _OURS = "airflow_mlops.AsofOfflineStore"
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print how the store answers; 1 when an answer is wrong, 2 when no store is where it was said to be."""
-    from airflow_mlops.hooks.feast.conformance import check_store, warning_about
+    from airflow_mlops.testing.offline_store.conformance import check_store, warning_about
 
     try:
         config = _config(arguments)
@@ -47,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"airflow-mlops features conformance: {error}", file=sys.stderr)
         return 2
     known = warning_about(config)
-    logging.getLogger("airflow_mlops.hooks.feast.conformance").setLevel(logging.ERROR)  # it is printed here
+    logging.getLogger("airflow_mlops.testing.offline_store.conformance").setLevel(
+        logging.ERROR
+    )  # it is printed here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of Feast and its libraries about each other
         results = check_store(config)
@@ -62,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> RepoConfig:
-    from airflow_mlops.hooks.connections import find_connection
-    from airflow_mlops.hooks.feast.conformance import connection_config, read_config
+    from airflow_mlops.hooks.connections.find import find_connection
+    from airflow_mlops.testing.offline_store.conformance import connection_config, read_config
 
     repo: Path | None = arguments.repo
     if repo is not None and not (repo / "feature_store.yaml").is_file():

@@ -27,9 +27,15 @@ _COMMANDS = {
     "init": "write a repository with a whole loop: YAML, model code, tests, Feast, a DAG that brings data, image, CI",
     "demo": "play the whole loop on the flights of 2013",
 }
-"""Command → help. Each is a module or package of its name here, with ``add_arguments`` and ``run``."""
-#: Modules whose command's name is a word of Python.
-_MODULES = {"try": "trial"}
+"""Command → help. Each is a module or package with ``add_arguments`` and ``run``."""
+#: Where a command is that is not beside this module by its own name.
+_MODULES = {
+    "try": "trial",
+    **{
+        name: f"application.{name}"
+        for name in ("validate", "check", "schema", "plan", "generate", "assumptions")
+    },
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

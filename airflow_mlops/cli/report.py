@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_mlops.exceptions import MLOpsError
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.texts.documents import json_text
 from airflow_mlops.spec import (
     DEFAULTS_FILES,
     LoadedFile,

@@ -19,9 +19,11 @@ the class has. Tests of the class inherit :class:`airflow_mlops.contract.testing
 
 from __future__ import annotations
 
-from airflow_mlops.contract.cases import Case
-from airflow_mlops.contract.entrypoint import execute, main
-from airflow_mlops.contract.failures import (
+from airflow_mlops.contract.container.entrypoint import execute, main
+from airflow_mlops.contract.model_code.cases import Case
+from airflow_mlops.contract.model_code.job import Columns, Fold, Job
+from airflow_mlops.contract.model_code.model_code import ModelCode
+from airflow_mlops.contract.protocol.failures import (
     AssumptionError,
     CasesFailedError,
     DataError,
@@ -30,9 +32,7 @@ from airflow_mlops.contract.failures import (
     StopRequested,
     TryAgainError,
 )
-from airflow_mlops.contract.job import Columns, Fold, Job
-from airflow_mlops.contract.model_code import ModelCode
-from airflow_mlops.contract.paths import CONTRACT_VERSION, Paths
+from airflow_mlops.contract.protocol.paths import CONTRACT_VERSION, Paths
 
 __all__ = [
     "CONTRACT_VERSION",

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_mlops import __version__
-from airflow_mlops.contract.announce import AnnouncementError, announce
-from airflow_mlops.contract.check import check_output
-from airflow_mlops.contract.image import check_image
-from airflow_mlops.contract.paths import CONTRACT_VERSION, Paths
-from airflow_mlops.contract.supervision import become
-from airflow_mlops.contract.supervision import run as run_command
+from airflow_mlops.contract.container.supervision import become
+from airflow_mlops.contract.container.supervision import run as run_command
+from airflow_mlops.contract.protocol.paths import CONTRACT_VERSION, Paths
+from airflow_mlops.contract.tools.announce import AnnouncementError, announce
+from airflow_mlops.contract.tools.check import check_output
+from airflow_mlops.contract.tools.image import check_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

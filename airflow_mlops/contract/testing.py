@@ -15,12 +15,12 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_mlops.contract.documents import json_text
-from airflow_mlops.contract.entrypoint import execute
-from airflow_mlops.contract.job import read_job
-from airflow_mlops.contract.model_code import ModelCode
-from airflow_mlops.contract.paths import CONTRACT_VERSION, Paths
-from airflow_mlops.contract.results import metric_problems
+from airflow_mlops.contract.container.entrypoint import execute
+from airflow_mlops.contract.model_code.job import read_job
+from airflow_mlops.contract.model_code.model_code import ModelCode
+from airflow_mlops.contract.protocol.documents import json_text
+from airflow_mlops.contract.protocol.paths import CONTRACT_VERSION, Paths
+from airflow_mlops.contract.protocol.results import metric_problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -163,7 +163,7 @@ class ModelCodeTestCase(unittest.TestCase):
     def test_serve_answers(self) -> None:
         """``serve`` gives one prediction a row, and 400 for a row without a column."""
         self._require("serve")
-        from airflow_mlops.contract.serving import ModelServer
+        from airflow_mlops.contract.model_code.serving import ModelServer
 
         paths = self._trained_root()
         code = self.model_code()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow_mlops.spec import ApplicationSpec, FeaturesSpec
-    from airflow_mlops.spec.training import DockerOptions
+    from airflow_mlops.spec.training.training import DockerOptions
 
 #: Tries after the first of a task that only keeps the books, even where a training has none.
 BOOKKEEPING_RETRIES = 3

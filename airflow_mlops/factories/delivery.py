@@ -15,8 +15,8 @@ from airflow_mlops.factories.application import (
     model_code_arguments,
 )
 from airflow_mlops.factories.schedules import schedule_of
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
 from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG

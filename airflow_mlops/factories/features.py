@@ -11,18 +11,18 @@ from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories.application import job_task_timeout, jobs_folder
 from airflow_mlops.factories.schedules import schedule_of
 from airflow_mlops.factories.verbatim import Template, VerbatimDag
-from airflow_mlops.operators.announcement import AnnounceFeaturesOperator
-from airflow_mlops.operators.extraction import ExtractFeaturesOperator
-from airflow_mlops.operators.materialization import ApplyFeaturesOperator, MaterializeFeaturesOperator
-from airflow_mlops.operators.publication import PublishFeaturesOperator
-from airflow_mlops.operators.transformation import PrepareFeaturesOperator, TransformFeaturesOperator
+from airflow_mlops.operators.features.announce import AnnounceFeaturesOperator
+from airflow_mlops.operators.features.apply import ApplyFeaturesOperator, MaterializeFeaturesOperator
+from airflow_mlops.operators.features.extract import ExtractFeaturesOperator
+from airflow_mlops.operators.features.publish import PublishFeaturesOperator
+from airflow_mlops.operators.features.transform import PrepareFeaturesOperator, TransformFeaturesOperator
 from airflow_mlops.spec.values import format_duration
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
     from airflow_mlops.spec import FeaturesSpec
-    from airflow_mlops.spec.feature_views import ServiceView, View
+    from airflow_mlops.spec.features.views import ServiceView, View
 
 __all__ = ["build_features_dag", "definitions_of", "prepare_runner"]
 

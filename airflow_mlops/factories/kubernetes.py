@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_mlops.spec.training import Training
+    from airflow_mlops.spec.training.training import Training
 
 #: Keys that are the runner's own; all others describe its pods.
 _RUNNERS = ("connection", "namespace", "staging", "start_timeout")

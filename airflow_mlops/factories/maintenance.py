@@ -14,8 +14,8 @@ from airflow_mlops.factories.application import runner_of
 from airflow_mlops.factories.features import prepare_runner
 from airflow_mlops.factories.verbatim import VerbatimDag
 from airflow_mlops.operators.maintenance import ReapJobsOperator
-from airflow_mlops.operators.tracking import CloseRunsOperator
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.operators.training.runs import CloseRunsOperator
+from airflow_mlops.primitives.texts.documents import json_text
 from airflow_mlops.spec import ApplicationSpec, application_files, load_spec
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from airflow_mlops.factories.application import (
     training_dataset_arguments,
 )
 from airflow_mlops.factories.schedules import schedule_of
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.primitives.provisioning.lines import line_name
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.primitives.datasets.branches import line_name
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG

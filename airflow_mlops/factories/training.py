@@ -25,13 +25,13 @@ from airflow_mlops.factories.application import (
 from airflow_mlops.factories.schedules import schedule_of
 from airflow_mlops.factories.verbatim import Template
 from airflow_mlops.factories.watchers import watchers_of
-from airflow_mlops.operators.evaluation import (
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.evaluation.evaluate import (
     EvaluateChampionOperator,
     EvaluateModelOperator,
     TestModelOperator,
 )
-from airflow_mlops.operators.gate import GateModelOperator
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+from airflow_mlops.operators.evaluation.gate import GateModelOperator
 from airflow_mlops.operators.registration import RegisterModelOperator
 from airflow_mlops.operators.retraining import (
     AnswerReasonsOperator,
@@ -39,8 +39,8 @@ from airflow_mlops.operators.retraining import (
     ConcludeTrainingOperator,
     RearmOperator,
 )
-from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
-from airflow_mlops.operators.tuning import TuneModelOperator
+from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.operators.training.tune import TuneModelOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG

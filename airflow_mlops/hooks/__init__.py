@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airflow_mlops.hooks.aws.sagemaker import SageMakerTrainingHook
     from airflow_mlops.hooks.docker.hook import DockerEngineHook
     from airflow_mlops.hooks.feast.hook import FeastHook
-    from airflow_mlops.hooks.git import GitHook
+    from airflow_mlops.hooks.git.repository import GitHook
     from airflow_mlops.hooks.kubernetes.hook import KubernetesClusterHook
     from airflow_mlops.hooks.mlflow.hook import MLflowHook
     from airflow_mlops.hooks.registry import RegistryHook
@@ -35,7 +35,7 @@ __getattr__ = lazily(
         "CloudWatchHook": "airflow_mlops.hooks.aws.cloudwatch",
         "DockerEngineHook": "airflow_mlops.hooks.docker.hook",
         "FeastHook": "airflow_mlops.hooks.feast.hook",
-        "GitHook": "airflow_mlops.hooks.git",
+        "GitHook": "airflow_mlops.hooks.git.repository",
         "KubernetesClusterHook": "airflow_mlops.hooks.kubernetes.hook",
         "MLflowHook": "airflow_mlops.hooks.mlflow.hook",
         "RegistryHook": "airflow_mlops.hooks.registry",

@@ -15,7 +15,7 @@ from airflow.sdk import BaseHook
 
 from airflow_mlops.exceptions import EngineUnavailable, ImageNotFoundError, RegistryUnavailable, RunnerError
 from airflow_mlops.hooks.aws.service import ECR, check_connection
-from airflow_mlops.hooks.connections import afind_connection
+from airflow_mlops.hooks.connections.find import afind_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -19,7 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError
-from airflow_mlops.primitives.monitoring.columns import iterate_columns, kind_of, plain
+from airflow_mlops.primitives.statistics.columns import iterate_columns, kind_of, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING
 from airflow_mlops import lazily
 
 if TYPE_CHECKING:
-    from airflow_mlops.operators.announcement import AnnounceFeaturesOperator
-    from airflow_mlops.operators.assumptions import ValidateDatasetOperator
+    from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+    from airflow_mlops.operators.datasets.split import SplitDatasetOperator
+    from airflow_mlops.operators.datasets.validate import ValidateDatasetOperator
     from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
-    from airflow_mlops.operators.evaluation import (
+    from airflow_mlops.operators.evaluation.evaluate import (
         EvaluateChampionOperator,
         EvaluateModelOperator,
         TestModelOperator,
         TrainedModelOperator,
     )
-    from airflow_mlops.operators.extraction import ExtractFeaturesOperator
-    from airflow_mlops.operators.gate import GateModelOperator
+    from airflow_mlops.operators.evaluation.gate import GateModelOperator
+    from airflow_mlops.operators.features.announce import AnnounceFeaturesOperator
+    from airflow_mlops.operators.features.apply import ApplyFeaturesOperator, MaterializeFeaturesOperator
+    from airflow_mlops.operators.features.extract import ExtractFeaturesOperator
+    from airflow_mlops.operators.features.publish import PublishFeaturesOperator
+    from airflow_mlops.operators.features.transform import PrepareFeaturesOperator, TransformFeaturesOperator
     from airflow_mlops.operators.links import MLflowModelLink, MLflowReportLink, MLflowRunLink
     from airflow_mlops.operators.maintenance import ReapJobsOperator
-    from airflow_mlops.operators.materialization import ApplyFeaturesOperator, MaterializeFeaturesOperator
     from airflow_mlops.operators.model_code import ModelCodeOperator
     from airflow_mlops.operators.monitoring import (
         DecideRetrainingOperator,
@@ -33,8 +37,6 @@ if TYPE_CHECKING:
         ProfileInputsOperator,
         RaiseAlarmOperator,
     )
-    from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-    from airflow_mlops.operators.publication import PublishFeaturesOperator
     from airflow_mlops.operators.registration import RegisterModelOperator
     from airflow_mlops.operators.retraining import (
         AnswerReasonsOperator,
@@ -43,11 +45,9 @@ if TYPE_CHECKING:
         RearmOperator,
         ReasonsOperator,
     )
-    from airflow_mlops.operators.splitting import SplitDatasetOperator
-    from airflow_mlops.operators.tracking import CloseRunsOperator
-    from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
-    from airflow_mlops.operators.transformation import PrepareFeaturesOperator, TransformFeaturesOperator
-    from airflow_mlops.operators.tuning import TuneModelOperator
+    from airflow_mlops.operators.training.runs import CloseRunsOperator
+    from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
+    from airflow_mlops.operators.training.tune import TuneModelOperator
 
 __all__ = [
     "AnnounceFeaturesOperator",
@@ -91,42 +91,42 @@ __all__ = [
 
 __getattr__ = lazily(
     {
-        "AnnounceFeaturesOperator": "airflow_mlops.operators.announcement",
+        "AnnounceFeaturesOperator": "airflow_mlops.operators.features.announce",
         "AnswerReasonsOperator": "airflow_mlops.operators.retraining",
-        "ApplyFeaturesOperator": "airflow_mlops.operators.materialization",
-        "CloseRunsOperator": "airflow_mlops.operators.tracking",
+        "ApplyFeaturesOperator": "airflow_mlops.operators.features.apply",
+        "CloseRunsOperator": "airflow_mlops.operators.training.runs",
         "CollectReasonsOperator": "airflow_mlops.operators.retraining",
         "ConcludeTrainingOperator": "airflow_mlops.operators.retraining",
         "DecideRetrainingOperator": "airflow_mlops.operators.monitoring",
-        "DescribeModelCodeOperator": "airflow_mlops.operators.training",
-        "EvaluateChampionOperator": "airflow_mlops.operators.evaluation",
-        "EvaluateModelOperator": "airflow_mlops.operators.evaluation",
-        "ExtractFeaturesOperator": "airflow_mlops.operators.extraction",
-        "GateModelOperator": "airflow_mlops.operators.gate",
+        "DescribeModelCodeOperator": "airflow_mlops.operators.training.train",
+        "EvaluateChampionOperator": "airflow_mlops.operators.evaluation.evaluate",
+        "EvaluateModelOperator": "airflow_mlops.operators.evaluation.evaluate",
+        "ExtractFeaturesOperator": "airflow_mlops.operators.features.extract",
+        "GateModelOperator": "airflow_mlops.operators.evaluation.gate",
         "MLflowModelLink": "airflow_mlops.operators.links",
         "MLflowReportLink": "airflow_mlops.operators.links",
         "MLflowRunLink": "airflow_mlops.operators.links",
-        "MaterializeFeaturesOperator": "airflow_mlops.operators.materialization",
+        "MaterializeFeaturesOperator": "airflow_mlops.operators.features.apply",
         "MeasurePerformanceOperator": "airflow_mlops.operators.monitoring",
         "ModelCodeOperator": "airflow_mlops.operators.model_code",
         "MonitoringOperator": "airflow_mlops.operators.monitoring",
         "PlanBatchOperator": "airflow_mlops.operators.delivery",
         "PredictBatchOperator": "airflow_mlops.operators.delivery",
-        "PrepareFeaturesOperator": "airflow_mlops.operators.transformation",
+        "PrepareFeaturesOperator": "airflow_mlops.operators.features.transform",
         "ProfileInputsOperator": "airflow_mlops.operators.monitoring",
-        "ProvisionDatasetOperator": "airflow_mlops.operators.provisioning",
-        "PublishFeaturesOperator": "airflow_mlops.operators.publication",
+        "ProvisionDatasetOperator": "airflow_mlops.operators.datasets.provision",
+        "PublishFeaturesOperator": "airflow_mlops.operators.features.publish",
         "RaiseAlarmOperator": "airflow_mlops.operators.monitoring",
         "ReapJobsOperator": "airflow_mlops.operators.maintenance",
         "RearmOperator": "airflow_mlops.operators.retraining",
         "ReasonsOperator": "airflow_mlops.operators.retraining",
         "RegisterModelOperator": "airflow_mlops.operators.registration",
-        "SplitDatasetOperator": "airflow_mlops.operators.splitting",
-        "TestModelOperator": "airflow_mlops.operators.evaluation",
-        "TrainModelOperator": "airflow_mlops.operators.training",
-        "TrainedModelOperator": "airflow_mlops.operators.evaluation",
-        "TransformFeaturesOperator": "airflow_mlops.operators.transformation",
-        "TuneModelOperator": "airflow_mlops.operators.tuning",
-        "ValidateDatasetOperator": "airflow_mlops.operators.assumptions",
+        "SplitDatasetOperator": "airflow_mlops.operators.datasets.split",
+        "TestModelOperator": "airflow_mlops.operators.evaluation.evaluate",
+        "TrainModelOperator": "airflow_mlops.operators.training.train",
+        "TrainedModelOperator": "airflow_mlops.operators.evaluation.evaluate",
+        "TransformFeaturesOperator": "airflow_mlops.operators.features.transform",
+        "TuneModelOperator": "airflow_mlops.operators.training.tune",
+        "ValidateDatasetOperator": "airflow_mlops.operators.datasets.validate",
     }
 )

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.exceptions import ContractError, TrackingError
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
-from airflow_mlops.operators.evaluation import TrainedModelOperator
+from airflow_mlops.operators.evaluation.evaluate import TrainedModelOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_mlops.hooks.store.base import Store
     from airflow_mlops.primitives.delivery.batch import PredictionBatch
-    from airflow_mlops.runners.base import JobState
+    from airflow_mlops.runners.protocol import JobState
 
 
 class PlanBatchOperator(MLOpsTask):
@@ -59,12 +59,12 @@ class PlanBatchOperator(MLOpsTask):
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Read the registry and the ledger of batches."""
-        from airflow_mlops.hooks.datasets.versions import DatasetStore
         from airflow_mlops.hooks.mlflow.hook import MLflowHook
         from airflow_mlops.hooks.store.base import published_batches
         from airflow_mlops.hooks.store.open import open_store
         from airflow_mlops.primitives.delivery.batch import next_start
         from airflow_mlops.primitives.registration.lineage import promise_from_tags
+        from airflow_mlops.stores.datasets.versions import DatasetStore
 
         with airflow_errors():
             mlflow = MLflowHook(self.mlflow_conn_id)

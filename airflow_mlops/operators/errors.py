@@ -134,7 +134,7 @@ def bounded(text: str) -> str:
 
 
 def _message(error: BaseException) -> str:
-    from airflow_mlops.hooks.masking import without_known_secrets
+    from airflow_mlops.hooks.connections.masking import without_known_secrets
 
     return bounded(str(without_known_secrets(f"{type(error).__name__}: {error}")))
 
@@ -167,7 +167,7 @@ def _is_about_an_answer(error: Exception) -> bool:
 
 def _without_connection(error: AirflowNotFoundException) -> AirflowException:
     """Final only where Airflow itself says that there is no such connection."""
-    from airflow_mlops.hooks.connections import not_found
+    from airflow_mlops.hooks.connections.find import not_found
 
     missing = not_found(error, MLOpsError)
     return (AirflowException if missing.retriable else AirflowFailException)(str(missing))

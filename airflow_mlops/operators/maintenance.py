@@ -11,17 +11,17 @@ from airflow.sdk.exceptions import AirflowException
 
 from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.hooks.scratch import scratch_home, sweep_scratch
+from airflow_mlops.jobs.owners import older_jobs
 from airflow_mlops.operators.errors import MLOpsTask
-from airflow_mlops.operators.installation import installation
-from airflow_mlops.operators.older_jobs import older_jobs
-from airflow_mlops.triggers.ownership import OVER, state_key
+from airflow_mlops.quirks.installation import installation
+from airflow_mlops.quirks.ownership import OVER, state_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
-    from airflow_mlops.runners.base import FoundJob
+    from airflow_mlops.runners.protocol import FoundJob
 
 
 class ReapJobsOperator(MLOpsTask):
@@ -84,7 +84,7 @@ class ReapJobsOperator(MLOpsTask):
 
     def _reap(self, context: Context, given: Mapping[str, Any]) -> tuple[list[str], int]:
         from airflow_mlops.runners import get_runner
-        from airflow_mlops.runners.base import ListsJobs
+        from airflow_mlops.runners.protocol import ListsJobs
 
         options = {key: value for key, value in given.items() if key != "kind"}
         runner = get_runner(str(given["kind"]), **options)
@@ -107,8 +107,8 @@ class ReapJobsOperator(MLOpsTask):
     # Checkpoints -------------------------------------------------------------------------------
 
     def _reap_checkpoints(self, context: Context, uri: str) -> tuple[list[str], int]:
-        from airflow_mlops.hooks.checkpoints import CheckpointStore
         from airflow_mlops.hooks.store.open import open_store
+        from airflow_mlops.stores.checkpoints import CheckpointStore
 
         store, kept = open_store(uri), 0
         removed: list[str] = []

@@ -18,21 +18,21 @@ from airflow.sdk.exceptions import (
 
 from airflow_mlops.exceptions import GpusTakenError, MLOpsError, RunnerError, StoreError, TrackingError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.operators.bookmark import Bookmark, keep_result, kept_result
-from airflow_mlops.operators.broken_assumptions import report_broken
-from airflow_mlops.operators.container_files import (
+from airflow_mlops.jobs.broken_assumptions import report_broken
+from airflow_mlops.jobs.deadlines import job_deadline, time_left
+from airflow_mlops.jobs.ending import discard
+from airflow_mlops.jobs.files import (
     read_text,
 )
+from airflow_mlops.jobs.log import hidden_texts, print_rest, saved_position
+from airflow_mlops.jobs.output import LOG_LIMIT, JobOutput, watch
+from airflow_mlops.jobs.owners import end_older_jobs
+from airflow_mlops.jobs.resume import Bookmark, keep_result, kept_result
 from airflow_mlops.operators.errors import airflow_errors
-from airflow_mlops.operators.job_log import hidden_texts, print_rest, saved_position
 from airflow_mlops.operators.model_job import ModelJob
-from airflow_mlops.operators.older_jobs import end_older_jobs
-from airflow_mlops.operators.time_limits import job_deadline, time_left
-from airflow_mlops.runners.ending import discard
+from airflow_mlops.quirks.ownership import ended_within
+from airflow_mlops.quirks.reachability import airflow_answers
 from airflow_mlops.triggers.job import JobTrigger
-from airflow_mlops.triggers.output import LOG_LIMIT, JobOutput, watch
-from airflow_mlops.triggers.ownership import ended_within
-from airflow_mlops.triggers.reachability import airflow_answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.primitives.training.outcome import Outcome
-    from airflow_mlops.runners.base import ContainerJob, JobState, Runner
+    from airflow_mlops.runners.protocol import ContainerJob, JobState, Runner
 
 __all__ = ["ModelCodeOperator"]
 
@@ -113,7 +113,7 @@ class ModelCodeOperator(ModelJob):
 
     def execute(self, context: Context) -> Any:
         """Start or adopt the job, then wait for it."""
-        from airflow_mlops.hooks.secrets import mask_secrets
+        from airflow_mlops.hooks.connections.secrets import mask_secrets
 
         name, self._task = self.job_name(context), context["ti"]
         self._job_name = name
@@ -141,7 +141,7 @@ class ModelCodeOperator(ModelJob):
             state = runner.inspect(name)
             if state.status in ("running", "exited"):
                 return state, True
-        from airflow_mlops.operators.gpus import check_gpus
+        from airflow_mlops.jobs.gpus import check_gpus
 
         check_gpus(runner, name, self._limits().get("gpus"), self._code().get("image"))
         with scratch_folder() as scratch:
@@ -158,7 +158,7 @@ class ModelCodeOperator(ModelJob):
 
     def _wait_for_gpus(self, context: Context, busy: GpusTakenError) -> Any:
         """Defer until GPUs are free, or wait for them here, and begin again."""
-        from airflow_mlops.operators.gpus import execute_again, wait_until_free
+        from airflow_mlops.jobs.gpus import execute_again, wait_until_free
         from airflow_mlops.triggers.gpus import FreeGpuTrigger
 
         self.log.info("%s Waiting for it.", busy)
@@ -178,7 +178,7 @@ class ModelCodeOperator(ModelJob):
 
     def begin_again(self, context: Context, event: dict[str, Any]) -> Any:
         """Submit the job that had to wait for its GPUs; somebody else may have been faster."""
-        from airflow_mlops.operators.gpus import execute_again
+        from airflow_mlops.jobs.gpus import execute_again
 
         if event["status"] != "free":
             raise AirflowFailException(f"{self.command} of {self._code_name()}: {event['message']}")
@@ -258,7 +258,7 @@ class ModelCodeOperator(ModelJob):
 
         The event only wakes this method: what happened is asked of the engine.
         """
-        from airflow_mlops.hooks.masking import without_known_secrets
+        from airflow_mlops.hooks.connections.masking import without_known_secrets
 
         name, given_up = job, ""
         self._job_name, self._node, self._task = name, carried.get("node") or "", context["ti"]
@@ -328,7 +328,7 @@ class ModelCodeOperator(ModelJob):
             Bookmark(context, name, state).keep(position)
 
     def _judge(self, state: JobState, given_up: str, output: Path) -> Outcome:
-        from airflow_mlops.hooks.secrets import without_secrets
+        from airflow_mlops.hooks.connections.secrets import without_secrets
         from airflow_mlops.primitives.training.outcome import classify, gave_up
 
         text = without_secrets(read_text(output / "output/failure"), self.secrets or {})

@@ -8,17 +8,17 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_mlops.operators.checkpoints import JobCheckpoints
+from airflow_mlops.jobs.checkpoints import JobCheckpoints
 from airflow_mlops.operators.errors import MLOpsTask
-from airflow_mlops.operators.installation import installation
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.texts.documents import json_text
+from airflow_mlops.quirks.installation import installation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow.sdk import Context
 
-    from airflow_mlops.runners.base import ContainerJob, JobState, Runner
+    from airflow_mlops.runners.protocol import ContainerJob, JobState, Runner
 
 
 class ModelJob(MLOpsTask):
@@ -82,7 +82,7 @@ class ModelJob(MLOpsTask):
         return f"{readable}-{hashlib.sha256(raw.encode()).hexdigest()[:12]}"
 
     def _job(self, context: Context, name: str, scratch: Path) -> ContainerJob:
-        from airflow_mlops.runners.base import ContainerJob, Distribution, Resources
+        from airflow_mlops.runners.protocol import ContainerJob, Distribution, Resources
 
         ti, code = context["ti"], self._code()
         checkpoint = self._checkpoints(context).fetch(scratch)

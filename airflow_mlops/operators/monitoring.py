@@ -17,7 +17,6 @@ from airflow_mlops.assets import retraining_asset
 from airflow_mlops.exceptions import DataError, MLOpsError, SourceError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
-from airflow_mlops.operators.inlets import read_events
 from airflow_mlops.operators.links import (
     MLflowModelLink,
     MLflowReportLink,
@@ -25,6 +24,7 @@ from airflow_mlops.operators.links import (
     show_model,
     show_run,
 )
+from airflow_mlops.quirks.events import read_events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from duckdb import DuckDBPyConnection
 
-    from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.hooks.store.base import Store
-    from airflow_mlops.primitives.monitoring.drift import DriftReport
     from airflow_mlops.primitives.monitoring.performance import (
         BettingState,
         ExpectedLoss,
         PerformanceReport,
     )
-    from airflow_mlops.primitives.monitoring.reference import Reference
     from airflow_mlops.primitives.monitoring.rules import DriftRule, PerformanceRule
+    from airflow_mlops.primitives.statistics.bins import Reference
+    from airflow_mlops.primitives.statistics.drift import DriftReport
+    from airflow_mlops.stores.datasets.versions import DatasetStore
 
 Window = dict[str, Any]
 
@@ -128,10 +128,10 @@ class ProfileInputsOperator(MonitoringOperator):
             return applied
 
     def _apply(self, store: Store, window: Window, rule: DriftRule) -> DriftReport:
-        from airflow_mlops.hooks.datasets.versions import DatasetStore
         from airflow_mlops.hooks.whylogs import profile_parquet
-        from airflow_mlops.primitives.monitoring.columns import missing_from
-        from airflow_mlops.primitives.monitoring.drift import compare_window
+        from airflow_mlops.primitives.statistics.columns import missing_from
+        from airflow_mlops.primitives.statistics.drift import compare_window
+        from airflow_mlops.stores.datasets.versions import DatasetStore
 
         datasets = DatasetStore(store, self.application)
         reference = self._reference(store, datasets, window["reference_dataset_id"])
@@ -148,7 +148,7 @@ class ProfileInputsOperator(MonitoringOperator):
     def _reference(self, store: Store, datasets: DatasetStore, dataset_id: str) -> Reference:
         """The training split of a dataset version, counted and profiled once."""
         from airflow_mlops.hooks.whylogs import profile_parquet
-        from airflow_mlops.primitives.monitoring.reference import Reference, build_reference
+        from airflow_mlops.primitives.statistics.bins import Reference, build_reference
 
         key = f"{self.application}/monitoring/references/{dataset_id}"
         if found := store.read_json(f"{key}.json"):
@@ -269,8 +269,8 @@ class MeasurePerformanceOperator(MonitoringOperator):
 
     def _open_examples(self, connection: DuckDBPyConnection) -> None:
         """The view ``examples``, as provisioning reads them."""
-        from airflow_mlops.hooks.sources import AirflowSources
-        from airflow_mlops.primitives.provisioning.examples import Examples, ExamplesQuery
+        from airflow_mlops.hooks.sources.examples import AirflowSources
+        from airflow_mlops.primitives.datasets.examples import Examples, ExamplesQuery
 
         sources = AirflowSources(self.examples.get("connection") or "aws_default")
         Examples.open(connection, ExamplesQuery.from_mapping(self.examples), sources)
@@ -401,7 +401,7 @@ class RaiseAlarmOperator(MonitoringOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Put the evidence on the outlets' events, which leave with the task's success."""
-        from airflow_mlops.contract.storable import storable
+        from airflow_mlops.contract.protocol.storable import storable
 
         alarms: list[Any] = list((self.decision or {}).get("alarms") or ())
         if not alarms:

@@ -40,7 +40,7 @@ class RegisterModelOperator(MLOpsTask):
     :param application: name of the application.
     :param model: name of the registered model.
     :param run_id: the MLflow run that trained it.
-    :param decision: what :class:`~airflow_mlops.operators.gate.GateModelOperator` returned.
+    :param decision: what :class:`~airflow_mlops.operators.evaluation.gate.GateModelOperator` returned.
     :param lineage: see :class:`~airflow_mlops.primitives.registration.lineage.Lineage`; tags of the version.
     :param evaluation: ``metrics`` of the test split; those of the whole split go with the version, as the promise
         that monitoring holds it to.

@@ -11,15 +11,15 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow_mlops.assets import code_asset, retraining_asset, training_asset
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.operators.fields import json_value
-from airflow_mlops.operators.inlets import read_events
-from airflow_mlops.operators.tracking import task_states
+from airflow_mlops.operators.training.runs import task_states
+from airflow_mlops.quirks.events import read_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from airflow.sdk import Context
 
-    from airflow_mlops.primitives.retraining import Answers, Reason, ReasonKind
+    from airflow_mlops.primitives.reasons import Answers, Reason, ReasonKind
 
 #: So long after its time the first run of the clock means that the DAG was switched on meanwhile.
 SWITCHED_ON = timedelta(minutes=5)
@@ -43,7 +43,7 @@ class ReasonsOperator(MLOpsTask):
         self.application = application
 
     def _answers(self, context: Context) -> Answers:
-        from airflow_mlops.primitives.retraining import Answers
+        from airflow_mlops.primitives.reasons import Answers
 
         return Answers.from_dict(context["asset_state_store"][self.asset].get(ANSWERS))
 
@@ -52,7 +52,7 @@ class ReasonsOperator(MLOpsTask):
 
     def _tell(self, context: Context, **extra: Any) -> None:
         """Say it on the page of the DAG run, and to whoever waits for the asset of the training."""
-        from airflow_mlops.contract.storable import storable
+        from airflow_mlops.contract.protocol.storable import storable
 
         for outlet in self.outlets:
             if getattr(outlet, "name", None) == training_asset(self.application).name:
@@ -60,7 +60,7 @@ class ReasonsOperator(MLOpsTask):
 
     def _drain(self, context: Context, answers: Answers) -> tuple[list[Reason], bool]:
         """Reasons that events since the watermark give, and whether every event could be read."""
-        from airflow_mlops.primitives.retraining import drain_from, reason_from_event
+        from airflow_mlops.primitives.reasons import drain_from, reason_from_event
 
         since, reasons, complete = drain_from(answers), [], True
         for asset, default in self._sources():
@@ -110,7 +110,7 @@ class CollectReasonsOperator(ReasonsOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Take the reasons; taking them again gives the same ones."""
-        from airflow_mlops.primitives.retraining import Answers, describe, take
+        from airflow_mlops.primitives.reasons import Answers, describe, take
 
         run_id = context["ti"].run_id
         answers = self._closed(self._answers(context), run_id)
@@ -131,7 +131,7 @@ class CollectReasonsOperator(ReasonsOperator):
 
     def _closed(self, answers: Answers, run_id: str) -> Answers:
         """The memory without runs that ended before they could say so."""
-        from airflow_mlops.primitives.retraining import answer, unclosed
+        from airflow_mlops.primitives.reasons import answer, unclosed
 
         if not self.model:
             return answers
@@ -148,8 +148,8 @@ class CollectReasonsOperator(ReasonsOperator):
 
     def _was_answered(self, run_id: str, ids: Sequence[str]) -> bool:
         from airflow_mlops.hooks.mlflow.hook import MLflowHook
+        from airflow_mlops.primitives.reasons import carries
         from airflow_mlops.primitives.registration.lineage import REASON_IDS_TAG
-        from airflow_mlops.primitives.retraining import carries
 
         mlflow = MLflowHook(self.mlflow_conn_id)
         if any(carries(version.tags.get(REASON_IDS_TAG, ""), ids) for version in mlflow.versions(self.model)):
@@ -159,7 +159,7 @@ class CollectReasonsOperator(ReasonsOperator):
 
     def _handed(self, context: Context) -> Iterator[Reason]:
         """Reasons of the events that started this run, whatever their time: Airflow hands those over itself."""
-        from airflow_mlops.primitives.retraining import reason_from_event
+        from airflow_mlops.primitives.reasons import reason_from_event
 
         for asset, default in self._sources():
             for event in context["triggering_asset_events"].get(asset, ()):
@@ -172,8 +172,8 @@ class CollectReasonsOperator(ReasonsOperator):
 
         :param first: the application has never taken a reason.
         """
-        from airflow_mlops.contract.storable import storable
-        from airflow_mlops.primitives.retraining import Reason
+        from airflow_mlops.contract.protocol.storable import storable
+        from airflow_mlops.primitives.reasons import Reason
 
         run = context["dag_run"]
         run_type, at = str(getattr(run.run_type, "value", run.run_type)), run.run_after.isoformat()
@@ -218,7 +218,7 @@ class AnswerReasonsOperator(ReasonsOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Write the memory, then drain again."""
-        from airflow_mlops.primitives.retraining import answer, unanswered
+        from airflow_mlops.primitives.reasons import answer, unanswered
 
         answers, run_id = self._answers(context), context["ti"].run_id
         own = [reason["id"] for reason in self.reasons or ()]
@@ -234,7 +234,7 @@ class AnswerReasonsOperator(ReasonsOperator):
 
     def _say(self, context: Context) -> None:
         """How the run ended, for people."""
-        from airflow_mlops.primitives.retraining import describe
+        from airflow_mlops.primitives.reasons import describe
 
         why = describe(self.reasons)
         alarmed = any(reason["kind"] in ("performance", "drift") for reason in self.reasons)
@@ -277,7 +277,7 @@ class RearmOperator(MLOpsTask):
 
     def execute(self, context: Context) -> None:
         """Emit an event that wakes and is no reason of its own."""
-        from airflow_mlops.contract.storable import storable
+        from airflow_mlops.contract.protocol.storable import storable
 
         if not self.pending:
             raise AirflowSkipException("No reason came while this run worked.")

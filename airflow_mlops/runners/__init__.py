@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import RunnerError
 
 if TYPE_CHECKING:
-    from airflow_mlops.runners.base import Runner
+    from airflow_mlops.runners.protocol import Runner
 
 __all__ = ["KINDS", "get_runner"]
 
 #: Module and class of each kind of runner; imported when a job needs it.
 KINDS = {
     "docker": ("docker.runner", "DockerRunner"),
-    "process": ("process", "ProcessRunner"),
+    "process": ("process.runner", "ProcessRunner"),
     "docker_nodes": ("docker.nodes", "DockerNodesRunner"),
     "kubernetes": ("kubernetes.runner", "KubernetesRunner"),
     "aws_batch": ("aws.batch", "AwsBatchRunner"),

@@ -9,13 +9,13 @@ from collections import defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from airflow_mlops.runners.base import LogLine
+from airflow_mlops.runners.protocol import LogLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from airflow_mlops.runners.base import OnLog
+    from airflow_mlops.runners.protocol import OnLog
 
 #: Bytes of one line that are kept.
 LINE_LIMIT = 8 * 1024

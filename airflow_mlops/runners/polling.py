@@ -9,13 +9,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import EngineUnavailable, MLOpsError
-from airflow_mlops.runners.base import JobState
 from airflow_mlops.runners.lines import hand_over
+from airflow_mlops.runners.protocol import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from airflow_mlops.runners.base import LogLine, OnLog
+    from airflow_mlops.runners.protocol import LogLine, OnLog
 
 log = logging.getLogger(__name__)
 

@@ -77,7 +77,7 @@ class FeaturesFreshSensor(BaseSensorOperator):
 
         from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
-        from airflow_mlops.triggers.settling import settling
+        from airflow_mlops.quirks.settling import settling
 
         now = datetime.now(UTC)
         since = since or now.isoformat()
@@ -118,7 +118,7 @@ class FeaturesFreshSensor(BaseSensorOperator):
     def poke(self, context: Context) -> bool:  # noqa: ARG002
         """Whether every view is fresh."""
         from airflow_mlops.hooks.feast.hook import FeastHook
-        from airflow_mlops.primitives.provisioning.features.freshness import Freshness, parse_age
+        from airflow_mlops.primitives.features.freshness import Freshness, parse_age
 
         with airflow_errors():
             oldest, moment = parse_age(self.max_age), self._moment()

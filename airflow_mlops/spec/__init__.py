@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from airflow_mlops.spec.application import ApplicationSpec
-from airflow_mlops.spec.defaults import DEFAULTS_FILES, defaults_files
-from airflow_mlops.spec.features import FeaturesSpec
-from airflow_mlops.spec.loader import (
+from airflow_mlops.spec.features.pipeline import FeaturesSpec
+from airflow_mlops.spec.reading.defaults import DEFAULTS_FILES, defaults_files
+from airflow_mlops.spec.reading.loader import (
     LoadedFile,
     Spec,
     application_files,
@@ -17,9 +17,9 @@ from airflow_mlops.spec.loader import (
     name_problems,
     stated_names,
 )
-from airflow_mlops.spec.problems import Place, Problem, SpecFileError
-from airflow_mlops.spec.schema import json_schema
-from airflow_mlops.spec.together import doubts
+from airflow_mlops.spec.reading.problems import Place, Problem, SpecFileError
+from airflow_mlops.spec.reading.schema import json_schema
+from airflow_mlops.spec.reading.together import doubts
 from airflow_mlops.spec.values import AssetSchedule
 
 __all__ = [

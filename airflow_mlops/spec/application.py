@@ -7,14 +7,14 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from airflow_mlops.spec.code import Code
+from airflow_mlops.spec.data.provisioning import Provisioning
 from airflow_mlops.spec.delivery import Delivery
 from airflow_mlops.spec.evaluation import Evaluation
 from airflow_mlops.spec.monitoring import LOSSES, Monitoring
-from airflow_mlops.spec.provisioning import Provisioning
 from airflow_mlops.spec.registration import Registration
 from airflow_mlops.spec.retraining import Retraining
 from airflow_mlops.spec.store import StoreUri
-from airflow_mlops.spec.training import Training
+from airflow_mlops.spec.training.training import Training
 from airflow_mlops.spec.values import (
     ApplicationName,
     ConnectionId,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_mlops.exceptions import GpuMissingError
+from airflow_mlops.quirks.settling import settled
 from airflow_mlops.runners import get_runner
-from airflow_mlops.triggers.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,17 +11,17 @@ from airflow.sdk import BaseXCom
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.jobs.ending import discard_async
+from airflow_mlops.jobs.output import BEHIND, KEY, LOG_LIMIT, JobOutput, watch
+from airflow_mlops.quirks.ownership import ended
+from airflow_mlops.quirks.reachability import airflow_answers
+from airflow_mlops.quirks.settling import settled
 from airflow_mlops.runners import get_runner
-from airflow_mlops.runners.ending import discard_async
-from airflow_mlops.triggers.output import BEHIND, KEY, LOG_LIMIT, JobOutput, watch
-from airflow_mlops.triggers.ownership import ended
-from airflow_mlops.triggers.reachability import airflow_answers
-from airflow_mlops.triggers.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_mlops.runners.base import JobState, Runner
+    from airflow_mlops.runners.protocol import JobState, Runner
 
 #: Seconds between two tries of a wait that failed.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
@@ -41,7 +41,7 @@ class JobTrigger(BaseTrigger):
     from here, as without the files or programs that the way to its engine needs.
 
     The event is ``{"status": "exited" | "gone" | "stalled" | "timeout" | "error", "state": {…}, "position": {…}, "rest":
-    true}``: ``state`` as :meth:`JobState.to_dict() <airflow_mlops.runners.base.JobState.to_dict>`, for ``error`` with a
+    true}``: ``state`` as :meth:`JobState.to_dict() <airflow_mlops.runners.protocol.JobState.to_dict>`, for ``error`` with a
     ``message``. Every line of the job's output goes to the task's log as it comes. Where that log is, is an XCom of
     the task, so that another triggerer goes on there. The job is stopped and removed only when somebody ends the task
     by hand, never when the triggerer ends.
@@ -172,7 +172,7 @@ class JobTrigger(BaseTrigger):
         if self._output is None:
             hidden: tuple[str, ...] = ()
             if self.secrets:
-                from airflow_mlops.hooks.secrets import mask_secrets_async
+                from airflow_mlops.hooks.connections.secrets import mask_secrets_async
 
                 hidden = await mask_secrets_async(self.secrets)
             position = (await memory.load() if memory else None) or self.position

@@ -149,7 +149,7 @@ class NewModelCodeTrigger(BaseEventTrigger):
     def open_source(self) -> AbstractAsyncContextManager[_Session]:
         """Whom to ask."""
         if self.git:
-            from airflow_mlops.hooks.git import GitHook
+            from airflow_mlops.hooks.git.repository import GitHook
 
             return GitHook(self.git, self.conn_id).session()
         from airflow_mlops.hooks.registry import RegistryHook

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_mlops.triggers.ownership import ended
-from airflow_mlops.triggers.settling import settled
+from airflow_mlops.quirks.ownership import ended
+from airflow_mlops.quirks.settling import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_mlops.runners.tuning.loop import TuningLoop
+    from airflow_mlops.jobs.tuning.loop import TuningLoop
 
 LONGEST_PAUSE = 30.0
 #: Errors in a row, with nothing finished in between, that nobody foresaw.
@@ -82,7 +82,7 @@ class TuningTrigger(BaseTrigger):
         return self._made
 
     def _make(self) -> TuningLoop:
-        from airflow_mlops.runners.tuning.loop import TuningLoop
+        from airflow_mlops.jobs.tuning.loop import TuningLoop
 
         return TuningLoop(self.store, self.key, self.log)
 

@@ -22,12 +22,12 @@ import airflow_mlops
 from airflow_mlops import exceptions
 from airflow_mlops.cli import main
 from airflow_mlops.cli.main import _parser
-from airflow_mlops.contract import failures
-from airflow_mlops.contract.check import check_output
-from airflow_mlops.contract.paths import Paths
-from airflow_mlops.primitives.retraining import ReasonKind
+from airflow_mlops.contract.protocol import failures
+from airflow_mlops.contract.protocol.paths import Paths
+from airflow_mlops.contract.tools.check import check_output
+from airflow_mlops.primitives.reasons import ReasonKind
 from airflow_mlops.primitives.training.outcome import EXIT_CODES
-from airflow_mlops.spec.reference import keys
+from airflow_mlops.spec.reading.reference import keys
 from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.markdown import ROOT, blocks, prose, write_files
 
@@ -263,7 +263,7 @@ class TestContract:
         ids=["sh", "python"],
     )
     def test_the_smallest_model_codes_keep_it(self, files, tmp_path, command, words):
-        from airflow_mlops.operators.container_files import read_metrics
+        from airflow_mlops.jobs.files import read_metrics
         from airflow_mlops.primitives.evaluation.cases import read_test_summary
         from airflow_mlops.primitives.monitoring.performance import expected_loss
         from airflow_mlops.primitives.training.description import parse_description
@@ -297,7 +297,7 @@ class TestContract:
             for block in blocks(ROOT / "docs/contract.md")
             if block.language == "json" and '"command"' in block.text
         )
-        from airflow_mlops.operators.container_files import column_config
+        from airflow_mlops.jobs.files import column_config
 
         source = inspect.getsource(column_config)
         assert all(f'"{role}"' in source for role in given["columns"])

@@ -8,10 +8,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "airflow_mlops"
 #: No documents: the one function itself, spellings of secrets, and values that only a digest sees.
 OTHERS = {
-    "contract/documents.py",
-    "hooks/secrets.py",
-    "primitives/secrets.py",
-    "primitives/provisioning/versions/digest.py",
+    "contract/protocol/documents.py",
+    "hooks/connections/secrets.py",
+    "primitives/texts/secrets.py",
+    "primitives/datasets/digest.py",
 }
 
 

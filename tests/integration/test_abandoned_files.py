@@ -61,7 +61,7 @@ def test_on_s3(s3_bucket, tmp_path, monkeypatch):
     pipeline.table.store.put_if_absent(LEFT, b"left")
     pipeline.run()
     assert pipeline.table.store.exists(LEFT)
-    monkeypatch.setattr("airflow_mlops.hooks.features.table.ABANDONED", timedelta(hours=-1))
+    monkeypatch.setattr("airflow_mlops.stores.features.table.ABANDONED", timedelta(hours=-1))
     pipeline.run()
     assert not pipeline.table.store.exists(LEFT)
     assert len(pipeline.rows(scratch=tmp_path / "scratch")) == 2

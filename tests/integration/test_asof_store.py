@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.exceptions import FeatureStoreError, SourceError
-from airflow_mlops.hooks.feast.session import import_feast
+from airflow_mlops.hooks.feast.connection.session import import_feast
 
 OURS = "airflow_mlops.AsofOfflineStore"
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -190,7 +190,7 @@ def on_demand(repository: Repository) -> Any:
 
 @pytest.mark.parametrize("full", [False, True])
 def test_on_demand_views_are_computed_and_streamed(minutes, tmp_path, monkeypatch, full):
-    monkeypatch.setattr("airflow_mlops.hooks.feast.asof_job._BATCH", 3)
+    monkeypatch.setattr("airflow_mlops.hooks.feast.asof.job._BATCH", 3)
     on_demand(minutes)
     # The first batches know no value at all, from which pandas makes another type.
     times = [-600, -601, -602, -603, *range(0, 100, 10)]

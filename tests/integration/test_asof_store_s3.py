@@ -89,7 +89,7 @@ def test_an_object_that_goes_away_before_it_is_read(features, s3_server, s3_buck
 
 
 def test_two_ways_to_s3_in_one_join_are_refused(features, tmp_path):
-    from airflow_mlops.hooks.feast.asof_files import ViewFiles
+    from airflow_mlops.hooks.feast.asof.files import ViewFiles
 
     files = ViewFiles("aws_default")
     assert len(files.find(features)) == 2

@@ -8,10 +8,10 @@ import duckdb
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.operators.splitting import SplitDatasetOperator
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.datasets.split import SplitDatasetOperator
+from airflow_mlops.stores.datasets.versions import DatasetStore
 
 EXAMPLES = {"parquet": "examples.parquet", "keys": ["id"], "timestamp": "asked", "targets": ["late"]}
 SPLIT = {"by": "time", "train": 0.7, "validation": 0.15, "test": 0.15, "gap": "0s"}

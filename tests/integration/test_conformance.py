@@ -9,7 +9,8 @@ import pytest
 
 from airflow_mlops.cli.main import main
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.hooks.feast.conformance import (
+from airflow_mlops.testing.offline_store.cases import CASES
+from airflow_mlops.testing.offline_store.conformance import (
     FileLoader,
     check_store,
     loader_for,
@@ -17,7 +18,6 @@ from airflow_mlops.hooks.feast.conformance import (
     run_conformance,
     warning_about,
 )
-from airflow_mlops.primitives.provisioning.join.conformance_cases import CASES
 from tests.fixtures.feast_store import connect, inline
 
 OURS = "airflow_mlops.AsofOfflineStore"
@@ -64,7 +64,7 @@ def test_stores_known_to_lose_rows_are_named():
 
 def test_a_store_that_cannot_leave_out_later_rows_says_so(monkeypatch):
     config = read_config(store=OURS)
-    from airflow_mlops.hooks.feast.asof import AsofOfflineStore
+    from airflow_mlops.hooks.feast.asof.store import AsofOfflineStore
 
     monkeypatch.setattr(AsofOfflineStore, "supports_filter_by_created_timestamp", False)
     filtered = [case for case in CASES if case.created_filter]
@@ -102,7 +102,7 @@ def test_the_command_prints_a_table_and_json(tmp_path, capsys):
 def test_the_command_asks_the_store_of_a_connection(tmp_path, monkeypatch, capsys):
     connect(monkeypatch, **inline(tmp_path, offline_store={"type": "dask"}))
     monkeypatch.setattr(
-        "airflow_mlops.hooks.feast.conformance.check_store",
+        "airflow_mlops.testing.offline_store.conformance.check_store",
         lambda config: check_store(
             config, [case for case in CASES if case.name == "equal_examples_both_stay"]
         ),

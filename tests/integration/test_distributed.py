@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.runners import get_runner
-from airflow_mlops.runners.base import ContainerJob, Distribution, JobState, Resources
+from airflow_mlops.runners.protocol import ContainerJob, Distribution, JobState, Resources
 from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.jobs import Heard, eventually
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from airflow_mlops.exceptions import RunnerError
-from airflow_mlops.runners import disk
-from airflow_mlops.runners.base import Resources
 from airflow_mlops.runners.docker.runner import DockerRunner
+from airflow_mlops.runners.files import disk
+from airflow_mlops.runners.protocol import Resources
 from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.jobs import Heard, tiny_job
 

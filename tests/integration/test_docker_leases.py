@@ -14,9 +14,9 @@ import pytest
 
 from airflow_mlops.exceptions import GpuMissingError, GpusTakenError, RunnerError
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
-from airflow_mlops.runners.base import Resources
 from airflow_mlops.runners.docker.leases import lease_name
 from airflow_mlops.runners.docker.runner import DockerRunner
+from airflow_mlops.runners.protocol import Resources
 from tests.fixtures.jobs import tiny_job
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("tiny_image", "no_leftovers")]

@@ -17,10 +17,10 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from airflow_mlops.exceptions import EngineUnavailable, GpuMissingError, GpusTakenError
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
-from airflow_mlops.operators import gpus as waiting
+from airflow_mlops.jobs import gpus as waiting
 from airflow_mlops.operators.model_code import ModelCodeOperator
 from airflow_mlops.runners import get_runner
-from airflow_mlops.runners.base import Resources
+from airflow_mlops.runners.protocol import Resources
 from airflow_mlops.triggers.gpus import FreeGpuTrigger
 from airflow_mlops.triggers.job import JobTrigger
 from tests.fixtures.deadlines import DEADLINE

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_mlops.exceptions import ContractError, ImageNotFoundError
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
-from airflow_mlops.operators.training import DescribeModelCodeOperator
+from airflow_mlops.operators.training.train import DescribeModelCodeOperator
 from airflow_mlops.primitives.training.outcome import classify
 from airflow_mlops.runners.docker.runner import DockerRunner
 from tests.fixtures.jobs import Heard, tiny_job

@@ -13,18 +13,18 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 import tests.fixtures
-from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.operators.evaluation import (
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.evaluation.evaluate import (
     EvaluateChampionOperator,
     EvaluateModelOperator,
     TestModelOperator,
 )
-from airflow_mlops.operators.gate import GateModelOperator
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+from airflow_mlops.operators.evaluation.gate import GateModelOperator
 from airflow_mlops.operators.registration import RegisterModelOperator
-from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.stores.datasets.versions import DatasetStore
 from tests.fixtures.tasks import EXAMPLES, context
 
 CODE = {

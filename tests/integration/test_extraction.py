@@ -24,8 +24,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import SourceError, SpecError
-from airflow_mlops.hooks.features.extraction import Source
-from airflow_mlops.primitives.provisioning.features.watermark import Watermark
+from airflow_mlops.hooks.sources.extraction import Source
+from airflow_mlops.primitives.features.watermark import Watermark
 from tests.fixtures.features import Pipeline, observed
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -462,7 +462,7 @@ class TestHttp:
         assert "k3y" not in str(caught.value)
 
     def test_an_answer_without_end_is_cut_off(self, http, tmp_path, monkeypatch):
-        import airflow_mlops.hooks.features.extract_http as module
+        import airflow_mlops.hooks.sources.http as module
 
         monkeypatch.setattr(module, "PAGE_LIMIT", 1000)
         http.pages["/rows"] = answer([{"x": "y" * 2000}])

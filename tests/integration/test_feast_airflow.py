@@ -13,7 +13,7 @@ pytestmark = pytest.mark.airflow
 DAG = """
 from datetime import timedelta
 from airflow.sdk import DAG
-from airflow_mlops.operators.materialization import ApplyFeaturesOperator, MaterializeFeaturesOperator
+from airflow_mlops.operators.features.apply import ApplyFeaturesOperator, MaterializeFeaturesOperator
 from airflow_mlops.sensors.provisioning import FeaturesFreshSensor
 
 tries = dict(retries=3, retry_delay=timedelta(seconds=1))

@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_mlops.hooks.feast.hook import FeastHook
-from airflow_mlops.operators.materialization import ApplyFeaturesOperator
+from airflow_mlops.operators.features.apply import ApplyFeaturesOperator
 from tests.fixtures.feast_store import concurrently, connect, inline, land, service, view
 
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.hooks.feast.conformance import loader_for, run_conformance
 from airflow_mlops.hooks.feast.hook import FeastHook
-from airflow_mlops.operators.materialization import ApplyFeaturesOperator, MaterializeFeaturesOperator
-from airflow_mlops.primitives.provisioning.join.conformance_cases import CASES
+from airflow_mlops.operators.features.apply import ApplyFeaturesOperator, MaterializeFeaturesOperator
+from airflow_mlops.testing.offline_store.cases import CASES
+from airflow_mlops.testing.offline_store.conformance import loader_for, run_conformance
 from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.feast_store import (
     EXAMPLES,

@@ -16,7 +16,7 @@ from airflow_mlops.exceptions import (
     StoreError,
 )
 from airflow_mlops.hooks.feast.hook import FeastHook
-from airflow_mlops.operators.materialization import ApplyFeaturesOperator
+from airflow_mlops.operators.features.apply import ApplyFeaturesOperator
 from tests.fixtures.feast_store import concurrently, connect, inline, service, view
 
 

@@ -16,8 +16,8 @@ from airflow.sdk.exceptions import (
 
 from airflow_mlops.assets import online_store_asset
 from airflow_mlops.hooks.feast.hook import FeastHook
-from airflow_mlops.operators import materialization
-from airflow_mlops.operators.materialization import ApplyFeaturesOperator, MaterializeFeaturesOperator
+from airflow_mlops.operators.features import apply as materialization
+from airflow_mlops.operators.features.apply import ApplyFeaturesOperator, MaterializeFeaturesOperator
 from airflow_mlops.sensors.provisioning import FeaturesFreshSensor
 from tests.fixtures.feast_store import ROWS, Memory, at, connect, inline, land, service, view
 

@@ -9,12 +9,12 @@ import pytest
 
 from airflow_mlops.cli.main import main
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.feast.connection.session import import_feast
 from airflow_mlops.hooks.feast.hook import FeastHook
-from airflow_mlops.hooks.feast.session import import_feast
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.operators.materialization import ApplyFeaturesOperator
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.features.apply import ApplyFeaturesOperator
+from airflow_mlops.stores.datasets.versions import DatasetStore
 from tests.fixtures.feast_store import at, connect, inline, land, service, view
 from tests.fixtures.features import observed
 

@@ -10,8 +10,8 @@ import pytest
 
 from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.factories.stubs import write_stubs
-from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store.open import open_store
+from airflow_mlops.stores.datasets.versions import DatasetStore
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 

@@ -13,9 +13,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow_mlops.cli import main
 from airflow_mlops.factories import build_dags
 from airflow_mlops.hooks.feast.hook import FeastHook
-from airflow_mlops.operators.assumptions import ValidateDatasetOperator
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.operators.splitting import SplitDatasetOperator
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.datasets.split import SplitDatasetOperator
+from airflow_mlops.operators.datasets.validate import ValidateDatasetOperator
 from airflow_mlops.spec import load_features
 from tests.fixtures.feast_store import connect, inline
 from tests.fixtures.features import observed, task_context

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from airflow_mlops.cli.main import main
-from airflow_mlops.contract.announce import PASSWORD, TOKEN, USER
+from airflow_mlops.contract.tools.announce import PASSWORD, TOKEN, USER
 from tests.fixtures.deadlines import DEADLINE
 
 

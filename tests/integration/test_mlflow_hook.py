@@ -22,7 +22,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from airflow_mlops.cli.demo.servers import free_port
 from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
 from airflow_mlops.hooks.mlflow.hook import JOB_TAG, MLflowHook
-from airflow_mlops.operators.gate import GateModelOperator
+from airflow_mlops.operators.evaluation.gate import GateModelOperator
 from airflow_mlops.operators.registration import RegisterModelOperator
 from airflow_mlops.primitives.registration.files import file_digests
 from airflow_mlops.primitives.registration.record import RECORD_FILE, TrainingRecord

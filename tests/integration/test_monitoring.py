@@ -11,7 +11,6 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.assets import retraining_asset
-from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.monitoring import (
     DecideRetrainingOperator,
@@ -19,7 +18,8 @@ from airflow_mlops.operators.monitoring import (
     ProfileInputsOperator,
     RaiseAlarmOperator,
 )
-from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
+from airflow_mlops.primitives.datasets.manifest import Chunk, Column, Manifest
+from airflow_mlops.stores.datasets.versions import DatasetStore
 from tests.fixtures.inlets import Events
 
 APP = "flight_delay"

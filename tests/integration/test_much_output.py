@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from airflow_mlops.operators.job_log import print_rest
+from airflow_mlops.jobs.log import print_rest
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.lines import MISSING
 from airflow_mlops.triggers.job import JobTrigger

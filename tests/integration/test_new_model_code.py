@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from airflow_mlops.cli.demo.servers import Server, free_port
-from airflow_mlops.contract.announce import AnnouncementError, announce
+from airflow_mlops.contract.tools.announce import AnnouncementError, announce
 from airflow_mlops.exceptions import ImageNotFoundError, RegistryUnavailable
-from airflow_mlops.hooks.git import GitHook
+from airflow_mlops.hooks.git.repository import GitHook
 from airflow_mlops.hooks.registry import ImageName, RegistryHook
 from airflow_mlops.triggers.model_code import NewModelCodeTrigger
 from tests.fixtures.deadlines import DEADLINE

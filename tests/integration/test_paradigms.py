@@ -16,10 +16,10 @@ from airflow_mlops.factories.application import (
 )
 from airflow_mlops.factories.files import load_spec
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
-from airflow_mlops.operators.evaluation import EvaluateModelOperator, TestModelOperator
-from airflow_mlops.operators.gate import GateModelOperator
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.evaluation.evaluate import EvaluateModelOperator, TestModelOperator
+from airflow_mlops.operators.evaluation.gate import GateModelOperator
+from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
 from tests.fixtures.tasks import context
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import FeatureStoreError, SourceError
+from airflow_mlops.hooks.feast.connection.session import import_feast
 from airflow_mlops.hooks.feast.hook import FeastHook
-from airflow_mlops.hooks.feast.session import import_feast
 
 OURS = "airflow_mlops.AsofOfflineStore"
 START = datetime(2024, 1, 1, tzinfo=UTC)

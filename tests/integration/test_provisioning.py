@@ -22,17 +22,17 @@ from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import StoreConflictError
-from airflow_mlops.hooks.datasets.retention import Pruning
-from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.feast.hook import FeastHook, _import_feast
 from airflow_mlops.hooks.store.files import FileStore
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.operators.container_files import column_config
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.operators.splitting import SplitDatasetOperator
-from airflow_mlops.primitives.provisioning.examples import Examples
-from airflow_mlops.primitives.provisioning.versions.digest import logical_digest
-from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
+from airflow_mlops.jobs.files import column_config
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.datasets.split import SplitDatasetOperator
+from airflow_mlops.primitives.datasets.digest import logical_digest
+from airflow_mlops.primitives.datasets.examples import Examples
+from airflow_mlops.primitives.datasets.retention import Keep, RetentionRule
+from airflow_mlops.stores.datasets.retention import Pruning
+from airflow_mlops.stores.datasets.versions import DatasetStore
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS, DAILY = 90, 10
@@ -519,7 +519,7 @@ class TestDividingAgain:
 _ELSEWHERE = """
 import sys
 from pathlib import Path
-from airflow_mlops.primitives.provisioning.dataset import DatasetRequest, make_dataset
+from airflow_mlops.primitives.datasets.making.make import DatasetRequest, make_dataset
 examples = {"parquet": "examples/*.parquet", "folder": sys.argv[1], "keys": ["id"], "timestamp": "asked",
             "targets": ["late"], "targets_known_at": "known"}
 split = {"by": "hash", "key": ["city", "asked"], "train": 0.7, "validation": 0.15, "test": 0.15, "folds": 3}
@@ -748,7 +748,7 @@ class TestBadInput:
         assert second["rows"] == 600
 
     def test_a_full_disk_says_where_room_is_needed(self, home, tmp_path, monkeypatch):
-        from airflow_mlops.primitives.provisioning import dataset
+        from airflow_mlops.primitives.datasets.making import make as dataset
 
         real = dataset.connect
 

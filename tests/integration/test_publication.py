@@ -365,7 +365,7 @@ class TestWatermark:
     def test_a_clock_that_went_back_reads_nothing_and_says_so(self, weather, source, monkeypatch):
         from datetime import UTC, datetime
 
-        import airflow_mlops.operators.extraction as module
+        import airflow_mlops.operators.features.extract as module
 
         observed(source / "1.parquet", WEATHER)
         weather.run()
@@ -380,7 +380,7 @@ class TestWatermark:
             weather.run()
 
     def test_a_retry_extracts_the_window_of_the_first_try(self, weather, source, monkeypatch):
-        from airflow_mlops.hooks.features.extraction import Source
+        from airflow_mlops.hooks.sources.extraction import Source
 
         observed(source / "1.parquet", row("a", "2026-01-01 00:00"))
         real = Source.read

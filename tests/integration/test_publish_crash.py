@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_mlops.exceptions import StoreConflictError
-from airflow_mlops.hooks.datasets.damage import find_damage
-from airflow_mlops.hooks.datasets.retention import Pruning
-from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store import s3
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
+from airflow_mlops.primitives.datasets.retention import Keep, RetentionRule
+from airflow_mlops.stores.datasets.damage import find_damage
+from airflow_mlops.stores.datasets.retention import Pruning
+from airflow_mlops.stores.datasets.versions import DatasetStore
 from tests.fixtures.publisher import Publisher
 from tests.fixtures.versions import Version, complete
 
@@ -189,7 +189,7 @@ def test_the_lock_of_a_killed_prune_ends(place, versions, monkeypatch, tmp_path)
     spare = Version(tmp_path / "spare", [7])
     spare.publish(datasets)
     old.publish(datasets)
-    monkeypatch.setattr("airflow_mlops.hooks.datasets.versions.PRUNE_WAIT", 0.5)
+    monkeypatch.setattr("airflow_mlops.stores.datasets.versions.PRUNE_WAIT", 0.5)
     now = datetime.now(UTC)
     shared = old.manifest.chunks[-1].digest
     plan = {"time": now.isoformat(), "versions": [], "chunks": [shared]}

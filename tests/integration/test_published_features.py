@@ -12,13 +12,13 @@ import pytest
 from airflow_mlops.exceptions import SourceError
 from airflow_mlops.hooks.feast.hook import FeastHook
 from airflow_mlops.hooks.feast.materialize import first_published
-from airflow_mlops.hooks.sources import AirflowSources
-from airflow_mlops.operators.materialization import ApplyFeaturesOperator, MaterializeFeaturesOperator
-from airflow_mlops.primitives.provisioning.dataset import DatasetRequest, make_dataset
-from airflow_mlops.primitives.provisioning.sources.base import LocalSources
-from airflow_mlops.primitives.provisioning.sources.pinned import PinnedSources, find_pinned
-from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
-from airflow_mlops.primitives.provisioning.versions.rebuild import PinnedJoin, rebuild, request_of
+from airflow_mlops.hooks.sources.examples import AirflowSources
+from airflow_mlops.operators.features.apply import ApplyFeaturesOperator, MaterializeFeaturesOperator
+from airflow_mlops.primitives.datasets.making.make import DatasetRequest, make_dataset
+from airflow_mlops.primitives.datasets.making.rebuild import PinnedJoin, rebuild, request_of
+from airflow_mlops.primitives.datasets.manifest import Manifest
+from airflow_mlops.primitives.sources.base import LocalSources
+from airflow_mlops.primitives.sources.pinned import PinnedSources, find_pinned
 from tests.fixtures.feast_store import Memory, connect, inline, service, view
 from tests.fixtures.features import Pipeline, observed
 

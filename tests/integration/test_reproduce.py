@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.cli import main
-from airflow_mlops.hooks.datasets.versions import DatasetStore
+from airflow_mlops.hooks.feast.connection.session import import_feast
 from airflow_mlops.hooks.feast.hook import FeastHook
-from airflow_mlops.hooks.feast.session import import_feast
-from airflow_mlops.hooks.sources import AirflowSources
+from airflow_mlops.hooks.sources.examples import AirflowSources
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.operators.splitting import SplitDatasetOperator
-from airflow_mlops.primitives.provisioning.dataset import DatasetRequest, make_dataset
-from airflow_mlops.primitives.provisioning.tail import Facts
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.datasets.split import SplitDatasetOperator
+from airflow_mlops.primitives.datasets.making.finish import Facts
+from airflow_mlops.primitives.datasets.making.make import DatasetRequest, make_dataset
+from airflow_mlops.stores.datasets.versions import DatasetStore
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 SPLIT = {"by": "time", "train": 0.6, "validation": 0.2, "test": 0.2, "gap": "1h"}

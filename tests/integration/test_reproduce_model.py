@@ -11,10 +11,10 @@ import pytest
 
 from airflow_mlops.cli.main import main
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
-from airflow_mlops.operators.evaluation import EvaluateModelOperator
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.evaluation.evaluate import EvaluateModelOperator
 from airflow_mlops.operators.registration import RegisterModelOperator
-from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
 
 FLIGHT_DELAY = Path(__file__).parents[2] / "examples" / "flight_delay"

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_mlops.hooks.datasets.retention import Pruning
-from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
+from airflow_mlops.primitives.datasets.retention import Keep, RetentionRule
+from airflow_mlops.stores.datasets.retention import Pruning
+from airflow_mlops.stores.datasets.versions import DatasetStore
 from tests.fixtures.versions import Version, complete
 
 NOTHING = RetentionRule(Keep(0, timedelta(0)), Keep(0, timedelta(0)))

@@ -14,12 +14,12 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow_mlops.exceptions import ContractError, ImageNotFoundError, RunnerError
 from airflow_mlops.hooks.aws.service import pinned_image
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
-from airflow_mlops.operators.evaluation import EvaluateModelOperator
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.evaluation.evaluate import EvaluateModelOperator
+from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
 from airflow_mlops.primitives.training.outcome import classify
 from airflow_mlops.runners import get_runner, polling
-from airflow_mlops.runners.base import Distribution, Resources
+from airflow_mlops.runners.protocol import Distribution, Resources
 from tests.fixtures.aws import ACCOUNT
 from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.jobs import Heard, eventually, tiny_job

@@ -17,8 +17,8 @@ import pytest
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotFoundError, RunnerError
 from airflow_mlops.hooks.docker.address import EngineAddress
 from airflow_mlops.runners import get_runner
-from airflow_mlops.runners.base import Resources
 from airflow_mlops.runners.docker.runner import DockerRunner
+from airflow_mlops.runners.protocol import Resources
 from tests.fixtures.deadlines import DEADLINE, SOON
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 from tests.fixtures.proxy import Proxy

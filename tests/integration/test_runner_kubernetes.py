@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, RunnerError
-from airflow_mlops.operators.training import DescribeModelCodeOperator
+from airflow_mlops.operators.training.train import DescribeModelCodeOperator
 from airflow_mlops.primitives.training.outcome import classify
-from airflow_mlops.runners.base import Distribution, ListsJobs, Resources
 from airflow_mlops.runners.kubernetes.manifests import job_manifest
 from airflow_mlops.runners.kubernetes.runner import KubernetesRunner
+from airflow_mlops.runners.protocol import Distribution, ListsJobs, Resources
 from tests.fixtures.deadlines import DEADLINE, SOON
 from tests.fixtures.docker import ROOT
 from tests.fixtures.jobs import Heard, eventually, tiny_job

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, RunnerError
-from airflow_mlops.runners import disk, process
-from airflow_mlops.runners.base import Resources
-from airflow_mlops.runners.process import ProcessRunner
+from airflow_mlops.runners.files import disk
+from airflow_mlops.runners.process import runner as process
+from airflow_mlops.runners.process.runner import ProcessRunner
+from airflow_mlops.runners.protocol import Resources
 from tests.fixtures.deadlines import DEADLINE, SOON
 from tests.fixtures.jobs import Heard, eventually, tiny_job
 

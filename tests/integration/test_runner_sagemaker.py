@@ -22,8 +22,9 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.exceptions import ContractError
-from airflow_mlops.runners import ending, get_runner, polling
-from airflow_mlops.runners.base import Distribution
+from airflow_mlops.jobs import ending
+from airflow_mlops.runners import get_runner, polling
+from airflow_mlops.runners.protocol import Distribution
 from airflow_mlops.triggers.job import JobTrigger
 from tests.fixtures.deadlines import DEADLINE, SOON
 from tests.fixtures.docker import ROOT, TINY

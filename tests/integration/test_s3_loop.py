@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from airflow_mlops.hooks.datasets.damage import find_damage
-from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.hooks.store.open import open_store
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.datasets.split import SplitDatasetOperator
 from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
-from airflow_mlops.operators.evaluation import EvaluateModelOperator, TestModelOperator
-from airflow_mlops.operators.gate import GateModelOperator
+from airflow_mlops.operators.evaluation.evaluate import EvaluateModelOperator, TestModelOperator
+from airflow_mlops.operators.evaluation.gate import GateModelOperator
 from airflow_mlops.operators.monitoring import (
     DecideRetrainingOperator,
     MeasurePerformanceOperator,
     ProfileInputsOperator,
 )
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.operators.registration import RegisterModelOperator
-from airflow_mlops.operators.splitting import SplitDatasetOperator
-from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.stores.datasets.damage import find_damage
+from airflow_mlops.stores.datasets.versions import DatasetStore
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
 from tests.fixtures.versions import complete
 

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable, StoreError, StoreUnavailable
-from airflow_mlops.hooks.datasets.damage import find_damage
-from airflow_mlops.hooks.datasets.versions import DatasetStore
-from airflow_mlops.hooks.s3 import s3_errors, s3_filesystem, split_s3
-from airflow_mlops.hooks.sources import AirflowSources
+from airflow_mlops.hooks.s3.client import s3_errors, s3_filesystem, split_s3
+from airflow_mlops.hooks.sources.examples import AirflowSources
 from airflow_mlops.hooks.store import s3 as store_s3
 from airflow_mlops.hooks.store.base import in_parallel
 from airflow_mlops.hooks.store.open import open_store
+from airflow_mlops.stores.datasets.damage import find_damage
+from airflow_mlops.stores.datasets.versions import DatasetStore
 from tests.fixtures.store_cases import StoreCases, at_once
 from tests.fixtures.versions import Version, complete
 
@@ -318,7 +318,7 @@ class TestSources:
             files.open_input_file(f"{s3_bucket}/none.parquet")
 
     def test_a_server_that_fails_may_be_tried_again(self, s3_proxy, s3_bucket, monkeypatch):
-        monkeypatch.setattr("airflow_mlops.hooks.s3.ARROW_ATTEMPTS", 2)
+        monkeypatch.setattr("airflow_mlops.hooks.s3.client.ARROW_ATTEMPTS", 2)
         s3_proxy.fate = lambda *_: 500
         with pytest.raises(SourceUnavailable) as caught, s3_errors("reading", SourceError):
             s3_filesystem().open_input_file(f"{s3_bucket}/a.parquet")

@@ -13,8 +13,8 @@ from typing import ClassVar
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from airflow_mlops.contract.job import Job
-from airflow_mlops.contract.paths import Paths
+from airflow_mlops.contract.model_code.job import Job
+from airflow_mlops.contract.protocol.paths import Paths
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.operators.model_code import ModelCodeOperator
 from airflow_mlops.runners import get_runner

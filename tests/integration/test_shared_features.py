@@ -17,10 +17,10 @@ from airflow.sdk.definitions.xcom_arg import XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_mlops.factories import build_dags
-from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.operators.container_files import column_config
+from airflow_mlops.jobs.files import column_config
 from airflow_mlops.spec import load_folder
+from airflow_mlops.stores.datasets.versions import DatasetStore
 from examples.flight_delay import flights
 
 ROOT = Path(__file__).resolve().parents[2]

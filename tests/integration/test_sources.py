@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
-from airflow_mlops.hooks.sources import AirflowSources
-from airflow_mlops.primitives.provisioning.sources.base import check_same_columns, open_query, pin_files
-from airflow_mlops.primitives.provisioning.sources.pinned import find_pinned
+from airflow_mlops.hooks.sources.examples import AirflowSources
+from airflow_mlops.primitives.sources.base import check_same_columns, open_query, pin_files
+from airflow_mlops.primitives.sources.pinned import find_pinned
 
 
 def parquet_bytes(**columns) -> bytes:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from airflow_mlops.exceptions import SourceError
-from airflow_mlops.hooks.sources import AirflowSources
-from airflow_mlops.primitives.provisioning.sources.base import LocalSources, open_tables
+from airflow_mlops.hooks.sources.examples import AirflowSources
+from airflow_mlops.primitives.sources.base import LocalSources, open_tables
 
 
 def rows(*numbers: int) -> pa.Table:

@@ -11,9 +11,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.operators.tracking import CloseRunsOperator
-from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.training.runs import CloseRunsOperator
+from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
 from airflow_mlops.triggers.job import JobTrigger
 from tests.fixtures.jobs import TINY, eventually
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
@@ -186,7 +186,7 @@ def test_a_job_that_fails_closes_its_run_and_a_retry_finishes_it(task, mlflow):
 
 def test_a_model_that_breaks_the_contract_closes_its_run(task, mlflow, monkeypatch):
     train = task({}, deferrable=False)
-    monkeypatch.setattr("airflow_mlops.operators.training.read_metrics", lambda *_: 1 / 0)
+    monkeypatch.setattr("airflow_mlops.operators.training.train.read_metrics", lambda *_: 1 / 0)
     with pytest.raises(AirflowFailException, match="ZeroDivisionError"):
         train.execute(context(run_id="breaks"))
     run = mlflow.find_run("tracking", train.job_name(context(run_id="breaks")))

@@ -6,11 +6,11 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
-from airflow_mlops.operators.evaluation import EvaluateModelOperator, TestModelOperator
-from airflow_mlops.operators.gate import GateModelOperator
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.evaluation.evaluate import EvaluateModelOperator, TestModelOperator
+from airflow_mlops.operators.evaluation.gate import GateModelOperator
 from airflow_mlops.operators.registration import RegisterModelOperator
-from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("no_leftovers")]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.exceptions import ContractError, MLOpsError
-from airflow_mlops.runners import staging as staging_module
-from airflow_mlops.runners.staging import Staging
+from airflow_mlops.runners.files import staging as staging_module
+from airflow_mlops.runners.files.staging import Staging
 from tests.fixtures.deadlines import DEADLINE, SOON
 from tests.fixtures.docker import ROOT
 from tests.fixtures.jobs import eventually, tiny_job
@@ -196,7 +196,7 @@ def test_inputs_that_changed_on_their_way_are_refused(staging, tmp_path, monkeyp
     )
     staging.store.put(f"jobs/{NAME}/in/{number}", b"wrong")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    script = "import sys; from airflow_mlops.contract import transfer, supervision; transfer.TRIES = 1; sys.exit(supervision.run(['true']))"
+    script = "import sys; from airflow_mlops.contract.container import transfer; from airflow_mlops.contract.container import supervision; transfer.TRIES = 1; sys.exit(supervision.run(['true']))"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "MLOPS_ROOT": str(tmp_path / "ml"), **staged.environment},

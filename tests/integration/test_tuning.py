@@ -18,13 +18,13 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from airflow_mlops.exceptions import EngineUnavailable
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
-from airflow_mlops.operators.training import DescribeModelCodeOperator, TrainModelOperator
-from airflow_mlops.operators.tuning import TuneModelOperator
+from airflow_mlops.jobs.tuning.document import TuningDocument
+from airflow_mlops.jobs.tuning.loop import TuningLoop
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
+from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
+from airflow_mlops.operators.training.tune import TuneModelOperator
 from airflow_mlops.runners.docker.runner import DockerRunner
-from airflow_mlops.runners.process import ProcessRunner
-from airflow_mlops.runners.tuning.document import TuningDocument
-from airflow_mlops.runners.tuning.loop import TuningLoop
+from airflow_mlops.runners.process.runner import ProcessRunner
 from airflow_mlops.triggers.tuning import TuningTrigger
 from tests.fixtures.deadlines import DEADLINE, SOON
 from tests.fixtures.jobs import eventually
@@ -33,8 +33,8 @@ from tests.fixtures.tuning import KEY, TUNED, Written
 
 LOOP = """
 import asyncio, sys
-from airflow_mlops.runners.tuning.loop import TuningLoop
-from airflow_mlops.runners.tuning.document import TuningDocument
+from airflow_mlops.jobs.tuning.loop import TuningLoop
+from airflow_mlops.jobs.tuning.document import TuningDocument
 asyncio.run(TuningLoop(sys.argv[1], sys.argv[2]).run())
 """
 

@@ -10,8 +10,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow_mlops.hooks.mlflow.trials import MLflowTrialsHook
 from airflow_mlops.hooks.store.base import json_bytes
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.operators.tracking import CloseRunsOperator
-from airflow_mlops.operators.tuning import TuneModelOperator
+from airflow_mlops.operators.training.runs import CloseRunsOperator
+from airflow_mlops.operators.training.tune import TuneModelOperator
 from airflow_mlops.primitives.training.search_space import Dimension
 from airflow_mlops.primitives.training.tuning import Plan, Trial, Tuning
 from tests.fixtures.tasks import context
@@ -166,7 +166,7 @@ def test_an_error_that_may_pass_leaves_the_trials_to_the_retry(tuned, mlflow, mo
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("airflow_mlops.operators.tuning_record._write_report", full)
+        patched.setattr("airflow_mlops.operators.training.tuning_record._write_report", full)
         with pytest.raises((AirflowException, OSError), match="No space"):
             complete(try_number=1, max_tries=1)
     assert find().status == "FAILED"

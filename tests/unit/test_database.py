@@ -18,9 +18,9 @@ from fsspec import AbstractFileSystem
 import airflow_mlops
 from airflow_mlops.database import confine, connect
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
-from airflow_mlops.hooks.features.transform import transform
-from airflow_mlops.primitives.provisioning.examples import Examples, ExamplesQuery
-from airflow_mlops.primitives.provisioning.session import source_errors
+from airflow_mlops.hooks.sources.transform import transform
+from airflow_mlops.primitives.datasets.examples import Examples, ExamplesQuery
+from airflow_mlops.primitives.sources.session import source_errors
 
 
 @pytest.fixture

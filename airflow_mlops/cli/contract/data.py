@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.contract.paths import Paths
+from airflow_mlops.contract.protocol.paths import Paths
 from airflow_mlops.exceptions import SourceError
-from airflow_mlops.primitives.provisioning.sources.queries import READERS, SUFFIXES
-from airflow_mlops.primitives.sql import identifier, literal
+from airflow_mlops.primitives.sources.queries import READERS, SUFFIXES
+from airflow_mlops.primitives.sql.words import identifier, literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,8 +93,8 @@ def find_rows(folder: Path, said: Mapping[str, Any], parameters: Mapping[str, An
 
 def _roles(root: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """What lies beside the rows about their columns: the manifest of the version, or the job's configuration."""
-    from airflow_mlops.operators.container_files import column_config
-    from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
+    from airflow_mlops.jobs.files import column_config
+    from airflow_mlops.primitives.datasets.manifest import Manifest
 
     manifest = root / Paths(root).manifest.name
     if manifest.is_file():

@@ -39,7 +39,7 @@ def rehearse(image: str, rows: RealRows, network: str = "none") -> str:
     :param network: Docker network of the containers.
     :raises RehearsalError: naming the command, its last lines and the cure.
     """
-    from airflow_mlops.contract.image import describe_image
+    from airflow_mlops.contract.tools.image import describe_image
     from airflow_mlops.hooks.scratch import scratch_folder
 
     said = describe_image(image)

@@ -20,8 +20,8 @@ from airflow_mlops.spec.values import duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from airflow_mlops.hooks.datasets.versions import DatasetStore
-    from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
+    from airflow_mlops.primitives.datasets.manifest import Manifest
+    from airflow_mlops.stores.datasets.versions import DatasetStore
 
 #: Exit code, what ``--json`` prints, and what prints it in words.
 _Answer: TypeAlias = "tuple[int, Any, Callable[[], None]]"
@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _datasets(arguments: argparse.Namespace) -> DatasetStore:
-    from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.hooks.store.open import open_store
+    from airflow_mlops.stores.datasets.versions import DatasetStore
 
     store, application = arguments.store, arguments.application
     if arguments.file is not None:
@@ -116,9 +116,9 @@ def _show(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
 
 
 def _diff(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
-    from airflow_mlops.primitives.provisioning.session import connect
-    from airflow_mlops.primitives.provisioning.versions.comparison import compare_manifests, compare_rows
-    from airflow_mlops.primitives.provisioning.versions.figures import compare_distributions
+    from airflow_mlops.primitives.datasets.column_statistics import compare_distributions
+    from airflow_mlops.primitives.datasets.comparison import compare_manifests, compare_rows
+    from airflow_mlops.primitives.sources.session import connect
 
     old, new = (datasets.manifest(datasets.find(name)) for name in (arguments.old, arguments.new))
     found = {"old": old.id, "new": new.id, **compare_manifests(old, new)}
@@ -133,7 +133,7 @@ def _diff(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
 
 def _side(datasets: DatasetStore, manifest: Manifest, scratch: Path) -> Any:
     from airflow_mlops.hooks.store.base import in_parallel
-    from airflow_mlops.primitives.provisioning.versions.comparison import Side
+    from airflow_mlops.primitives.datasets.comparison import Side
 
     digests = list(dict.fromkeys(chunk.digest for chunk in manifest.chunks))
     files = in_parallel(lambda digest: datasets.store.local(datasets.chunk_key(digest), scratch), digests)
@@ -141,7 +141,7 @@ def _side(datasets: DatasetStore, manifest: Manifest, scratch: Path) -> Any:
 
 
 def _verify(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
-    from airflow_mlops.hooks.datasets.damage import find_damage
+    from airflow_mlops.stores.datasets.damage import find_damage
 
     names = [datasets.find(name) for name in arguments.id] or [info.id for info in datasets.versions()]
     found = {dataset_id: find_damage(datasets, dataset_id) for dataset_id in names}
@@ -171,7 +171,7 @@ def _fetch(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
 
 
 def _rebuild(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
-    from airflow_mlops.hooks.datasets.reproduction import Where, reproduce
+    from airflow_mlops.stores.datasets.rebuild import Where, reproduce
 
     dataset_id = datasets.find(arguments.id)
     where = Where.of(
@@ -188,8 +188,8 @@ def _rebuild(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
 
 
 def _prune(datasets: DatasetStore, arguments: argparse.Namespace) -> _Answer:
-    from airflow_mlops.hooks.datasets.retention import Pruning, open_windows
-    from airflow_mlops.primitives.provisioning.versions.retention import Keep, RetentionRule
+    from airflow_mlops.primitives.datasets.retention import Keep, RetentionRule
+    from airflow_mlops.stores.datasets.retention import Pruning, open_windows
 
     rule = RetentionRule(
         production=Keep(arguments.keep_last, arguments.keep_for),

@@ -18,7 +18,7 @@ from airflow_mlops.cli.dataset.words import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
+    from airflow_mlops.primitives.datasets.manifest import Manifest
 
 __all__ = ["print_columns", "print_difference", "print_pins", "print_rows", "print_rules"]
 

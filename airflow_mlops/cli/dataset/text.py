@@ -22,10 +22,10 @@ from airflow_mlops.cli.dataset.words import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow_mlops.hooks.datasets.damage import Damage
-    from airflow_mlops.hooks.datasets.reproduction import Reproduction
-    from airflow_mlops.hooks.datasets.retention import Pruned
-    from airflow_mlops.primitives.provisioning.versions.manifest import Manifest
+    from airflow_mlops.primitives.datasets.manifest import Manifest
+    from airflow_mlops.stores.datasets.damage import Damage
+    from airflow_mlops.stores.datasets.rebuild import Reproduction
+    from airflow_mlops.stores.datasets.retention import Pruned
 
 __all__ = [
     "pin_text",

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from airflow_mlops.cli.demo.servers import AirflowSettings
 from airflow_mlops.exceptions import MLOpsError
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.texts.documents import json_text
 
 #: What a server says that is overloaded, or not there yet.
 AWAY = (429, 502, 503, 504)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_mlops.exceptions import MLOpsError
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.texts.documents import json_text
 
 APPLICATION = "flight_delay"
 IMAGE = "flight-delay:1.0.0"

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 
 from airflow_mlops.exceptions import MLOpsError
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.texts.documents import json_text
 
 _SCRIPTS = Path(sys.executable).parent
 

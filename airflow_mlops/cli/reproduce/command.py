@@ -90,10 +90,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _reproduce(arguments: argparse.Namespace, model: str, version: str, scratch: Path) -> dict[str, Any]:
     from airflow_mlops.cli.reproduce.training import Rerun, place_of
-    from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.hooks.mlflow.hook import EVALUATION_FILE, MLflowHook
     from airflow_mlops.hooks.store.open import open_store
     from airflow_mlops.primitives.registration.record import TRAINING_METRICS_FILE
+    from airflow_mlops.stores.datasets.versions import DatasetStore
 
     mlflow = MLflowHook(arguments.mlflow_conn)
     found = _find(mlflow, model, version)

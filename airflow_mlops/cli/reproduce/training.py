@@ -15,9 +15,9 @@ from airflow_mlops.exceptions import MLOpsError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from airflow_mlops.hooks.datasets.versions import DatasetStore
     from airflow_mlops.primitives.registration.record import TrainingRecord
-    from airflow_mlops.runners.base import LogLine, Runner
+    from airflow_mlops.runners.protocol import LogLine, Runner
+    from airflow_mlops.stores.datasets.versions import DatasetStore
 
 
 class CannotReproduceError(MLOpsError):
@@ -112,8 +112,8 @@ class Rerun:
 
         :param threshold: the probability from which a row counts as positive.
         """
-        from airflow_mlops.operators.container_files import STEPS_LIMIT, dataset_inputs, read_metrics
-        from airflow_mlops.operators.lineage import environment_record
+        from airflow_mlops.jobs.files import STEPS_LIMIT, dataset_inputs, read_metrics
+        from airflow_mlops.operators.training.record import environment_record
         from airflow_mlops.primitives.registration.files import file_digests
 
         dataset_id = str(self.record.data["dataset_id"])
@@ -140,8 +140,8 @@ class Rerun:
 
     def _measured(self, output: Path, threshold: float) -> list[dict[str, Any]]:
         """The figures of an evaluation, as ``EvaluateModelOperator`` logs them."""
-        from airflow_mlops.operators.container_files import read_metrics
-        from airflow_mlops.operators.evaluation import test_split
+        from airflow_mlops.jobs.files import read_metrics
+        from airflow_mlops.operators.evaluation.evaluate import test_split
         from airflow_mlops.primitives.evaluation.measures import with_measured
         from airflow_mlops.primitives.evaluation.predicted import read_predicted
 
@@ -170,9 +170,9 @@ class Rerun:
 
         :raises CannotReproduceError: it did not succeed.
         """
-        from airflow_mlops.operators.container_files import read_text
+        from airflow_mlops.jobs.files import read_text
         from airflow_mlops.primitives.training.outcome import classify
-        from airflow_mlops.runners.base import ContainerJob, Distribution, Resources
+        from airflow_mlops.runners.protocol import ContainerJob, Distribution, Resources
 
         name, code, how = f"{self._name}-{command}", self.record.code, self.record.job
         image = "" if self.place.kind == "process" else str(code.get("image_digest") or code["image"])

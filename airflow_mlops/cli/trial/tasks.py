@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import MLOpsError
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.texts.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, MutableMapping

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable, ImageNotFoundError, RunnerError
-from airflow_mlops.hooks.connections import missing_connection, not_found
+from airflow_mlops.hooks.connections.find import missing_connection, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

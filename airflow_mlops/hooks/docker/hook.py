@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from airflow_mlops.contract.paths import CONTRACT_VERSION
+from airflow_mlops.contract.protocol.paths import CONTRACT_VERSION
 from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotFoundError, RunnerError
-from airflow_mlops.hooks.connections import missing_connection
+from airflow_mlops.hooks.connections.find import missing_connection
+from airflow_mlops.hooks.connections.masking import hide_connection
 from airflow_mlops.hooks.docker.address import EngineAddress, engine_address
 from airflow_mlops.hooks.docker.images import pull_image, registry_of
 from airflow_mlops.hooks.docker.ssh import forwarded
-from airflow_mlops.hooks.masking import hide_connection
-from airflow_mlops.hooks.missing import is_missing
+from airflow_mlops.quirks.connections import is_missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence

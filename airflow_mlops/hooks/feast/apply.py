@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import FeatureStoreConflict, FeatureStoreError, MLOpsError
+from airflow_mlops.hooks.feast.connection.session import feast_errors
 from airflow_mlops.hooks.feast.objects import FeastObjects, describe, kind_of
-from airflow_mlops.hooks.feast.session import feast_errors
-from airflow_mlops.primitives.provisioning.features.plan import FeaturePlan, plan_features
+from airflow_mlops.primitives.features.plan import FeaturePlan, plan_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

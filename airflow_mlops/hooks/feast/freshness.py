@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.database import connect, raised_outside
 from airflow_mlops.exceptions import FeatureStoreError, SourceError
-from airflow_mlops.primitives.sql import identifier, literal, parquet
+from airflow_mlops.primitives.sql.words import identifier, literal, parquet
 
 if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
@@ -44,7 +44,7 @@ def newest_row(store: FeatureStore, view: FeatureView, until: datetime) -> datet
 def _of_files(store: FeatureStore, source: Any, until: datetime) -> datetime | None:
     import duckdb
 
-    from airflow_mlops.hooks.feast.asof_files import ViewFiles
+    from airflow_mlops.hooks.feast.asof.files import ViewFiles
 
     settings, repo = store.config.offline_store, store.config.repo_path
     sources = ViewFiles(getattr(settings, "aws_conn_id", None), Path(repo) if repo else None)

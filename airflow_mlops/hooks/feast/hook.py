@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 
 from airflow_mlops.exceptions import FeatureStoreError, MLOpsError, SourceError
-from airflow_mlops.hooks.connections import find_connection
-from airflow_mlops.hooks.feast.config import OUR_STORE, FeastSettings, read_settings
-from airflow_mlops.hooks.feast.session import feast_errors, import_feast, open_feast, registry_name
+from airflow_mlops.hooks.connections.find import find_connection
+from airflow_mlops.hooks.feast.connection.config import OUR_STORE, FeastSettings, read_settings
+from airflow_mlops.hooks.feast.connection.session import feast_errors, import_feast, open_feast, registry_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from feast import FeatureService, FeatureStore, FeatureView
 
-    from airflow_mlops.primitives.provisioning.dataset import JoinPlan, TrainingSet
+    from airflow_mlops.primitives.datasets.making.make import JoinPlan, TrainingSet
 
 __all__ = ["FeastHook"]
 
@@ -129,7 +129,7 @@ class FeastHook(BaseHook):
     def training_set(self, feature_service: str, entity_sql: str, destination: Path) -> TrainingSet:
         """Join the features of a service to examples, as they were known at each example's time.
 
-        With our own offline store (:mod:`airflow_mlops.hooks.feast.asof`) the rows are streamed; with
+        With our own offline store (:mod:`airflow_mlops.hooks.feast.asof.store`) the rows are streamed; with
         any other one that is configured, Feast's own join is used. Where two features of the service have one
         name, as when it has a view twice, each is called ``view__feature`` (with an alias, ``alias__feature``).
 
@@ -213,8 +213,8 @@ class FeastHook(BaseHook):
         self, service: FeatureService, entity_sql: str, destination: Path, references: dict[str, str]
     ) -> TrainingSet:
         from airflow_mlops.hooks.feast.plan import join_options, view_pins
-        from airflow_mlops.primitives.provisioning.dataset import TrainingSet
-        from airflow_mlops.primitives.provisioning.join.point_in_time import SEMANTICS
+        from airflow_mlops.primitives.datasets.making.make import TrainingSet
+        from airflow_mlops.primitives.datasets.point_in_time import SEMANTICS
 
         job: Any = self.store().get_historical_features(
             entity_df=entity_sql, features=service, full_feature_names=_full_names(service)
@@ -237,7 +237,7 @@ class FeastHook(BaseHook):
         self, service: FeatureService, entity_sql: str, destination: Path, references: dict[str, str]
     ) -> TrainingSet:
         from airflow_mlops.hooks.feast.join import join_by_feast
-        from airflow_mlops.primitives.provisioning.dataset import TrainingSet
+        from airflow_mlops.primitives.datasets.making.make import TrainingSet
 
         rows = join_by_feast(self.store(), service, entity_sql, destination, full_names=_full_names(service))
         views, _ = self._views(service)
@@ -301,7 +301,7 @@ def _seconds(view: FeatureView) -> float:
 
 
 def _local_files(view: FeatureView, repo: Path | None) -> tuple[str, ...]:
-    from airflow_mlops.primitives.provisioning.sources.base import find_files
+    from airflow_mlops.primitives.sources.base import find_files
 
     path = getattr(view.batch_source, "path", None)
     if not isinstance(path, str) or "://" in path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.database import connect
 from airflow_mlops.exceptions import FeatureStoreError
 from airflow_mlops.hooks.feast.sources import BACKENDS
-from airflow_mlops.primitives.sql import identifier
+from airflow_mlops.primitives.sql.words import identifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

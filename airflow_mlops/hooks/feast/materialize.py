@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.hooks.feast.asof_files import ViewFiles
+from airflow_mlops.hooks.feast.asof.files import ViewFiles
+from airflow_mlops.hooks.feast.connection.session import feast_errors
 from airflow_mlops.hooks.feast.objects import describe
-from airflow_mlops.hooks.feast.session import feast_errors
-from airflow_mlops.primitives.documents import json_text
-from airflow_mlops.primitives.provisioning.features.snapshot import BATCHES
+from airflow_mlops.primitives.features.snapshot import BATCHES
+from airflow_mlops.primitives.texts.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.hooks.feast.session import feast_errors, import_feast
+from airflow_mlops.hooks.feast.connection.session import feast_errors, import_feast
 from airflow_mlops.hooks.feast.sources import batch_source
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from feast import Entity, FeatureService, FeatureView
 
-    from airflow_mlops.primitives.provisioning.features.plan import Key
+    from airflow_mlops.primitives.features.plan import Key
 
 __all__ = ["FeastObjects", "build_objects", "describe", "kind_of"]
 

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from feast import FeatureStore, FeatureView
 
-    from airflow_mlops.hooks.sources import AirflowSources
-    from airflow_mlops.primitives.provisioning.join.point_in_time import ViewPlan
-    from airflow_mlops.primitives.provisioning.request import JoinPlan
+    from airflow_mlops.hooks.sources.examples import AirflowSources
+    from airflow_mlops.primitives.datasets.making.request import JoinPlan
+    from airflow_mlops.primitives.datasets.point_in_time import ViewPlan
 
 __all__ = ["join_options", "plan_join", "view_pins"]
 
@@ -32,10 +32,10 @@ def plan_join(
     :param between: first and last moment at which examples may be; other files are left out.
     :param full_names: whether features are named ``view__feature``.
     """
-    from airflow_mlops.hooks.feast.asof_files import ViewFiles
-    from airflow_mlops.hooks.feast.asof_plan import plan_views
-    from airflow_mlops.primitives.provisioning.join.point_in_time import SEMANTICS
-    from airflow_mlops.primitives.provisioning.request import JoinPlan
+    from airflow_mlops.hooks.feast.asof.files import ViewFiles
+    from airflow_mlops.hooks.feast.asof.plan import plan_views
+    from airflow_mlops.primitives.datasets.making.request import JoinPlan
+    from airflow_mlops.primitives.datasets.point_in_time import SEMANTICS
 
     settings: Any = store.config.offline_store
     files = ViewFiles(settings.aws_conn_id, Path(store.repo_path) if store.repo_path else None)
@@ -63,7 +63,7 @@ def view_pins(
     :param plans: the same views with the files that were read.
     :raises SourceUnavailable: a file does not answer: try again.
     """
-    from airflow_mlops.primitives.provisioning.sources.base import pins_of
+    from airflow_mlops.primitives.sources.base import pins_of
 
     patterns = {
         view.projection.name_alias or view.name: str(getattr(view.batch_source, "path", "")) for view in views
@@ -77,8 +77,8 @@ def view_pins(
 
 def _sources(store: FeatureStore, pattern: str) -> AirflowSources:
     """What pins the files of a pattern: the connection that read them, which the pattern may name."""
-    from airflow_mlops.hooks.s3 import split_s3
-    from airflow_mlops.hooks.sources import AirflowSources, is_s3
+    from airflow_mlops.hooks.s3.client import split_s3
+    from airflow_mlops.hooks.sources.examples import AirflowSources, is_s3
 
     settings: Any = store.config.offline_store
     conn_id = settings.aws_conn_id or "aws_default"

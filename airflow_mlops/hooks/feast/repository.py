@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import FeatureStoreError
+from airflow_mlops.hooks.feast.connection.session import import_feast
 from airflow_mlops.hooks.feast.objects import FeastObjects, kind_of
-from airflow_mlops.hooks.feast.session import import_feast
 from airflow_mlops.hooks.scratch import scratch_folder
 
 if TYPE_CHECKING:

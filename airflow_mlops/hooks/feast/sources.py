@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.hooks.connections import missing_connection
-from airflow_mlops.hooks.feast.session import feast_errors, import_feast
+from airflow_mlops.hooks.connections.find import missing_connection
+from airflow_mlops.hooks.feast.connection.session import feast_errors, import_feast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -174,7 +174,7 @@ def _plain_s3(path: str, endpoint: str | None, where: str) -> tuple[str, str | N
     As everywhere in this package, an address that names none is opened by ``aws_default``; without such a
     connection the engine's own settings hold.
     """
-    from airflow_mlops.hooks.s3 import split_s3
+    from airflow_mlops.hooks.s3.client import split_s3
 
     named = "@" in path.removeprefix("s3://").partition("/")[0]
     at = split_s3(path)

@@ -13,8 +13,8 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
-from airflow_mlops.hooks.connections import missing_connection
-from airflow_mlops.hooks.masking import hide_connection
+from airflow_mlops.hooks.connections.find import missing_connection
+from airflow_mlops.hooks.connections.masking import hide_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator

@@ -23,9 +23,9 @@ from airflow_mlops.hooks.mlflow.runs import (
 from airflow_mlops.hooks.mlflow.session import refused_as, transfer, translated
 from airflow_mlops.hooks.mlflow.values import to_tags
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.primitives.documents import json_text
 from airflow_mlops.primitives.registration.files import differences, file_digests
 from airflow_mlops.primitives.registration.record import RECORD_FILE, TrainingRecord
+from airflow_mlops.primitives.texts.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -10,8 +10,8 @@ import yaml
 
 from airflow_mlops.exceptions import ContractError
 from airflow_mlops.hooks.mlflow.values import to_column
-from airflow_mlops.primitives.documents import json_text
-from airflow_mlops.primitives.judging import judge
+from airflow_mlops.primitives.container_output.judging import judge
+from airflow_mlops.primitives.texts.documents import json_text
 
 MODEL_FILE = "MLmodel"
 EXAMPLE_FILE, SERVING_FILE = "input_example.json", "serving_input_example.json"

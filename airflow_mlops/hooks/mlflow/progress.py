@@ -11,9 +11,9 @@ from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_mlops.contract.progress import parse_progress
+from airflow_mlops.contract.protocol.progress import parse_progress
 from airflow_mlops.exceptions import TrackingError
-from airflow_mlops.hooks.connections import afind_connection
+from airflow_mlops.hooks.connections.find import afind_connection
 from airflow_mlops.hooks.mlflow.runs import METRICS_PER_BATCH, REASON_TAG
 from airflow_mlops.hooks.mlflow.session import TrackingServer, verification
 from airflow_mlops.hooks.mlflow.values import MetricNames, to_pairs

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from airflow.sdk import BaseHook
 
 from airflow_mlops.exceptions import TrackingError
-from airflow_mlops.hooks.connections import find_connection
+from airflow_mlops.hooks.connections.find import find_connection
 from airflow_mlops.hooks.mlflow.session import TrackingServer, refused_as
 from airflow_mlops.hooks.mlflow.values import (
     MetricNames,
@@ -21,7 +21,7 @@ from airflow_mlops.hooks.mlflow.values import (
     to_pairs,
     to_parameters,
 )
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.texts.documents import json_text
 
 #: Tag that finds a run again, whoever created it.
 JOB_TAG = "airflow_mlops.job"

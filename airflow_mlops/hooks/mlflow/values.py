@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from airflow_mlops.contract.storable import storable_text
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.contract.protocol.storable import storable_text
+from airflow_mlops.primitives.texts.documents import json_text
 
 Value = TypeVar("Value")
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from airflow_mlops.exceptions import StoreError
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.texts.documents import json_text
 
 __all__ = ["Store", "checked_key", "in_parallel", "json_bytes", "published_batches"]
 

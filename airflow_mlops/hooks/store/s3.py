@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_mlops.exceptions import SourceError, StoreConflictError, StoreError
-from airflow_mlops.hooks.s3 import is_conflict, is_missing, s3_client, s3_errors, split_s3
+from airflow_mlops.hooks.s3.client import is_conflict, is_missing, s3_client, s3_errors, split_s3
 from airflow_mlops.hooks.store.base import Store, checked_key, in_parallel
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Self
 
-    from airflow_mlops.hooks.s3 import S3Location
+    from airflow_mlops.hooks.s3.client import S3Location
 
 __all__ = ["S3Store"]
 

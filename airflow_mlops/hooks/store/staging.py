@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import StoreError
-from airflow_mlops.hooks.s3 import s3_errors, s3_presigner
+from airflow_mlops.hooks.s3.client import s3_errors, s3_presigner
 from airflow_mlops.hooks.store.base import in_parallel
 from airflow_mlops.hooks.store.s3 import S3Store
 

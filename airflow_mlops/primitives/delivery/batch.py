@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.texts.documents import json_text
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 from airflow_mlops.database import connect
-from airflow_mlops.primitives.answers import match_answers
-from airflow_mlops.primitives.parquet_cells import judge_cells
-from airflow_mlops.primitives.sql import identifier, literal, parquet
+from airflow_mlops.primitives.container_output.answers import match_answers
+from airflow_mlops.primitives.container_output.parquet_cells import judge_cells
+from airflow_mlops.primitives.sql.words import identifier, literal, parquet
 
 
 def write_predictions(

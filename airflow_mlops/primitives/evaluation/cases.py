@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from xml.parsers import expat
 
-from airflow_mlops.contract.storable import storable_text
+from airflow_mlops.contract.protocol.storable import storable_text
 from airflow_mlops.exceptions import ContractError
 
 if TYPE_CHECKING:

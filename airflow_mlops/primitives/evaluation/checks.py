@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.primitives.evaluation.evidence import find, name_of, number
-from airflow_mlops.primitives.evaluation.intervals import quantile
 from airflow_mlops.primitives.evaluation.measures import measure
 from airflow_mlops.primitives.evaluation.rules import RATES
 from airflow_mlops.primitives.evaluation.slices import slices_of
+from airflow_mlops.primitives.statistics.intervals import quantile
 
 if TYPE_CHECKING:
     import numpy as np

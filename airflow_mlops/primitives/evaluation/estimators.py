@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from airflow_mlops.primitives.evaluation import clusters, ranking
-from airflow_mlops.primitives.evaluation.intervals import (
+from airflow_mlops.primitives.sql.present import is_present
+from airflow_mlops.primitives.statistics import clusters, ranking
+from airflow_mlops.primitives.statistics.intervals import (
     Difference,
     Estimate,
     Marks,
@@ -21,7 +22,6 @@ from airflow_mlops.primitives.evaluation.intervals import (
     resampled_sums,
     resampled_values,
 )
-from airflow_mlops.primitives.present import is_present
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.primitives.evaluation.intervals import Difference, Estimate
 from airflow_mlops.primitives.evaluation.measures import compare, direction_of, is_measured, measure
 from airflow_mlops.primitives.evaluation.slices import slice_named
-from airflow_mlops.primitives.nearest import nearest_of
+from airflow_mlops.primitives.statistics.intervals import Difference, Estimate
+from airflow_mlops.primitives.texts.nearest import nearest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,6 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.primitives.evaluation import ranking
 from airflow_mlops.primitives.evaluation.estimators import (
     AGREEMENT,
     AUC,
@@ -29,7 +28,8 @@ from airflow_mlops.primitives.evaluation.estimators import (
     ratio,
     root_of_mean,
 )
-from airflow_mlops.primitives.evaluation.intervals import Marks
+from airflow_mlops.primitives.statistics import ranking
+from airflow_mlops.primitives.statistics.intervals import Marks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from airflow_mlops.primitives.evaluation.intervals import Difference, Estimate
     from airflow_mlops.primitives.evaluation.predicted import Kind, PredictedRows
+    from airflow_mlops.primitives.statistics.intervals import Difference, Estimate
 
     Floats = npt.NDArray[np.float64]
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_mlops.database import connect
 from airflow_mlops.exceptions import ContractError, DataError
-from airflow_mlops.primitives.answers import match_answers
-from airflow_mlops.primitives.coding import binary_sql, is_binary
-from airflow_mlops.primitives.parquet_cells import judge_cells
-from airflow_mlops.primitives.present import is_present
-from airflow_mlops.primitives.sql import identifier, parquet
+from airflow_mlops.primitives.container_output.answers import match_answers
+from airflow_mlops.primitives.container_output.parquet_cells import judge_cells
+from airflow_mlops.primitives.sql.present import is_present
+from airflow_mlops.primitives.sql.words import identifier, parquet
+from airflow_mlops.primitives.statistics.coding import binary_sql, is_binary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -358,7 +358,7 @@ def _with_points(
     """Add the numeric inputs of the rows that stand for all."""
     import numpy as np
 
-    from airflow_mlops.primitives.evaluation.clusters import sample, standardised
+    from airflow_mlops.primitives.statistics.clusters import sample, standardised
 
     table = connection.table("examples")
     kinds = dict(zip(table.columns, map(str, table.types), strict=True))

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError
-from airflow_mlops.primitives.spelling import Spellings, spelled
+from airflow_mlops.primitives.sql.spelling import Spellings, spelled
 
 if TYPE_CHECKING:
     import numpy as np

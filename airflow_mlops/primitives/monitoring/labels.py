@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.database import connect, raised_outside
 from airflow_mlops.exceptions import DataError, SourceError, SpecError
-from airflow_mlops.primitives.coding import binary_sql
-from airflow_mlops.primitives.present import or_null_sql, present_sql
-from airflow_mlops.primitives.sql import identifier, parquet
+from airflow_mlops.primitives.sql.present import or_null_sql, present_sql
+from airflow_mlops.primitives.sql.words import identifier, parquet
+from airflow_mlops.primitives.statistics.coding import binary_sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError
-from airflow_mlops.primitives.coding import binary_sql, is_binary
+from airflow_mlops.primitives.statistics.coding import binary_sql, is_binary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.texts.documents import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Lineage:
     :param parameters_digest: see :func:`parameters_digest`; the parameters themselves are with the run.
     :param seed: seed of everything random.
     :param reasons: why it was trained, in words.
-    :param reason_ids: ids of these reasons, see :func:`~airflow_mlops.primitives.retraining.short_ids`.
+    :param reason_ids: ids of these reasons, see :func:`~airflow_mlops.primitives.reasons.short_ids`.
     :param dag_run: ``<dag_id>/<run_id>`` of the Airflow run.
     :param git_commit: commit of the model code, as its image's label or its folder says; with ``-dirty`` behind it
         when the folder had changes.

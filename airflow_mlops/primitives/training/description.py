@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow_mlops.contract.storable import storable
+from airflow_mlops.contract.protocol.storable import storable
 from airflow_mlops.exceptions import ContractError
 
 __all__ = ["judge_description", "parse_description", "understand"]
@@ -32,7 +32,7 @@ def judge_description(
     :raises ContractError: there is no description, or it breaks the contract.
     :raises ParameterError: the parameters break its JSON Schema.
     """
-    from airflow_mlops.primitives.judging import judge
+    from airflow_mlops.primitives.container_output.judging import judge
 
     said, filled = judge(
         f"{__name__}:understand",

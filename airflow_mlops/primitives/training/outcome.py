@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from airflow_mlops.contract.storable import storable
+from airflow_mlops.contract.protocol.storable import storable
 from airflow_mlops.spec.values import format_duration
 
 OutcomeKind = Literal[
@@ -130,7 +130,7 @@ def broken_assumptions(content: bytes) -> list[dict[str, Any]]:
 
 
 def read_broken_assumptions(file: str) -> list[dict[str, Any]]:
-    """As :func:`broken_assumptions`, of a file; for :func:`airflow_mlops.primitives.judging.judge_file`."""
+    """As :func:`broken_assumptions`, of a file; for :func:`airflow_mlops.primitives.container_output.judging.judge_file`."""
     return broken_assumptions(Path(file).read_bytes())
 
 

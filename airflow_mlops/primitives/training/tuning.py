@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from airflow_mlops.contract.results import metric_problems
+from airflow_mlops.contract.protocol.results import metric_problems
 from airflow_mlops.exceptions import ContractError
-from airflow_mlops.primitives.nearest import nearest_of
+from airflow_mlops.primitives.texts.nearest import nearest_of
 from airflow_mlops.primitives.training.search_space import Dimension, grid
 
 TrialState = Literal["running", "complete", "pruned", "failed", "lost", "stopped"]
@@ -118,7 +118,7 @@ class Tuning:
     """A tuning as its document in the store says it. Rules read it; the loop changes it.
 
     :param name: of the tuning's own job; those of the trials begin with it.
-    :param job: what all trials' jobs have in common, as a :class:`~airflow_mlops.runners.base.ContainerJob`.
+    :param job: what all trials' jobs have in common, as a :class:`~airflow_mlops.runners.protocol.ContainerJob`.
     :param runner: ``kind`` and options.
     :param created_at: Unix time; the budget of time counts from here.
     :param inputs: path below ``/opt/ml`` → key in the store, where the runner cannot share inputs itself.
@@ -320,7 +320,7 @@ def read_figures(content: bytes) -> dict[str, float]:
 
 
 def read_figures_file(file: str) -> dict[str, float]:
-    """As :func:`read_figures`, of a file; for :func:`airflow_mlops.primitives.judging.judge_file`."""
+    """As :func:`read_figures`, of a file; for :func:`airflow_mlops.primitives.container_output.judging.judge_file`."""
     return read_figures(Path(file).read_bytes())
 
 

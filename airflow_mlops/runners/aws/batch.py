@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_mlops.primitives.documents import json_text
+from airflow_mlops.primitives.texts.documents import json_text
 from airflow_mlops.runners.aws.claimed import ClaimedRunner
 from airflow_mlops.runners.aws.requests import container_properties, tag, tags
-from airflow_mlops.runners.base import JobState
+from airflow_mlops.runners.protocol import JobState
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_mlops.hooks.aws.batch import BatchHook
     from airflow_mlops.runners.aws.claims import Claim
-    from airflow_mlops.runners.base import Cause, ContainerJob
+    from airflow_mlops.runners.protocol import Cause, ContainerJob
 
 #: Seconds between SIGTERM and SIGKILL on ECS.
 GRACE = 30.0
@@ -37,7 +37,7 @@ class AwsBatchRunner(ClaimedRunner):
     """
     Runs jobs in a queue of AWS Batch on EC2 compute environments.
 
-    The image must bring its own data, see :mod:`airflow_mlops.contract.transfer`.
+    The image must bring its own data, see :mod:`airflow_mlops.contract.container.transfer`.
 
     :param queue: job queue.
     :param staging: ``s3://[conn_id@]bucket/prefix`` through which data goes.

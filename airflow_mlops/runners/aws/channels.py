@@ -1,6 +1,6 @@
 """A job's data as SageMaker takes and gives it: channels in, two archives and a folder of checkpoints out.
 
-Counterpart of :mod:`airflow_mlops.contract.channels`.
+Counterpart of :mod:`airflow_mlops.contract.container.channels`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.contract.channels import CHANNEL, FOLDER
+from airflow_mlops.contract.container.channels import CHANNEL, FOLDER
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.runners.archive import CHUNK, check_amount, copy, unpack_into
-from airflow_mlops.runners.layout import checked_path, input_tree
-from airflow_mlops.runners.names import CollectedNames
+from airflow_mlops.runners.files.archive import CHUNK, check_amount, copy, unpack_into
+from airflow_mlops.runners.files.layout import checked_path, input_tree
+from airflow_mlops.runners.files.names import CollectedNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from airflow_mlops.runners.base import ContainerJob
-    from airflow_mlops.runners.staging import Staging
+    from airflow_mlops.runners.files.staging import Staging
+    from airflow_mlops.runners.protocol import ContainerJob
 
 CHECKPOINTS = "checkpoints"
 #: What SageMaker writes itself.

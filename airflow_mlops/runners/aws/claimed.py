@@ -15,16 +15,16 @@ from airflow_mlops.exceptions import EngineUnavailable, MLOpsError, RunnerError
 from airflow_mlops.runners.aws.claims import Claim, Claims
 from airflow_mlops.runners.aws.cloudwatch_lines import new_lines
 from airflow_mlops.runners.aws.requests import refuse
-from airflow_mlops.runners.base import JobState
+from airflow_mlops.runners.files.staging import Staging
 from airflow_mlops.runners.lines import LOGS_LIMIT
 from airflow_mlops.runners.polling import poll
-from airflow_mlops.runners.staging import Staging
+from airflow_mlops.runners.protocol import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_mlops.hooks.aws.cloudwatch import CloudWatchHook
-    from airflow_mlops.runners.base import ContainerJob, FoundJob, LogLine, OnLog
+    from airflow_mlops.runners.protocol import ContainerJob, FoundJob, LogLine, OnLog
 
 log = logging.getLogger(__name__)
 

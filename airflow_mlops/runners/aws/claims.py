@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_mlops.exceptions import RunnerError, StoreConflictError
-from airflow_mlops.primitives.documents import json_text
-from airflow_mlops.runners.base import FoundJob
+from airflow_mlops.primitives.texts.documents import json_text
+from airflow_mlops.runners.protocol import FoundJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from airflow_mlops.runners.staging import Staging
+    from airflow_mlops.runners.files.staging import Staging
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_mlops.runners.base import LogLine
 from airflow_mlops.runners.lines import LineCutter
+from airflow_mlops.runners.protocol import LogLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

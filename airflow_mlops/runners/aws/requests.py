@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import RunnerError
 
 if TYPE_CHECKING:
-    from airflow_mlops.runners.base import ContainerJob
+    from airflow_mlops.runners.protocol import ContainerJob
 
 MEBI = 1024**2
 #: Memory of a container that names no limit: Batch wants one.

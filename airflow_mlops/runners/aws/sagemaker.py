@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_mlops.runners.aws.channels import CHECKPOINTS, address, collect_archives, stage_channels
 from airflow_mlops.runners.aws.claimed import ClaimedRunner
 from airflow_mlops.runners.aws.requests import tags
-from airflow_mlops.runners.base import JobState
-from airflow_mlops.runners.layout import hyperparameters
+from airflow_mlops.runners.files.layout import hyperparameters
+from airflow_mlops.runners.protocol import JobState
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_mlops.hooks.aws.sagemaker import SageMakerTrainingHook
     from airflow_mlops.runners.aws.claims import Claim
-    from airflow_mlops.runners.base import ContainerJob
+    from airflow_mlops.runners.protocol import ContainerJob
 
 #: The longest that SageMaker lets a job run, and the shortest limit that it takes.
 _LONGEST, _SHORTEST = 5 * 24 * 3600, 60

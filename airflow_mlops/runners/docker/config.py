@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.hooks.docker.gpus import device_requests
-from airflow_mlops.runners.disk import allowed
+from airflow_mlops.runners.files.disk import allowed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_mlops.hooks.docker.hook import EngineImage
-    from airflow_mlops.runners.base import ContainerJob
+    from airflow_mlops.runners.protocol import ContainerJob
 
 #: In front of every label that the runner sets.
 LABEL = "ai.airflow-mlops."

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from airflow_mlops.hooks.docker.hook import DockerEngineHook, EngineImage
-    from airflow_mlops.runners.base import ContainerJob
+    from airflow_mlops.runners.protocol import ContainerJob
 
 log = logging.getLogger(__name__)
 

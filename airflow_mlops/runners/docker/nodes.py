@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable, GpuMissingError, GpusTakenError, RunnerError
-from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
 from airflow_mlops.runners.docker.config import LABEL
 from airflow_mlops.runners.docker.runner import ROOT, DockerRunner
 from airflow_mlops.runners.docker.stage import is_staged
+from airflow_mlops.runners.protocol import ContainerJob, FoundJob, JobState, LogLine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from airflow_mlops.runners.base import OnLog
+    from airflow_mlops.runners.protocol import OnLog
 
 log = logging.getLogger(__name__)
 

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable, RunnerError
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
-from airflow_mlops.runners.archive import pack, unpack
-from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
-from airflow_mlops.runners.disk import DiskWatch, judged
 from airflow_mlops.runners.docker.config import DISK, LABEL, USER, container_config
 from airflow_mlops.runners.docker.leases import GpuLeases
 from airflow_mlops.runners.docker.stage import stage
-from airflow_mlops.runners.layout import SHARED, checked_name, checked_path, folders_of, input_tree
+from airflow_mlops.runners.files.archive import pack, unpack
+from airflow_mlops.runners.files.disk import DiskWatch, judged
+from airflow_mlops.runners.files.layout import SHARED, checked_name, checked_path, folders_of, input_tree
+from airflow_mlops.runners.files.secrets import secret_files
 from airflow_mlops.runners.lines import LOGS_LIMIT, Delivered, FrameReader, hand_over_new
 from airflow_mlops.runners.polling import outlast
-from airflow_mlops.runners.secrets import secret_files
+from airflow_mlops.runners.protocol import ContainerJob, FoundJob, JobState, LogLine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_mlops.hooks.docker.session import EngineSession
-    from airflow_mlops.runners.base import OnLog
+    from airflow_mlops.runners.protocol import OnLog
 
 log = logging.getLogger(__name__)
 

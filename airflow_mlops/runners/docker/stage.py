@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import RunnerError
-from airflow_mlops.runners.archive import pack
-from airflow_mlops.runners.base import Resources
 from airflow_mlops.runners.docker.config import USER, container_config
-from airflow_mlops.runners.layout import SHARED, InputFile, folders_of, shared_files
+from airflow_mlops.runners.files.archive import pack
+from airflow_mlops.runners.files.layout import SHARED, InputFile, folders_of, shared_files
+from airflow_mlops.runners.protocol import Resources
 
 if TYPE_CHECKING:
     from airflow_mlops.hooks.docker.hook import DockerEngineHook
-    from airflow_mlops.runners.base import ContainerJob
+    from airflow_mlops.runners.protocol import ContainerJob
 
 #: Written last: with it, everything is there.
 COMPLETE = f"{SHARED}/.complete"

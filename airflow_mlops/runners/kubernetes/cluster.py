@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_mlops.hooks.kubernetes.session import ClusterSession
-    from airflow_mlops.runners.base import ContainerJob, OnLog
     from airflow_mlops.runners.lines import Delivered
+    from airflow_mlops.runners.protocol import ContainerJob, OnLog
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from airflow_mlops.runners.lines import Delivered, FrameReader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_mlops.runners.base import LogLine
+    from airflow_mlops.runners.protocol import LogLine
 
 #: Bytes of a line that are handed on before its end is there.
 PIECE = 16 * 1024

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.contract.distribution import PORT, RENDEZVOUS
+from airflow_mlops.contract.protocol.distribution import PORT, RENDEZVOUS
 from airflow_mlops.exceptions import RunnerError
 
 if TYPE_CHECKING:
-    from airflow_mlops.runners.base import ContainerJob, Resources
+    from airflow_mlops.runners.protocol import ContainerJob, Resources
 
 #: In front of every label and annotation that the runner sets.
 PREFIX = "ai.airflow-mlops/"

@@ -14,9 +14,10 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import EngineUnavailable, MLOpsError, RunnerError
+from airflow_mlops.hooks.connections.secrets import secret_documents
 from airflow_mlops.hooks.kubernetes.hook import KubernetesClusterHook
-from airflow_mlops.hooks.secrets import secret_documents
-from airflow_mlops.runners.base import ContainerJob, FoundJob, JobState, LogLine
+from airflow_mlops.runners.files.layout import checked_name
+from airflow_mlops.runners.files.staging import Staging
 from airflow_mlops.runners.kubernetes.cluster import (
     UPLOAD,
     end,
@@ -37,16 +38,15 @@ from airflow_mlops.runners.kubernetes.manifests import (
     object_name,
 )
 from airflow_mlops.runners.kubernetes.state import Seen, found_job, job_state, logs_are_there, owner_of
-from airflow_mlops.runners.layout import checked_name
 from airflow_mlops.runners.lines import LOGS_LIMIT, Delivered
 from airflow_mlops.runners.polling import outlast
-from airflow_mlops.runners.staging import Staging
+from airflow_mlops.runners.protocol import ContainerJob, FoundJob, JobState, LogLine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_mlops.hooks.kubernetes.session import ClusterSession
-    from airflow_mlops.runners.base import OnLog
+    from airflow_mlops.runners.protocol import OnLog
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.runners.base import Cause, FoundJob, JobState
 from airflow_mlops.runners.kubernetes.manifests import CONTAINER, NAME, PREFIX, STOPPED, TOKEN
+from airflow_mlops.runners.protocol import Cause, FoundJob, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.cli import main
-from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.primitives.provisioning.versions.digest import logical_digest
-from airflow_mlops.primitives.provisioning.versions.manifest import Chunk, Column, Manifest
+from airflow_mlops.primitives.datasets.digest import logical_digest
+from airflow_mlops.primitives.datasets.manifest import Chunk, Column, Manifest
+from airflow_mlops.stores.datasets.versions import DatasetStore
 from tests.unit.spec.samples import MINIMAL
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -58,7 +58,7 @@ def test_our_own_errors_are_one_message_without_a_traceback(monkeypatch, capsys)
     def refuse(arguments):
         raise MLOpsError("no such thing. Cure: none")
 
-    monkeypatch.setattr("airflow_mlops.cli.schema.run", refuse)
+    monkeypatch.setattr("airflow_mlops.cli.application.schema.run", refuse)
     assert main(["schema"]) == 1
     assert capsys.readouterr().err == "airflow-mlops schema: no such thing. Cure: none\n"
 

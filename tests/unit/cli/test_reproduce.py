@@ -6,9 +6,9 @@ import pytest
 
 from airflow_mlops.cli.reproduce.command import _changed_code, _damage
 from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
-from airflow_mlops.operators.lineage import code_record
+from airflow_mlops.operators.training.record import code_record
 from airflow_mlops.primitives.registration.record import TrainingRecord
-from airflow_mlops.runners.base import JobState
+from airflow_mlops.runners.protocol import JobState
 
 
 def test_it_says_which_files_of_the_code_differ(tmp_path):

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from airflow_mlops.cli import main
+from tests.unit.spec.features.test_pipeline import SMALLEST
 from tests.unit.spec.samples import MINIMAL
-from tests.unit.spec.test_features import SMALLEST
 
 
 @pytest.fixture

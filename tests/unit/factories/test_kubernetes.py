@@ -8,8 +8,8 @@ import pytest
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories.application import runner_of
 from airflow_mlops.runners import get_runner
-from airflow_mlops.runners.base import ContainerJob
 from airflow_mlops.runners.kubernetes.manifests import job_manifest
+from airflow_mlops.runners.protocol import ContainerJob
 from airflow_mlops.spec import load_application
 from tests.unit.factories.samples import write
 

@@ -12,14 +12,14 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import ContractError
-from airflow_mlops.hooks.datasets.versions import DatasetStore
 from airflow_mlops.hooks.mlflow.hook import MLflowHook, ModelVersionInfo
 from airflow_mlops.hooks.store.base import published_batches
 from airflow_mlops.hooks.store.open import open_store
+from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
 from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
-from airflow_mlops.operators.provisioning import ProvisionDatasetOperator
 from airflow_mlops.primitives.delivery.batch import predictions_key
-from airflow_mlops.runners.base import JobState
+from airflow_mlops.runners.protocol import JobState
+from airflow_mlops.stores.datasets.versions import DatasetStore
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
 
 PROMISE = '[{"name":"auc","value":0.7,"split":"test"}]'

@@ -21,7 +21,7 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_mlops.exceptions import DataError, StoreUnavailable
-from airflow_mlops.hooks.masking import hide_texts
+from airflow_mlops.hooks.connections.masking import hide_texts
 from airflow_mlops.operators import errors
 from airflow_mlops.operators.errors import MESSAGE_LIMIT, MLOpsTask, airflow_errors
 from tests.fixtures.deadlines import SOON

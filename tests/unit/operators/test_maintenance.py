@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import AirflowException
 
-from airflow_mlops.hooks.checkpoints import CheckpointStore
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.operators.installation import installation
 from airflow_mlops.operators.maintenance import ReapJobsOperator
+from airflow_mlops.quirks.installation import installation
 from airflow_mlops.runners import get_runner
+from airflow_mlops.stores.checkpoints import CheckpointStore
 from tests.fixtures.jobs import eventually, tiny_job
 
 STATES = {

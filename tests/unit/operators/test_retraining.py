@@ -20,7 +20,7 @@ from airflow_mlops.operators.retraining import (
     ConcludeTrainingOperator,
     RearmOperator,
 )
-from airflow_mlops.primitives.retraining import short_ids
+from airflow_mlops.primitives.reasons import short_ids
 from tests.fixtures.inlets import Events
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_mlops.contract.tarball import Tarball
+from airflow_mlops.contract.container.tarball import Tarball
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.primitives.training.outcome import classify
 from airflow_mlops.runners.aws import batch as aws_batch
@@ -16,7 +16,7 @@ from airflow_mlops.runners.aws import sagemaker
 from airflow_mlops.runners.aws.channels import _gunzip
 from airflow_mlops.runners.aws.claims import Claim
 from airflow_mlops.runners.aws.requests import container_properties, tags
-from airflow_mlops.runners.base import Resources
+from airflow_mlops.runners.protocol import Resources
 from tests.fixtures.jobs import tiny_job
 
 MOMENT = 1_790_000_000_123

@@ -13,7 +13,6 @@ import pytest
 from airflow_mlops.exceptions import RunnerError
 from airflow_mlops.hooks.kubernetes.hook import KubernetesClusterHook
 from airflow_mlops.runners import get_runner
-from airflow_mlops.runners.base import ContainerJob, Distribution, Resources
 from airflow_mlops.runners.kubernetes.logs import PodLog, since_time
 from airflow_mlops.runners.kubernetes.manifests import (
     PodOptions,
@@ -24,6 +23,7 @@ from airflow_mlops.runners.kubernetes.manifests import (
 )
 from airflow_mlops.runners.kubernetes.state import Seen, job_state, logs_are_there
 from airflow_mlops.runners.lines import Delivered
+from airflow_mlops.runners.protocol import ContainerJob, Distribution, Resources
 
 NOW = datetime(2026, 1, 5, 3, 0, tzinfo=UTC)
 JOB = ContainerJob(

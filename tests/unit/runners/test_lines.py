@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_mlops.runners.base import LogLine
 from airflow_mlops.runners.lines import (
     LINE_LIMIT,
     MISSING,
@@ -16,6 +15,7 @@ from airflow_mlops.runners.lines import (
     LineCutter,
     unix_time,
 )
+from airflow_mlops.runners.protocol import LogLine
 
 
 def stamp(number):

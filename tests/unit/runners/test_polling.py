@@ -9,8 +9,8 @@ import pytest
 
 from airflow_mlops.runners import polling
 from airflow_mlops.runners.aws.cloudwatch_lines import new_lines
-from airflow_mlops.runners.base import JobState
 from airflow_mlops.runners.polling import poll
+from airflow_mlops.runners.protocol import JobState
 from tests.fixtures.deadlines import SOON
 from tests.fixtures.jobs import Heard
 

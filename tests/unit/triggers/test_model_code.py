@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from airflow_mlops.primitives.retraining import Answers, answer, reason_from_event, take
+from airflow_mlops.primitives.reasons import Answers, answer, reason_from_event, take
 from airflow_mlops.triggers.model_code import NewModelCodeTrigger
 from tests.fixtures.triggerer import Memory, triggerer
 

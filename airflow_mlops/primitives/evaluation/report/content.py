@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.primitives.evaluation.evidence import find
-from airflow_mlops.primitives.evaluation.intervals import SHOWN
 from airflow_mlops.primitives.evaluation.measures import compare, direction_of, measure, measures_of
 from airflow_mlops.primitives.evaluation.report.figures import figures_of
 from airflow_mlops.primitives.evaluation.rules import LATENCIES
 from airflow_mlops.primitives.evaluation.slices import slices_of
+from airflow_mlops.primitives.statistics.intervals import SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

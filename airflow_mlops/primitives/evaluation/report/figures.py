@@ -10,8 +10,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.primitives.evaluation.estimators import silhouettes_of
-from airflow_mlops.primitives.evaluation.intervals import of_few, of_mean, of_share
-from airflow_mlops.primitives.present import is_present
+from airflow_mlops.primitives.sql.present import is_present
+from airflow_mlops.primitives.statistics.intervals import of_few, of_mean, of_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.primitives.evaluation.report.drawing import draw
-from airflow_mlops.primitives.evaluation.report.style import STYLE
+from airflow_mlops.primitives.pages.drawing import draw
+from airflow_mlops.primitives.pages.style import STYLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

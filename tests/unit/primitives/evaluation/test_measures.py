@@ -11,11 +11,11 @@ import pytest
 from sklearn import metrics as sk
 from sklearn.metrics import cluster as sk_cluster
 
-from airflow_mlops.contract.results import metric_problems
-from airflow_mlops.primitives.evaluation import clusters
-from airflow_mlops.primitives.evaluation.intervals import Marks, resampled_sums
+from airflow_mlops.contract.protocol.results import metric_problems
 from airflow_mlops.primitives.evaluation.measures import compare, measure, measures_of, with_measured
 from airflow_mlops.primitives.evaluation.predicted import PredictedRows
+from airflow_mlops.primitives.statistics import clusters
+from airflow_mlops.primitives.statistics.intervals import Marks, resampled_sums
 
 
 def generator(seed=7):

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from airflow_mlops.primitives.evaluation.cases import TestSummary
-from airflow_mlops.primitives.evaluation.clusters import standardised
 from airflow_mlops.primitives.evaluation.evidence import Evidence
 from airflow_mlops.primitives.evaluation.gate import judge
 from airflow_mlops.primitives.evaluation.predicted import PredictedRows
 from airflow_mlops.primitives.evaluation.report import build_report, render_page
-from airflow_mlops.primitives.evaluation.report.drawing import draw, ticks
+from airflow_mlops.primitives.pages.drawing import draw, ticks
+from airflow_mlops.primitives.statistics.clusters import standardised
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 

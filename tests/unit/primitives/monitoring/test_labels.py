@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import DataError, SourceError, SpecError
+from airflow_mlops.primitives.datasets.examples import Examples, ExamplesQuery
 from airflow_mlops.primitives.monitoring.labels import LabelledPredictions, join_labels, labels_are_complete
-from airflow_mlops.primitives.provisioning.examples import Examples, ExamplesQuery
-from airflow_mlops.primitives.provisioning.sources.base import LocalSources
+from airflow_mlops.primitives.sources.base import LocalSources
 
 START = datetime(2013, 3, 1, tzinfo=UTC)
 EXAMPLES = {

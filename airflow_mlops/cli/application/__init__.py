@@ -1,0 +1,1 @@
+"""Commands on the YAML files: validate, check, plan, generate, schema, assumptions."""

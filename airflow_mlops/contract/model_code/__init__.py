@@ -1,0 +1,1 @@
+"""What the author of model code uses: the class, the job, its parameters and test cases."""

@@ -1,0 +1,1 @@
+"""Commands for continuous integration: check an image, read its labels, announce a version."""

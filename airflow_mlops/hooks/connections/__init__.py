@@ -1,0 +1,1 @@
+"""Airflow connections: found, masked, and handed to model code as secrets."""

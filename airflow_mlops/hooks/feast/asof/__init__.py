@@ -1,0 +1,1 @@
+"""The offline store that joins by one ASOF query in DuckDB."""

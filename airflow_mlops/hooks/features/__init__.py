@@ -1,1 +1,0 @@
-"""Feature pipelines: reading sources, transforming, and the published table."""

@@ -1,0 +1,1 @@
+"""Git: remote repositories, and the working copy of a folder."""

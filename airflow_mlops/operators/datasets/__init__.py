@@ -1,0 +1,1 @@
+"""Operators that make, split and validate dataset versions."""

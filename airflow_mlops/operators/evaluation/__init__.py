@@ -1,0 +1,1 @@
+"""Operators that evaluate, test and judge a trained model."""

@@ -1,0 +1,1 @@
+"""Operators that describe, tune and train model code, and close its MLflow runs."""

@@ -1,0 +1,1 @@
+"""The output of containers, which is not trusted: judged with limits of time and memory."""

@@ -1,0 +1,1 @@
+"""Datasets: examples, versions, their manifests, comparison and retention."""

@@ -1,0 +1,1 @@
+"""How a dataset version is made: join, split, validate, write chunks."""

@@ -1,0 +1,1 @@
+"""Drawings and style of the HTML pages."""

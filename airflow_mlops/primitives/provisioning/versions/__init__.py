@@ -1,1 +1,0 @@
-"""Dataset versions: manifest, files, digests, comparison, rebuild, retention."""

@@ -1,0 +1,1 @@
+"""Statistics that several primitives need: histograms, drift measures, intervals, ranking and clusters."""

@@ -1,0 +1,1 @@
+"""Texts: JSON documents, secrets in every spelling, names that are alike."""

@@ -1,0 +1,1 @@
+"""The sections about datasets: examples, split and assumptions."""

@@ -1,0 +1,42 @@
+"""``provisioning:``: how a dataset is made, and what is taken for granted about it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from airflow_mlops.spec.data.assumptions import Assumption
+from airflow_mlops.spec.data.examples import Examples
+from airflow_mlops.spec.data.split import Split
+from airflow_mlops.spec.values import (
+    ConnectionId,
+    PositiveDuration,
+    Schedule,
+    Section,
+    Text,
+    duration,
+    section,
+)
+
+__all__ = ["Provisioning", "Split"]
+
+
+class Provisioning(Section):
+    """How a dataset is made: examples, their features at that time, assumptions, splits."""
+
+    feature_store: ConnectionId = Field(
+        default="feast_default", description="Airflow connection of type feast."
+    )
+    features: Text | None = Field(
+        description="Feast feature service to join to the examples; null when the examples have all inputs."
+    )
+    examples: Examples = Field(description="Where examples come from.")
+    window: PositiveDuration = Field(
+        default=duration("365d"),
+        description="How far back examples are taken, from the newest whose target is known.",
+    )
+    assumptions: tuple[Assumption, ...] = Field(default=(), description="Rules that the data must keep.")
+    split: Split = section("How examples are divided.")
+    schedule: Schedule | None = Field(
+        default=None,
+        description="When to make a dataset without training: cron (UTC), {assets: [...]}, or null.",
+    )

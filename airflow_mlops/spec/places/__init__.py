@@ -1,0 +1,1 @@
+"""The places where jobs run, as the YAML describes them."""

@@ -1,0 +1,1 @@
+"""The section ``training`` and what it holds: resources, tuning, distribution."""

@@ -1,0 +1,1 @@
+"""The conformance kit of Feast offline stores: the cases, the judge and the runner."""

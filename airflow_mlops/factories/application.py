@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import DAG, Param
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.factories.aws import aws_batch_runner, sagemaker_runner
-from airflow_mlops.factories.kubernetes import kubernetes_runner
 from airflow_mlops.factories.verbatim import Template, VerbatimDag
+from airflow_mlops.spec import ApplicationSpec
 from airflow_mlops.spec.values import format_duration
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from airflow_mlops.spec import ApplicationSpec, FeaturesSpec
-    from airflow_mlops.spec.training.training import DockerOptions
+    from airflow_mlops.spec import FeaturesSpec
 
 #: Tries after the first of a task that only keeps the books, even where a training has none.
 BOOKKEEPING_RETRIES = 3
@@ -56,7 +54,7 @@ def model_code_arguments(spec: ApplicationSpec) -> dict[str, Any]:
         "store": spec.store,
         "runner": runner_of(spec),
         "limits": training.resources.limits(),
-        "network": training.docker.network,
+        "network": training.place.job_network(),
         "secrets": dict(training.secrets),
         **({"pool": training.pool, "pool_slots": training.pool_slots} if training.pool else {}),
         "seed": training.seed,
@@ -78,26 +76,15 @@ def job_task_timeout(
     return None if deferrable else job + spec.task_timeout
 
 
-def runner_of(spec: ApplicationSpec) -> dict[str, Any]:
-    """Kind and options of the runner, as ``get_runner`` takes them."""
-    training = spec.training
-    if training.run_on == "docker":
-        return _docker(training.docker)
-    if training.run_on == "kubernetes":
-        return kubernetes_runner(training)
-    if training.run_on == "aws_batch":
-        return aws_batch_runner(training)
-    if training.run_on == "sagemaker":
-        return sagemaker_runner(training)
-    return {"kind": "process", "root": jobs_folder(spec.store, spec.application)}
-
-
-def _docker(docker: DockerOptions) -> dict[str, Any]:
-    if not docker.nodes:
-        return {"kind": "docker", "docker_conn_id": docker.connection}
-    if docker.node != "any":
-        return {"kind": "docker", "docker_conn_id": docker.node}
-    return {"kind": "docker_nodes", "nodes": list(docker.nodes)}
+def runner_of(spec: ApplicationSpec | FeaturesSpec) -> dict[str, Any]:
+    """Kind and options of the runner of a file's jobs, as ``get_runner`` takes them."""
+    if isinstance(spec, ApplicationSpec):
+        training = spec.training
+        return training.place.runner(jobs_folder(spec.store, spec.application), training.timeout)
+    if spec.prepare is None:
+        raise SpecError(f"{spec.features} has no prepare.")
+    jobs = jobs_folder(spec.store, f"features/{spec.features}")
+    return spec.prepare.place.runner(jobs, spec.prepare.timeout)
 
 
 def jobs_folder(store: str, name: str) -> str:
@@ -113,7 +100,7 @@ def jobs_folder(store: str, name: str) -> str:
 
 def code_of(spec: ApplicationSpec) -> dict[str, Any]:
     """Where the model code is: an image, or a command in a folder."""
-    if spec.training.run_on != "process":
+    if spec.training.place.runs == "image":
         return {"image": spec.code.image}
     process = spec.code.process
     if process is None:

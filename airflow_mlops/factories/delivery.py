@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk import XComArg
 
 from airflow_mlops.assets import predictions_asset
+from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories.application import (
     application_dag,
     assumptions_of,
@@ -17,6 +18,7 @@ from airflow_mlops.factories.application import (
 from airflow_mlops.factories.schedules import schedule_of
 from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
 from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
+from airflow_mlops.spec.delivery import BatchDelivery
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 def build_delivery_dag(spec: ApplicationSpec) -> DAG:
     """Build ``<application>__delivery``: a batch job of the champion over the examples not predicted yet."""
     name, mlflow = spec.application, spec.tracking.connection
-    batch = spec.delivery[0].batch
+    batch = spec.form(BatchDelivery)
+    if batch is None:
+        raise SpecError(f"{name}: delivery has no batch. Cure: add - batch: {{}} to delivery.")
     with application_dag(
         spec,
         "delivery",

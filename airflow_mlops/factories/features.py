@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TriggerRule, chain
 
-from airflow_mlops.exceptions import SpecError
-from airflow_mlops.factories.application import job_task_timeout, jobs_folder
+from airflow_mlops.factories.application import job_task_timeout, runner_of
 from airflow_mlops.factories.schedules import schedule_of
 from airflow_mlops.factories.verbatim import Template, VerbatimDag
 from airflow_mlops.operators.features.announce import AnnounceFeaturesOperator
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_mlops.spec import FeaturesSpec
     from airflow_mlops.spec.features.views import ServiceView, View
 
-__all__ = ["build_features_dag", "definitions_of", "prepare_runner"]
+__all__ = ["build_features_dag", "definitions_of"]
 
 _SUMMARY = "Extracts new rows, transforms and checks them, publishes them, and tells Feast."
 #: Before any row that a backfill may ask for.
@@ -182,7 +181,7 @@ def _made(spec: FeaturesSpec, extracted: Any) -> BaseOperator:
             **common,
         )
     prepare = spec.prepare
-    if prepare.run_on == "docker":
+    if prepare.place.runs == "image":
         code: dict[str, Any] = {"image": prepare.image}
     else:
         process = prepare.process
@@ -190,7 +189,7 @@ def _made(spec: FeaturesSpec, extracted: Any) -> BaseOperator:
     return PrepareFeaturesOperator(
         task_id="prepare",
         code=code,
-        runner=prepare_runner(spec),
+        runner=runner_of(spec),
         parameters=dict(prepare.parameters),
         columns={
             "keys": list(spec.publish.keys),
@@ -198,23 +197,13 @@ def _made(spec: FeaturesSpec, extracted: Any) -> BaseOperator:
             "features": list(dict.fromkeys(name for view in spec.views for name in view.features)),
         },
         limits=prepare.resources.model_dump(),
-        network=prepare.docker.network,
+        network=prepare.place.job_network(),
         seed=prepare.seed,
         job_timeout=prepare.timeout.total_seconds(),
         deferrable=prepare.deferrable,
         execution_timeout=job_task_timeout(spec, prepare.timeout, deferrable=prepare.deferrable),
         **common,
     )
-
-
-def prepare_runner(spec: FeaturesSpec) -> dict[str, Any]:
-    """Kind and options of the runner of ``prepare``, as ``get_runner`` takes them."""
-    prepare = spec.prepare
-    if prepare is None:
-        raise SpecError(f"{spec.features} has no prepare.")
-    if prepare.run_on == "docker":
-        return {"kind": "docker", "docker_conn_id": prepare.docker.connection}
-    return {"kind": prepare.run_on, "root": jobs_folder(spec.store, f"features/{spec.features}")}
 
 
 def _view_of(spec: FeaturesSpec, view: View) -> dict[str, Any]:

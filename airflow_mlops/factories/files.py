@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow.sdk import get_parsing_context
 
 from airflow_mlops.exceptions import SpecError
-from airflow_mlops.factories.delivery import build_delivery_dag
-from airflow_mlops.factories.monitoring import build_monitoring_dag
 from airflow_mlops.factories.provisioning import build_provisioning_dag
 from airflow_mlops.factories.training import build_training_dag
 from airflow_mlops.factories.twins import refuse_twins
@@ -22,11 +21,12 @@ if TYPE_CHECKING:
 
     from airflow_mlops.spec import Spec
 
-_BUILDERS: dict[str, Callable[[ApplicationSpec], DAG]] = {
-    "provisioning": build_provisioning_dag,
-    "training": build_training_dag,
-    "delivery": build_delivery_dag,
-    "monitoring": build_monitoring_dag,
+#: For each form of delivery the DAGs that it asks for: last part of their id → module and function.
+_FORM_DAGS = {
+    "batch": {
+        "delivery": ("airflow_mlops.factories.delivery", "build_delivery_dag"),
+        "monitoring": ("airflow_mlops.factories.monitoring", "build_monitoring_dag"),
+    },
 }
 
 
@@ -44,9 +44,19 @@ def build_dags(spec: Spec, only: str | None = None) -> dict[str, DAG]:
         from airflow_mlops.factories.features import build_features_dag
 
         return {dag_id: build_features_dag(spec)}
-    wanted = ["provisioning", "training", *(["delivery", "monitoring"] if spec.delivery else [])]
-    names = {f"{spec.application}__{primitive}": primitive for primitive in wanted}
-    return {dag_id: _BUILDERS[names[dag_id]](spec) for dag_id in names if only in (None, dag_id)}
+    builders = {f"{spec.application}__{name}": build for name, build in _builders(spec).items()}
+    return {dag_id: build(spec) for dag_id, build in builders.items() if only in (None, dag_id)}
+
+
+def _builders(spec: ApplicationSpec) -> dict[str, Callable[[ApplicationSpec], DAG]]:
+    builders: dict[str, Callable[[ApplicationSpec], DAG]] = {
+        "provisioning": build_provisioning_dag,
+        "training": build_training_dag,
+    }
+    for item in spec.delivery:
+        for name, (module, function) in _FORM_DAGS[item.kind].items():
+            builders[name] = getattr(import_module(module), function)
+    return builders
 
 
 def application_dags(stub: str) -> dict[str, DAG]:

@@ -11,7 +11,6 @@ from airflow.sdk import DAG, get_parsing_context
 
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.factories.application import runner_of
-from airflow_mlops.factories.features import prepare_runner
 from airflow_mlops.factories.verbatim import VerbatimDag
 from airflow_mlops.operators.maintenance import ReapJobsOperator
 from airflow_mlops.operators.training.runs import CloseRunsOperator
@@ -82,9 +81,7 @@ def _specs(folder: Path) -> Iterator[Spec]:
 
 
 def _runner(spec: Spec) -> dict[str, Any] | None:
-    if isinstance(spec, ApplicationSpec):
-        return runner_of(spec)
-    return prepare_runner(spec) if spec.prepare is not None else None
+    return runner_of(spec) if isinstance(spec, ApplicationSpec) or spec.prepare else None
 
 
 def _connections(specs: Sequence[Spec]) -> set[str]:

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from airflow_mlops.assets import predictions_asset, retraining_asset
 from airflow_mlops.factories.application import BOOKKEEPING_RETRIES, application_dag, examples_of
 from airflow_mlops.factories.schedules import schedule_of
-from airflow_mlops.operators.monitoring import (
-    DecideRetrainingOperator,
-    MeasurePerformanceOperator,
-    ProfileInputsOperator,
-    RaiseAlarmOperator,
-)
+from airflow_mlops.operators.monitoring.alarm import RaiseAlarmOperator
+from airflow_mlops.operators.monitoring.decide import DecideRetrainingOperator
+from airflow_mlops.operators.monitoring.performance import MeasurePerformanceOperator
+from airflow_mlops.operators.monitoring.profile import ProfileInputsOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG

@@ -197,7 +197,8 @@ def _tuned(spec: ApplicationSpec, job: dict[str, Any], **arguments: Any) -> XCom
 
 def commands_of(spec: ApplicationSpec) -> list[str]:
     tested = ["test"] if spec.evaluation.cases else []
-    return ["train", "evaluate", *tested, *(["predict"] if spec.delivery else [])]
+    delivered = [command for item in spec.delivery for command in item.form.commands]
+    return list(dict.fromkeys(["train", "evaluate", *tested, *delivered]))
 
 
 def _tests(spec: ApplicationSpec, **arguments: Any) -> XComArg | None:

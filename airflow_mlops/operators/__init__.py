@@ -30,13 +30,11 @@ if TYPE_CHECKING:
     from airflow_mlops.operators.links import MLflowModelLink, MLflowReportLink, MLflowRunLink
     from airflow_mlops.operators.maintenance import ReapJobsOperator
     from airflow_mlops.operators.model_code import ModelCodeOperator
-    from airflow_mlops.operators.monitoring import (
-        DecideRetrainingOperator,
-        MeasurePerformanceOperator,
-        MonitoringOperator,
-        ProfileInputsOperator,
-        RaiseAlarmOperator,
-    )
+    from airflow_mlops.operators.monitoring.alarm import RaiseAlarmOperator
+    from airflow_mlops.operators.monitoring.decide import DecideRetrainingOperator
+    from airflow_mlops.operators.monitoring.performance import MeasurePerformanceOperator
+    from airflow_mlops.operators.monitoring.profile import ProfileInputsOperator
+    from airflow_mlops.operators.monitoring.windows import MonitoringOperator
     from airflow_mlops.operators.registration import RegisterModelOperator
     from airflow_mlops.operators.retraining import (
         AnswerReasonsOperator,
@@ -97,7 +95,7 @@ __getattr__ = lazily(
         "CloseRunsOperator": "airflow_mlops.operators.training.runs",
         "CollectReasonsOperator": "airflow_mlops.operators.retraining",
         "ConcludeTrainingOperator": "airflow_mlops.operators.retraining",
-        "DecideRetrainingOperator": "airflow_mlops.operators.monitoring",
+        "DecideRetrainingOperator": "airflow_mlops.operators.monitoring.decide",
         "DescribeModelCodeOperator": "airflow_mlops.operators.training.train",
         "EvaluateChampionOperator": "airflow_mlops.operators.evaluation.evaluate",
         "EvaluateModelOperator": "airflow_mlops.operators.evaluation.evaluate",
@@ -107,16 +105,16 @@ __getattr__ = lazily(
         "MLflowReportLink": "airflow_mlops.operators.links",
         "MLflowRunLink": "airflow_mlops.operators.links",
         "MaterializeFeaturesOperator": "airflow_mlops.operators.features.apply",
-        "MeasurePerformanceOperator": "airflow_mlops.operators.monitoring",
+        "MeasurePerformanceOperator": "airflow_mlops.operators.monitoring.performance",
         "ModelCodeOperator": "airflow_mlops.operators.model_code",
-        "MonitoringOperator": "airflow_mlops.operators.monitoring",
+        "MonitoringOperator": "airflow_mlops.operators.monitoring.windows",
         "PlanBatchOperator": "airflow_mlops.operators.delivery",
         "PredictBatchOperator": "airflow_mlops.operators.delivery",
         "PrepareFeaturesOperator": "airflow_mlops.operators.features.transform",
-        "ProfileInputsOperator": "airflow_mlops.operators.monitoring",
+        "ProfileInputsOperator": "airflow_mlops.operators.monitoring.profile",
         "ProvisionDatasetOperator": "airflow_mlops.operators.datasets.provision",
         "PublishFeaturesOperator": "airflow_mlops.operators.features.publish",
-        "RaiseAlarmOperator": "airflow_mlops.operators.monitoring",
+        "RaiseAlarmOperator": "airflow_mlops.operators.monitoring.alarm",
         "ReapJobsOperator": "airflow_mlops.operators.maintenance",
         "RearmOperator": "airflow_mlops.operators.retraining",
         "ReasonsOperator": "airflow_mlops.operators.retraining",

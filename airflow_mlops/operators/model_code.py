@@ -18,15 +18,12 @@ from airflow.sdk.exceptions import (
 
 from airflow_mlops.exceptions import GpusTakenError, MLOpsError, RunnerError, StoreError, TrackingError
 from airflow_mlops.hooks.scratch import scratch_folder
-from airflow_mlops.jobs.broken_assumptions import report_broken
 from airflow_mlops.jobs.deadlines import job_deadline, time_left
 from airflow_mlops.jobs.ending import discard
 from airflow_mlops.jobs.files import (
     read_text,
 )
-from airflow_mlops.jobs.log import hidden_texts, print_rest, saved_position
 from airflow_mlops.jobs.output import LOG_LIMIT, JobOutput, watch
-from airflow_mlops.jobs.owners import end_older_jobs
 from airflow_mlops.jobs.resume import Bookmark, keep_result, kept_result
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.model_job import ModelJob
@@ -134,6 +131,8 @@ class ModelCodeOperator(ModelJob):
         return self._wait(context, name, state, position)
 
     def _start(self, context: Context, name: str) -> tuple[JobState, bool]:
+        from airflow_mlops.jobs.owners import end_older_jobs
+
         runner = self._runner()
         if context["ti"].try_number > 1:
             end_older_jobs(runner, self._owner(context, name), self.log)
@@ -194,6 +193,8 @@ class ModelCodeOperator(ModelJob):
         here: bool = False,
     ) -> Any:
         """Defer until the job has ended, or wait here and complete it."""
+        from airflow_mlops.jobs.log import hidden_texts
+
         progress, deadline = self.progress(context, state), job_deadline(self.job_timeout, state)
         patience = time_left(self.execution_timeout, context["ti"])
         if self.deferrable and state.status != "exited" and not here:
@@ -259,6 +260,8 @@ class ModelCodeOperator(ModelJob):
         The event only wakes this method: what happened is asked of the engine.
         """
         from airflow_mlops.hooks.connections.masking import without_known_secrets
+        from airflow_mlops.jobs.broken_assumptions import report_broken
+        from airflow_mlops.jobs.log import hidden_texts
 
         name, given_up = job, ""
         self._job_name, self._node, self._task = name, carried.get("node") or "", context["ti"]
@@ -322,6 +325,8 @@ class ModelCodeOperator(ModelJob):
         hidden: Sequence[str] | None,
     ) -> None:
         """Print what the triggerer may not have brought to the task's log."""
+        from airflow_mlops.jobs.log import print_rest
+
         if event.get("rest") and state.status == "exited" and hidden is not None:
             name, position = self._job_name, event.get("position")
             position = print_rest(runner, name, position, hidden, self.log_limit, self.log)
@@ -346,6 +351,8 @@ class ModelCodeOperator(ModelJob):
 
         :param position: where its output was left; that of the triggerer unless given.
         """
+        from airflow_mlops.jobs.log import hidden_texts, saved_position
+
         runner = self._runner()
         try:
             runner.stop(self._job_name)

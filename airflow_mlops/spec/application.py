@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from airflow_mlops.spec.code import Code
 from airflow_mlops.spec.data.provisioning import Provisioning
-from airflow_mlops.spec.delivery import Delivery
+from airflow_mlops.spec.delivery import Delivery, Form, each_once
 from airflow_mlops.spec.evaluation import Evaluation
 from airflow_mlops.spec.monitoring import LOSSES, Monitoring
 from airflow_mlops.spec.registration import Registration
@@ -35,6 +35,7 @@ Paradigm = Literal[
     "classification", "regression", "ranking", "clustering", "anomaly", "reinforcement", "other"
 ]
 SUPERVISED = ("classification", "regression", "ranking")
+AForm = TypeVar("AForm", bound=Form)
 
 
 class Tracking(Section):
@@ -142,29 +143,29 @@ class ApplicationSpec(Document):
         if code is None:
             return value
         if "run_on" not in value.model_fields_set:
-            value = value.model_copy(update={"run_on": "docker" if code.image else "process"})
-        if value.run_on == "process" and value.resources.gpus:
+            value = value.at("docker" if code.image else "process")
+        place, run_on = value.place, value.run_on
+        place.gpus.check(value.resources.limits()["gpus"], run_on, "resources")
+        if getattr(code, place.runs) is None:
+            other = "docker" if place.runs == "process" else "process"
             raise complaint(
-                "cannot be kept for one job on run_on: process, whose jobs see all GPUs of the machine",
-                cure="write gpus: 0, or run_on: docker",
-                at=("resources", "gpus"),
-            )
-        needed, got = ("process", code.process) if value.run_on == "process" else ("image", code.image)
-        if got is None:
-            other = "docker" if value.run_on == "process" else "process"
-            raise complaint(
-                f"is {value.run_on}, but code.{needed} is missing",
-                cure=f"add code.{needed}, or write run_on: {other}",
+                f"is {run_on}, but code.{place.runs} is missing",
+                cure=f"add code.{place.runs}, or write run_on: {other}",
                 at=("run_on",),
             )
-        return _staged(value, info.data.get("store", "s3://"))
+        if not place.staged:
+            return value
+        return value.at(run_on, **{run_on: place.staged_at(info.data.get("store", "s3://"), run_on)})
 
     @field_validator("delivery")
     @classmethod
     def _each_form_once(cls, value: tuple[Delivery, ...]) -> tuple[Delivery, ...]:
-        if len(value) > 1:
-            raise complaint("has batch twice", expected="each form once", cure="keep one", at=(1,))
+        each_once(value)
         return value
+
+    def form(self, kind: type[AForm]) -> AForm | None:
+        """The form of delivery of this kind, if the application has it."""
+        return next((item.form for item in self.delivery if isinstance(item.form, kind)), None)
 
     @field_validator("monitoring")
     @classmethod
@@ -190,25 +191,6 @@ class ApplicationSpec(Document):
         return value.model_copy(
             update={"performance": value.performance.model_copy(update={"loss": fitting[0]})}
         )
-
-
-def _staged(value: Training, store: str) -> Training:
-    """Where data goes in and out by S3 alone: the place for it, which is the store if nothing else is said.
-
-    :raises PydanticCustomError: neither is on S3.
-    """
-    options: Any = getattr(value, value.run_on, None)
-    if not hasattr(options, "staging"):
-        return value
-    staging = options.staging or store
-    if not staging.startswith("s3://"):
-        raise complaint(
-            f"must be on S3, through which jobs of {value.run_on} get their data",
-            expected="s3://bucket/prefix, or s3://connection@bucket/prefix",
-            cure="add staging: s3://my-bucket/staging, or put the store on S3",
-            at=(value.run_on, "staging"),
-        )
-    return value.model_copy(update={value.run_on: options.model_copy(update={"staging": staging})})
 
 
 def _unmeasured(value: Monitoring, paradigm: str, *, stated: bool) -> Monitoring:

@@ -12,12 +12,10 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.assets import retraining_asset
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.operators.monitoring import (
-    DecideRetrainingOperator,
-    MeasurePerformanceOperator,
-    ProfileInputsOperator,
-    RaiseAlarmOperator,
-)
+from airflow_mlops.operators.monitoring.alarm import RaiseAlarmOperator
+from airflow_mlops.operators.monitoring.decide import DecideRetrainingOperator
+from airflow_mlops.operators.monitoring.performance import MeasurePerformanceOperator
+from airflow_mlops.operators.monitoring.profile import ProfileInputsOperator
 from airflow_mlops.primitives.datasets.manifest import Chunk, Column, Manifest
 from airflow_mlops.stores.datasets.versions import DatasetStore
 from tests.fixtures.inlets import Events

@@ -16,11 +16,9 @@ from airflow_mlops.operators.datasets.split import SplitDatasetOperator
 from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
 from airflow_mlops.operators.evaluation.evaluate import EvaluateModelOperator, TestModelOperator
 from airflow_mlops.operators.evaluation.gate import GateModelOperator
-from airflow_mlops.operators.monitoring import (
-    DecideRetrainingOperator,
-    MeasurePerformanceOperator,
-    ProfileInputsOperator,
-)
+from airflow_mlops.operators.monitoring.decide import DecideRetrainingOperator
+from airflow_mlops.operators.monitoring.performance import MeasurePerformanceOperator
+from airflow_mlops.operators.monitoring.profile import ProfileInputsOperator
 from airflow_mlops.operators.registration import RegisterModelOperator
 from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
 from airflow_mlops.stores.datasets.damage import find_damage

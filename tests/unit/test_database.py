@@ -19,7 +19,8 @@ import airflow_mlops
 from airflow_mlops.database import confine, connect
 from airflow_mlops.exceptions import SourceError, SourceUnavailable
 from airflow_mlops.hooks.sources.transform import transform
-from airflow_mlops.primitives.datasets.examples import Examples, ExamplesQuery
+from airflow_mlops.primitives.datasets.examples import Examples
+from airflow_mlops.primitives.datasets.query import ExamplesQuery
 from airflow_mlops.primitives.sources.session import source_errors
 
 

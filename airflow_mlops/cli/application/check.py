@@ -107,7 +107,8 @@ def _examples(spec: ApplicationSpec, columns: list[str]) -> Iterator[Finding]:
     """The query and its columns, which are handed over in ``columns``."""
     from airflow_mlops.hooks.scratch import scratch_folder
     from airflow_mlops.hooks.sources.examples import AirflowSources
-    from airflow_mlops.primitives.datasets.examples import Examples, ExamplesQuery
+    from airflow_mlops.primitives.datasets.examples import Examples
+    from airflow_mlops.primitives.datasets.query import ExamplesQuery
     from airflow_mlops.primitives.sources.session import connect
 
     examples = spec.provisioning.examples

@@ -87,7 +87,7 @@ def read_topology(paths: Paths, environment: Mapping[str, str] = os.environ) -> 
     if not host:
         raise ParameterError(
             f"A training on {nodes} machines needs {NODE_RANK} and {RENDEZVOUS}; this runner gave none. "
-            "Cure: run_on: kubernetes, aws_batch or sagemaker, or nodes: 1."
+            "Cure: choose a place (run_on) with several machines, or nodes: 1."
         )
     return Topology(nodes, processes, rank, host if ":" in host else f"{host}:{PORT}")
 

@@ -1,4 +1,4 @@
-"""Speaks to a Docker Engine. Only this module, ``docker_images`` and ``docker_session`` know its packages."""
+"""Speaks to a Docker Engine. Only this package knows ``docker`` and ``aiodocker``."""
 
 from __future__ import annotations
 

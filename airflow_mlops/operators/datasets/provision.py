@@ -14,7 +14,6 @@ from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.datasets.commit import commit_record, result_of
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
 from airflow_mlops.primitives.datasets.branches import MAIN, line_reference
-from airflow_mlops.stores.datasets.reports import report_failure, report_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,6 +124,7 @@ class ProvisionDatasetOperator(MLOpsTask):
         from airflow_mlops.hooks.store.open import open_store
         from airflow_mlops.stores.datasets.frozen import frozen_test
         from airflow_mlops.stores.datasets.joins import JoinStore
+        from airflow_mlops.stores.datasets.reports import report_failure, report_warnings
         from airflow_mlops.stores.datasets.versions import DatasetStore
 
         reference, request = line_reference(self.line, self.purpose), self._request()

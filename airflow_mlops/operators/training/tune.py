@@ -15,16 +15,12 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from airflow_mlops.exceptions import ContractError, MLOpsError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.jobs.files import column_config, dataset_inputs
-from airflow_mlops.jobs.owners import end_older_jobs
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.links import MLflowRunLink
 from airflow_mlops.operators.model_code import ModelCodeOperator
 from airflow_mlops.operators.training.runs import end_run
 from airflow_mlops.operators.training.train import VALIDATE
-from airflow_mlops.operators.training.tuning_record import end_tuning, log_tuning, tuning_tags
-from airflow_mlops.primitives.container_output.judging import judge
 from airflow_mlops.primitives.texts.documents import json_text
-from airflow_mlops.triggers.tuning import TuningTrigger
 
 #: What reads the search space out of the schema of the model code, which may refer to itself.
 SEARCH_SPACE = "airflow_mlops.primitives.training.search_space:search_space_json"
@@ -119,6 +115,9 @@ class TuneModelOperator(ModelCodeOperator):
 
     def execute(self, context: Context) -> Any:
         """Write the tuning down, share its data, and let the loop run."""
+        from airflow_mlops.jobs.owners import end_older_jobs
+        from airflow_mlops.triggers.tuning import TuningTrigger
+
         name, self._task = self.job_name(context), context["ti"]
         self._job_name = name
         with airflow_errors():
@@ -264,6 +263,7 @@ class TuneModelOperator(ModelCodeOperator):
         return Tuning(name, plan, content, dict(self.runner), time.time(), inputs=inputs)
 
     def _plan(self) -> Plan:
+        from airflow_mlops.primitives.container_output.judging import judge
         from airflow_mlops.primitives.training.search_space import Dimension, default_point, grid
         from airflow_mlops.primitives.training.tuning import Plan
 
@@ -315,6 +315,7 @@ class TuneModelOperator(ModelCodeOperator):
     def _record(self, context: Context, tuning: Tuning) -> str:
         """One run for the tuning with its plots, and one below it for each trial; whatever goes wrong, it is closed."""
         from airflow_mlops.hooks.mlflow.trials import MLflowTrialsHook
+        from airflow_mlops.operators.training.tuning_record import end_tuning, log_tuning, tuning_tags
 
         mlflow = MLflowTrialsHook(self.mlflow_conn_id)
         tags = tuning_tags(

@@ -1,0 +1,1 @@
+"""Predictions: a batch and what it must hold."""

@@ -1,0 +1,1 @@
+"""Evaluation: measures, evidence, slices, test cases and the gate that decides."""

@@ -1,0 +1,1 @@
+"""Monitoring: labels, performance and the decision to raise an alarm."""

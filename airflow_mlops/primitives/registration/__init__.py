@@ -1,0 +1,1 @@
+"""The record, card and lineage of a model version."""

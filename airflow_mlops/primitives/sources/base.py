@@ -1,7 +1,7 @@
 """The files behind a dataset: which they are, whether they have their columns, and their pins.
 
 :class:`Sources` is what provisioning asks for files. :class:`LocalSources` knows folders;
-``hooks/sources.py`` also knows S3, Delta and Iceberg.
+``hooks/sources/examples.py`` also knows S3, Delta and Iceberg.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class LocalSources:
         :raises SourceError: always.
         """
         raise SourceError(
-            f"table {name!r} ({', '.join(table)}) needs sources of Airflow: give AirflowSources of hooks/sources.py"
+            f"table {name!r} ({', '.join(table)}) needs sources of Airflow: give AirflowSources of hooks/sources/examples.py"
         )
 
 

@@ -1,0 +1,1 @@
+"""Training: descriptions, parameters, search spaces, outcomes and tuning."""

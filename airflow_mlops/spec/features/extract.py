@@ -9,8 +9,9 @@ from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
 from airflow_mlops.spec.code import ProcessCode
 from airflow_mlops.spec.data.texts import ReadAsText, check_read_as_text
+from airflow_mlops.spec.places import PLACES, Place
+from airflow_mlops.spec.places.docker import DockerOptions
 from airflow_mlops.spec.training.resources import TrainingResources
-from airflow_mlops.spec.training.training import DockerOptions
 from airflow_mlops.spec.values import (
     ColumnName,
     ConnectionId,
@@ -192,12 +193,17 @@ class Prepare(Section):
         json_schema_extra=unstated,
         validate_default=True,
     )
-    docker: DockerOptions = section("For run_on: docker.")
+    docker: DockerOptions = section(DockerOptions.about)
     resources: TrainingResources = section("Limits of the container.")
     parameters: dict[Text, JsonValue] = Field(default={}, description="Parameters of the command.")
     seed: WholeNumber = Field(default=0, ge=0, le=2**32 - 1, description="Seed of all randomness.")
     timeout: PositiveDuration = Field(default=duration("2h"), description="Longest time of the command.")
     deferrable: Flag = Field(default=True, description="Wait in the triggerer instead of holding a worker.")
+
+    @property
+    def place(self) -> Place:
+        """The section of the place where the command runs."""
+        return self.docker if self.run_on == "docker" else PLACES[self.run_on]()
 
     @field_validator("run_on")
     @classmethod

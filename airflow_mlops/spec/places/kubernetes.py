@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from datetime import timedelta
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
 
+from airflow_mlops.spec.places.place import Gpus, Place
 from airflow_mlops.spec.store import StoreUri
 from airflow_mlops.spec.values import (
     ConnectionId,
@@ -14,7 +16,6 @@ from airflow_mlops.spec.values import (
     Section,
     Size,
     WholeNumber,
-    complaint,
     duration,
 )
 
@@ -37,6 +38,10 @@ LabelValue = Annotated[
 ]
 
 
+#: Keys that are the runner's own; all others describe its pods.
+_RUNNERS = ("connection", "namespace", "staging", "start_timeout")
+
+
 class Toleration(Section):
     """A taint of machines that the pods may run on all the same."""
 
@@ -51,8 +56,17 @@ class Toleration(Section):
     )
 
 
-class KubernetesOptions(Section):
+class KubernetesOptions(Place):
     """How to reach a cluster, and what its pods are like."""
+
+    about: ClassVar[str] = "For run_on: kubernetes."
+    gpus: ClassVar[Gpus] = Gpus(
+        (int, dict),
+        "must be a number with run_on: {run_on}",
+        "a number, or {type: NVIDIA-H100-80GB-HBM3, count: 2}",
+    )
+    machines: ClassVar[bool] = True
+    staged: ClassVar[bool] = True
 
     connection: ConnectionId = Field(
         default="kubernetes_default",
@@ -102,16 +116,16 @@ class KubernetesOptions(Section):
         default=duration("30m"), description="Longest wait for a machine, the image and the volumes."
     )
 
-
-def check_cluster_gpus(run_on: str | None, gpus: Any) -> None:
-    """Refuse GPUs that a cluster cannot be asked for.
-
-    :raises PydanticCustomError: they are all, or named.
-    """
-    if run_on == "kubernetes" and not isinstance(gpus, (int, dict)):
-        raise complaint(
-            "must be a number with run_on: kubernetes",
-            expected="a number, or {type: NVIDIA-H100-80GB-HBM3, count: 2}",
-            cure="write gpus: 1",
-            at=("gpus",),
-        )
+    def runner(self, jobs: str, time_limit: timedelta) -> dict[str, Any]:  # noqa: ARG002
+        """See :meth:`.Place.runner`."""
+        said = {key: value for key, value in self.to_json().items() if key not in _RUNNERS}
+        pod = {key: value for key, value in said.items() if value not in ({}, [])}
+        return {
+            "kind": "kubernetes",
+            "kubernetes_conn_id": self.connection,
+            "namespace": self.namespace or "",
+            "staging": self.staging,
+            "start_timeout": self.start_timeout.total_seconds(),
+            "time_limit": time_limit.total_seconds(),
+            "pod": pod | ({"disk": self.disk} if self.disk else {}),
+        }

@@ -121,7 +121,7 @@ def _schedules(spec: ApplicationSpec | FeaturesSpec) -> list[tuple[tuple[str | i
         (("provisioning", "schedule"), spec.provisioning.schedule),
         (("monitoring", "schedule"), spec.monitoring.schedule),
         *(
-            (("delivery", number, "batch", "schedule"), getattr(form.batch, "schedule", None))
-            for number, form in enumerate(spec.delivery)
+            (("delivery", number, item.kind, "schedule"), getattr(item.form, "schedule", None))
+            for number, item in enumerate(spec.delivery)
         ),
     ]

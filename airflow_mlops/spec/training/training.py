@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, JsonValue, StringConstraints, ValidationInfo, create_model, field_validator
 
-from airflow_mlops.spec.places.aws import (
-    AwsBatchOptions,
-    SageMakerOptions,
-    check_gpus,
-    check_place,
-    check_secrets,
-)
-from airflow_mlops.spec.places.kubernetes import KubernetesOptions, check_cluster_gpus
+from airflow_mlops.spec.places import PLACES, Place
 from airflow_mlops.spec.training.distributed import Distributed
 from airflow_mlops.spec.training.resources import TrainingResources
 from airflow_mlops.spec.training.tuning import Tuning
@@ -26,74 +19,40 @@ from airflow_mlops.spec.values import (
     Section,
     Text,
     WholeNumber,
-    complaint,
     duration,
-    no_doubles,
     section,
     unstated,
 )
 
-
-def _own_network(value: str) -> str:
-    if value == "host":
-        raise complaint(
-            "would be the machine's own network",
-            expected="none, bridge, or a network's name",
-            cure="write bridge",
-        )
-    return value
-
-
-Network = Annotated[
-    str,
-    StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$"),
-    AfterValidator(_own_network),
-]
 SecretName = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z][A-Za-z0-9_]{0,62}$")]
 
 
-class DockerOptions(Section):
-    """How to reach the Docker Engine."""
+if TYPE_CHECKING:
+    from airflow_mlops.spec.places.docker import DockerOptions
 
-    connection: ConnectionId = Field(
-        default="docker_default", description="Airflow connection of type docker, when there are no nodes."
-    )
-    nodes: Annotated[tuple[ConnectionId, ...], AfterValidator(no_doubles)] = Field(
-        default=(),
-        description="Airflow connections of type docker: a job runs on the one that has room for it.",
-    )
-    node: ConnectionId = Field(
-        default="any", description="One of nodes, or any: the first whose GPUs are free, else the emptiest."
-    )
-    network: Network = Field(
-        default="none", description="Docker network of the container; none for no network."
-    )
+    class _Placed(Section):
+        run_on: str
+        docker: DockerOptions
 
-    @field_validator("node")
-    @classmethod
-    def _one_of_nodes(cls, value: str, info: ValidationInfo) -> str:
-        nodes = info.data.get("nodes", ())
-        if value != "any" and value not in nodes:
-            raise complaint(
-                "is none of nodes",
-                expected=f"any{''.join(f', {node}' for node in nodes)}",
-                cure=f"write node: any, or add {value} to nodes",
-            )
-        return value
+else:
+    _Placed = create_model(
+        "_Placed",
+        __base__=Section,
+        run_on=(
+            Literal[tuple(PLACES)],
+            Field(
+                default="docker",
+                description="Where model code runs. Default: docker when code.image is given, else process.",
+                json_schema_extra=unstated,
+            ),
+        ),
+        **{name: (place, section(place.about)) for name, place in PLACES.items() if place.model_fields},
+    )
 
 
-class Training(Section):
+class Training(_Placed):
     """How and where a model is trained."""
 
-    run_on: Literal["docker", "process", "kubernetes", "aws_batch", "sagemaker"] = Field(
-        default="docker",
-        description="Where model code runs. Default: docker when code.image is given, else process.",
-        json_schema_extra=unstated,
-    )
-    docker: DockerOptions = section("For run_on: docker.")
-    kubernetes: KubernetesOptions = section("For run_on: kubernetes.")
-    aws_batch: AwsBatchOptions = section("For run_on: aws_batch.")
-    sagemaker: SageMakerOptions = section("For run_on: sagemaker.")
     resources: TrainingResources = section("Limits of each container.")
     parameters: dict[Text, JsonValue] = Field(
         default={}, description="Parameters of the model code, checked against what it describes."
@@ -127,33 +86,43 @@ class Training(Section):
     retry_delay: Duration = Field(default=duration("1m"), description="Pause between tries.")
     deferrable: Flag = Field(default=True, description="Wait in the triggerer instead of holding a worker.")
 
-    @field_validator("aws_batch", "sagemaker")
+    @property
+    def place(self) -> Place:
+        """The section of the place where jobs run."""
+        return getattr(self, self.run_on, None) or PLACES[self.run_on]()
+
+    def at(self, run_on: str, **more: Any) -> Training:
+        """The same training in another place.
+
+        :param more: other keys that change.
+        """
+        return self.model_copy(update={"run_on": run_on, **more})
+
+    @field_validator(*(name for name, place in PLACES.items() if place.needs))
     @classmethod
-    def _what_aws_needs(cls, value: Section, info: ValidationInfo) -> Section:
-        check_place(info.data.get("run_on"), str(info.field_name), value)
+    def _what_the_place_needs(cls, value: Place, info: ValidationInfo) -> Place:
+        if info.data.get("run_on") == info.field_name:
+            value.check_needs(str(info.field_name))
         return value
 
     @field_validator("resources")
     @classmethod
-    def _gpus_that_aws_counts(cls, value: TrainingResources, info: ValidationInfo) -> TrainingResources:
-        check_gpus(info.data.get("run_on"), value.limits()["gpus"])
-        check_cluster_gpus(info.data.get("run_on"), value.limits()["gpus"])
+    def _gpus_of_the_place(cls, value: TrainingResources, info: ValidationInfo) -> TrainingResources:
+        if run_on := info.data.get("run_on"):
+            PLACES[run_on].gpus.check(value.limits()["gpus"], run_on)
         return value
 
     @field_validator("secrets")
     @classmethod
     def _secrets_that_stay_secret(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        check_secrets(info.data.get("run_on"), value)
+        if run_on := info.data.get("run_on"):
+            PLACES[run_on].check_secrets(value, run_on)
         return value
 
     @field_validator("distributed")
     @classmethod
-    def _nodes_that_meet(cls, value: Distributed, info: ValidationInfo) -> Distributed:
-        if value.nodes > 1 and info.data.get("run_on") in ("docker", "process"):
-            raise complaint(
-                f"is {value.nodes}, and run_on: {info.data['run_on']} has one machine",
-                expected="1, or run_on: kubernetes, aws_batch or sagemaker",
-                cure="write nodes: 1 and processes_per_node",
-                at=("nodes",),
-            )
+    def _machines_of_the_place(cls, value: Distributed, info: ValidationInfo) -> Distributed:
+        if run_on := info.data.get("run_on"):
+            several = [name for name, place in PLACES.items() if place.machines]
+            PLACES[run_on].check_machines(value.nodes, run_on, several)
         return value

@@ -66,7 +66,7 @@ class Reproduction:
     :param rebuilt: the manifest that came out; ``None`` when nothing did.
     :param problem: why nothing came out.
     :param libraries: library → version then and now, where they differ.
-    :param difference: how the two versions differ, see ``primitives/provisioning/versions/comparison.py``.
+    :param difference: how the two versions differ, see :mod:`airflow_mlops.primitives.datasets.comparison`.
     :param notes: what people should know besides.
     """
 

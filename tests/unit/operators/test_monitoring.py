@@ -15,11 +15,9 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_mlops.assets import retraining_asset
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.operators.monitoring import (
-    DecideRetrainingOperator,
-    MeasurePerformanceOperator,
-    RaiseAlarmOperator,
-)
+from airflow_mlops.operators.monitoring.alarm import RaiseAlarmOperator
+from airflow_mlops.operators.monitoring.decide import DecideRetrainingOperator
+from airflow_mlops.operators.monitoring.performance import MeasurePerformanceOperator
 from tests.fixtures.inlets import Events
 from tests.fixtures.tasks import EXAMPLES, write_examples
 

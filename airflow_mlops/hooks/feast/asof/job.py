@@ -4,7 +4,7 @@ A point-in-time join that is ready to run, as Feast wants it.
 This module imports Feast and is imported only by our offline store.
 """
 
-# ruff: noqa: TID253 - imported by hooks/feast/asof.py only, which Feast loads
+# ruff: noqa: TID253 - imported by the store's module only, which Feast loads
 from __future__ import annotations
 
 import os

@@ -4,7 +4,7 @@ From Feast's feature views to what a point-in-time join needs to know of them.
 This module imports Feast and is imported only by our offline store.
 """
 
-# ruff: noqa: TID253 - imported by hooks/feast/asof.py only, which Feast loads
+# ruff: noqa: TID253 - imported by the store's module only, which Feast loads
 from __future__ import annotations
 
 from dataclasses import replace

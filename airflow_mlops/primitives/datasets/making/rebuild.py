@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import FeatureStoreError
-from airflow_mlops.primitives.datasets.examples import ExamplesQuery
 from airflow_mlops.primitives.datasets.making.finish import Division, Facts, finish
 from airflow_mlops.primitives.datasets.making.join_cache import StoredRows, rows_of
 from airflow_mlops.primitives.datasets.making.make import (
@@ -17,6 +16,7 @@ from airflow_mlops.primitives.datasets.making.make import (
     make_dataset,
 )
 from airflow_mlops.primitives.datasets.point_in_time import SEMANTICS, ViewPlan, compile_join
+from airflow_mlops.primitives.datasets.query import ExamplesQuery
 from airflow_mlops.primitives.datasets.splits.rule import SplitRule, parse_time
 from airflow_mlops.primitives.sources.session import connect
 from airflow_mlops.primitives.sql.words import literal

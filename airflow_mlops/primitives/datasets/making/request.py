@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_mlops.exceptions import SpecError
 from airflow_mlops.primitives.assumptions import Assumption, parse_assumptions
-from airflow_mlops.primitives.datasets.examples import ExamplesQuery
+from airflow_mlops.primitives.datasets.query import ExamplesQuery
 from airflow_mlops.primitives.datasets.splits.rule import SplitRule, parse_split, parse_time
 from airflow_mlops.spec.values import duration
 

@@ -8,7 +8,8 @@ import duckdb
 import pytest
 
 from airflow_mlops.exceptions import DataError, EmptyDatasetError, SourceError, SpecError
-from airflow_mlops.primitives.datasets.examples import Examples, ExamplesQuery, Window, connect
+from airflow_mlops.primitives.datasets.examples import Examples, Window, connect
+from airflow_mlops.primitives.datasets.query import ExamplesQuery
 from airflow_mlops.primitives.datasets.splits.rule import parse_time
 
 ROWS = """

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import DataError, SourceError, SpecError
-from airflow_mlops.primitives.datasets.examples import Examples, ExamplesQuery
+from airflow_mlops.primitives.datasets.examples import Examples
+from airflow_mlops.primitives.datasets.query import ExamplesQuery
 from airflow_mlops.primitives.monitoring.labels import LabelledPredictions, join_labels, labels_are_complete
 from airflow_mlops.primitives.sources.base import LocalSources
 

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.exceptions import SourceError
-from airflow_mlops.primitives.datasets.examples import Examples, ExamplesQuery
+from airflow_mlops.primitives.datasets.examples import Examples
+from airflow_mlops.primitives.datasets.query import ExamplesQuery
 from airflow_mlops.primitives.sources.base import LocalSources, open_query, open_tables
 from airflow_mlops.primitives.sources.listing import data_files, find_files
 from airflow_mlops.primitives.sql.words import parquet

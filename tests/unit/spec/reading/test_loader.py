@@ -331,7 +331,7 @@ class TestSpeed:
         )
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         number, airflow = out.split()
-        assert int(number) < 40
+        assert int(number) < 50
         assert airflow == "False"
 
     def test_loading_is_quick(self, load, tmp_path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from airflow_mlops.spec.places.docker import DockerOptions
 from airflow_mlops.spec.training.resources import TrainingResources
-from airflow_mlops.spec.training.training import DockerOptions, Training
+from airflow_mlops.spec.training.training import Training
 
 
 @pytest.mark.parametrize(

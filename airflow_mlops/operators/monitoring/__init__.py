@@ -1,0 +1,1 @@
+"""Operators that monitor a model: profile, performance, decision and alarm."""

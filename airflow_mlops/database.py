@@ -92,12 +92,12 @@ def raised_outside(error: Exception) -> MLOpsError | None:
     if said is None:
         return None
     name, words = said[1], said[2].strip()
-    if name in ("SourceError", "SourceUnavailable", "StoreError", "StoreUnavailable"):
+    if name in ("SourceError", "SourceUnavailableError", "StoreError", "StoreUnavailableError"):
         found: MLOpsError = getattr(exceptions, name)(words)
         return found
     kind = getattr(builtins, name, None)
     if isinstance(kind, type) and issubclass(kind, (ConnectionError, TimeoutError)):
-        return exceptions.SourceUnavailable(f"a file cannot be read: {words}; try again later")
+        return exceptions.SourceUnavailableError(f"a file cannot be read: {words}; try again later")
     return None
 
 

@@ -4,28 +4,29 @@ Every error that this package raises on purpose.
 ::
 
     MLOpsError
-    ├── SpecError                  a YAML file says something it cannot mean
-    ├── ContractError              an image or its output breaks the model-code contract
-    ├── ParameterError             a parameter that the model code does not know, or of a wrong type
-    ├── DataError                  data that cannot be used
-    │   ├── EmptyDatasetError      no example in the window
-    │   ├── SourceError            a source is missing, or has not the columns it should
-    │   │   └── SourceUnavailable  it does not answer: try again
-    │   └── AssumptionError        a stated assumption about the data does not hold
-    ├── FeatureStoreError          Feast: service, view or registry missing or broken
-    │   ├── FeatureStoreConflict   somebody else changed the registry first
-    │   └── FeatureStoreUnavailable  the registry or a store behind it does not answer: try again
-    ├── StoreError                 the artifact store
-    │   ├── StoreConflictError     somebody else wrote first
-    │   └── StoreUnavailable       it does not answer: try again
-    ├── TrackingError              MLflow refused
-    │   └── TrackingUnavailable    MLflow does not answer: try again
-    └── RunnerError                a job could not be started, watched or collected
-        ├── ImageNotFoundError     the image is not there and cannot be pulled
-        ├── GpuMissingError        the machine has not the GPUs that the job asks for
-        ├── GpusTakenError         other jobs hold them: try again
-        ├── RegistryUnavailable    the registry or repository of the model code does not answer: try again
-        └── EngineUnavailable      the engine does not answer: try again
+    ├── SpecError                             invalid value in a YAML file
+    ├── ContractError                         an image or its output breaks the model-code contract
+    ├── ParameterError                        unknown parameter of the model code, or one of a wrong type
+    ├── DataError                             data that cannot be used
+    │   ├── EmptyDatasetError                 no example in the window
+    │   ├── SourceError                       a source is missing, or lacks columns
+    │   │   └── SourceUnavailableError        it does not answer: try again
+    │   └── AssumptionError                   a stated assumption about the data does not hold
+    ├── FeatureStoreError                     Feast: service, view or registry missing or broken
+    │   ├── FeatureStoreConflictError         another writer changed the registry first
+    │   └── FeatureStoreUnavailableError      the registry or a store behind it does not answer: try again
+    ├── StoreError                            the artifact store
+    │   ├── StoreConflictError                another writer was first
+    │   └── StoreUnavailableError             it does not answer: try again
+    ├── TrackingError                         MLflow refused
+    │   └── TrackingUnavailableError          MLflow does not answer: try again
+    ├── RunnerError                           a job could not be started, watched or collected
+    │   ├── ImageNotFoundError                the image does not exist and cannot be pulled
+    │   ├── GpusMissingError                  the machine does not have the requested GPUs
+    │   ├── GpusTakenError                    other jobs hold them: try again
+    │   ├── ModelCodeUnavailableError         the container registry or Git repository does not answer: try again
+    │   └── EngineUnavailableError            the engine does not answer: try again
+    └── CommandError                          a command of the command line cannot go on
 
 A message says what, where, expected, got, and the cure. Hooks translate the errors of the system
 they speak to; ``AirflowFailException`` and ``AirflowSkipException`` are raised only by operators
@@ -38,14 +39,14 @@ from __future__ import annotations
 class MLOpsError(Exception):
     """Root of all errors raised on purpose.
 
-    ``retriable`` says whether the same call may succeed later without anybody changing anything.
+    ``retriable`` says whether the same call may succeed later without a change by the user.
     """
 
     retriable: bool = False
 
 
 class SpecError(MLOpsError):
-    """A YAML file says something that it cannot mean."""
+    """Invalid value in a YAML file."""
 
 
 class ContractError(MLOpsError):
@@ -68,7 +69,7 @@ class SourceError(DataError):
     """A data source is missing, or lacks columns that it should have."""
 
 
-class SourceUnavailable(SourceError):  # noqa: N818
+class SourceUnavailableError(SourceError):
     """A data source does not answer."""
 
     retriable = True
@@ -90,13 +91,13 @@ class FeatureStoreError(MLOpsError):
     """Feast: a service, view or registry is missing or broken."""
 
 
-class FeatureStoreConflict(FeatureStoreError):  # noqa: N818
-    """Somebody else changed the registry first: read again and decide again."""
+class FeatureStoreConflictError(FeatureStoreError):
+    """Another writer changed the registry first: read again and decide again."""
 
     retriable = True
 
 
-class FeatureStoreUnavailable(FeatureStoreError):  # noqa: N818
+class FeatureStoreUnavailableError(FeatureStoreError):
     """The registry, or a store behind it, does not answer."""
 
     retriable = True
@@ -107,12 +108,12 @@ class StoreError(MLOpsError):
 
 
 class StoreConflictError(StoreError):
-    """Somebody else wrote first: read again and decide again."""
+    """Another writer was first: read again and decide again."""
 
     retriable = True
 
 
-class StoreUnavailable(StoreError):  # noqa: N818
+class StoreUnavailableError(StoreError):
     """The artifact store does not answer."""
 
     retriable = True
@@ -122,7 +123,7 @@ class TrackingError(MLOpsError):
     """MLflow refused a request."""
 
 
-class TrackingUnavailable(TrackingError):  # noqa: N818  the name says more than an ending
+class TrackingUnavailableError(TrackingError):
     """MLflow does not answer."""
 
     retriable = True
@@ -136,8 +137,8 @@ class ImageNotFoundError(RunnerError):
     """The image is not on the engine and cannot be pulled."""
 
 
-class GpuMissingError(RunnerError):
-    """The machine has not the GPUs that the job asks for."""
+class GpusMissingError(RunnerError):
+    """The machine does not have the requested GPUs."""
 
 
 class GpusTakenError(RunnerError):
@@ -146,7 +147,7 @@ class GpusTakenError(RunnerError):
     retriable = True
 
 
-class RegistryUnavailable(RunnerError):  # noqa: N818
+class ModelCodeUnavailableError(RunnerError):
     """The container registry, or the repository, that the model code comes from does not answer.
 
     ``retry_after`` are the seconds that it asks to be left alone, if it says so.
@@ -156,7 +157,11 @@ class RegistryUnavailable(RunnerError):  # noqa: N818
     retry_after: float | None = None
 
 
-class EngineUnavailable(RunnerError):  # noqa: N818
+class EngineUnavailableError(RunnerError):
     """The engine that runs containers does not answer."""
 
     retriable = True
+
+
+class CommandError(MLOpsError):
+    """A command of the command line cannot go on."""

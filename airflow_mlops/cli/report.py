@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.exceptions import CommandError
 from airflow_mlops.primitives.texts.documents import json_text
 from airflow_mlops.spec import (
     DEFAULTS_FILES,
@@ -19,7 +19,7 @@ from airflow_mlops.spec import (
 )
 
 
-class UsageError(MLOpsError):
+class UsageError(CommandError):
     """The command line names something that is not there."""
 
 

@@ -13,7 +13,12 @@ from urllib.request import parse_http_list, parse_keqv_list
 
 from airflow.sdk import BaseHook
 
-from airflow_mlops.exceptions import EngineUnavailable, ImageNotFoundError, RegistryUnavailable, RunnerError
+from airflow_mlops.exceptions import (
+    EngineUnavailableError,
+    ImageNotFoundError,
+    ModelCodeUnavailableError,
+    RunnerError,
+)
 from airflow_mlops.hooks.aws.service import ECR, check_connection
 from airflow_mlops.hooks.connections.find import afind_connection
 
@@ -116,7 +121,7 @@ class RegistryHook(BaseHook):
     async def login(self) -> tuple[tuple[str, str] | None, float]:
         """User and password, and the Unix time until which they hold.
 
-        :raises RegistryUnavailable: AWS gives no token.
+        :raises ModelCodeUnavailableError: AWS gives no token.
         """
         if ecr := ECR.fullmatch(self.registry):
             return await asyncio.to_thread(self._ecr_login, ecr["account"], ecr["region"])
@@ -126,8 +131,8 @@ class RegistryHook(BaseHook):
         if not self.conn_id:
             return None
         try:
-            connection = await afind_connection(self.conn_id, RegistryUnavailable, "docker")
-        except RegistryUnavailable as error:
+            connection = await afind_connection(self.conn_id, ModelCodeUnavailableError, "docker")
+        except ModelCodeUnavailableError as error:
             if error.retriable:
                 raise
             return None  # as for an image that everybody may pull
@@ -146,8 +151,8 @@ class RegistryHook(BaseHook):
         try:
             check_connection(hook)
             given = hook.get_temporary_credentials(registry_ids=account)[0]
-        except (BotoCoreError, ClientError, EngineUnavailable) as error:
-            raise RegistryUnavailable(
+        except (BotoCoreError, ClientError, EngineUnavailableError) as error:
+            raise ModelCodeUnavailableError(
                 f"AWS gives no login to {self.registry}: {error}. Cure: connection {hook.aws_conn_id!r} needs the right "
                 "ecr:GetAuthorizationToken."
             ) from error
@@ -168,7 +173,7 @@ class RegistrySession:
         """The digest behind the image's tag, ``sha256:…``.
 
         :raises ImageNotFoundError: there is no such tag.
-        :raises RegistryUnavailable: the registry does not answer, refuses the login, or wants fewer questions.
+        :raises ModelCodeUnavailableError: the registry does not answer, refuses the login, or wants fewer questions.
         """
         import aiohttp
 
@@ -179,7 +184,7 @@ class RegistrySession:
                 await self._authorise(image.repository, answer.headers.get("WWW-Authenticate", ""))
                 answer = await self._head(url, image.repository)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise RegistryUnavailable(
+            raise ModelCodeUnavailableError(
                 f"Registry {image.registry} does not answer: {type(error).__name__}: {error}."
             ) from error
         return self._digest_of(answer, image)
@@ -205,12 +210,12 @@ class RegistrySession:
             # Somebody may correct the connection: it is read again for the next question.
             self._login_until = 0.0
             login = f"connection {self._hook.conn_id!r}" if self._hook.conn_id else "no connection"
-            raise RegistryUnavailable(
+            raise ModelCodeUnavailableError(
                 f"Registry {image.registry} refuses to show {image} (HTTP {answer.status}, {login}). Cure: a connection "
                 f"with host {image.registry} and a login that may pull it."
             )
         wait = answer.headers.get("Retry-After", "")
-        wrong = RegistryUnavailable(
+        wrong = ModelCodeUnavailableError(
             f"Registry {image.registry} answered HTTP {answer.status} when asked for {image}."
         )
         wrong.retry_after = float(wait) if wait.isdigit() else None
@@ -231,7 +236,7 @@ class RegistrySession:
     async def _token(self, repository: str, said: dict[str, str], basic: str) -> tuple[str, float]:
         realm = said.get("realm", "")
         if not realm.startswith(("https://", "http://" if _LOCAL.match(self._hook.registry) else "https://")):
-            raise RegistryUnavailable(
+            raise ModelCodeUnavailableError(
                 f"Registry {self._hook.registry} sends logins to {realm!r}, which is no place for a password."
             )
         asked = {"scope": said.get("scope") or f"repository:{repository}:pull"}

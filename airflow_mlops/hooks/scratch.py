@@ -13,7 +13,7 @@ import tempfile
 import weakref
 from pathlib import Path
 
-from airflow_mlops.exceptions import StoreError, StoreUnavailable
+from airflow_mlops.exceptions import StoreError, StoreUnavailableError
 
 __all__ = ["ScratchFolder", "scratch_folder", "scratch_home", "sweep_scratch"]
 
@@ -68,7 +68,7 @@ def scratch_folder(parent: str | Path | None = None) -> ScratchFolder:
                 if folder.is_there():
                     return folder
     except OSError as error:
-        kind = StoreUnavailable if error.errno in _FULL else StoreError
+        kind = StoreUnavailableError if error.errno in _FULL else StoreError
         raise kind(
             f"no folder for temporary files can be made in {home}: {error.strerror or error}. Cure: give the user of "
             "this process a local folder with room, by AIRFLOW__MLOPS__SCRATCH_FOLDER or TMPDIR"

@@ -21,7 +21,7 @@ def check_gpus(runner: Runner, name: str, gpus: Any, image: str | None) -> None:
     """Make sure that a job need not wait for its GPUs, as things stand at this moment.
 
     :raises GpusTakenError: when others hold them.
-    :raises GpuMissingError: when they can never be had there.
+    :raises GpusMissingError: when they can never be had there.
     """
     if gpus and image and isinstance(runner, GpuRunner) and not runner.gpus_free(name, gpus, image):
         raise GpusTakenError(f"Job {name} asks for GPUs ({gpus}) that other jobs hold.")

@@ -8,7 +8,7 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from airflow_mlops.exceptions import EngineUnavailable, MLOpsError
+from airflow_mlops.exceptions import EngineUnavailableError, MLOpsError
 from airflow_mlops.runners.lines import hand_over
 from airflow_mlops.runners.protocol import JobState
 
@@ -42,7 +42,7 @@ async def outlast(watch: Callable[[], Awaitable[JobState]], deadline: float | No
         begun = time.monotonic()
         try:
             return await watch()
-        except EngineUnavailable as error:
+        except EngineUnavailableError as error:
             if time.monotonic() - begun > AWAY:
                 pause = FIRST
             left = deadline - time.time() if deadline is not None else pause

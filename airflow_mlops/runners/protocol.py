@@ -227,7 +227,7 @@ class GpuRunner(Protocol):
 
         :param gpus: as ``Resources.gpus``.
         :param image: the job's image.
-        :raises GpuMissingError: when they can never be had here.
+        :raises GpusMissingError: when they can never be had here.
         """
         ...
 

@@ -75,13 +75,13 @@ def section(description: str) -> Any:
 
 
 def complaint(
-    what: str, *, expected: str = "", cure: str = "", at: tuple[str | int, ...] = ()
+    what: str, *, cure: str, expected: str = "", at: tuple[str | int, ...] = ()
 ) -> PydanticCustomError:
     """An error to raise in a validator, with the parts that the report shows on lines of their own.
 
     :param what: what is wrong, as a short clause without the key.
     :param expected: what a right value looks like.
-    :param cure: what to type.
+    :param cure: what to type, in other words than ``expected``.
     :param at: key path below the validated field that the error belongs to.
     """
     return PydanticCustomError(
@@ -103,7 +103,7 @@ def duration(value: Any) -> timedelta:
         raise complaint("is not a duration", expected=_DURATION_EXPECTED, cure=cure)
     seconds = int(found[1]) * _SECONDS[found[2]]
     if seconds > _LONGEST.total_seconds():
-        raise complaint("is too long", expected="at most 100 years (36500d)")
+        raise complaint("is too long", expected="at most 100 years", cure="write 36500d, or less")
     return timedelta(seconds=seconds)
 
 
@@ -124,7 +124,7 @@ def size(value: Any) -> int:
         raise complaint("is not a size", expected=_SIZE_EXPECTED, cure=cure)
     number = int(found[1]) * _BYTES[found[2]]
     if number > _LARGEST:
-        raise complaint("is too large", expected="at most 1024t")
+        raise complaint("is too large", expected="at most 1024 TiB", cure="write 1024t, or less")
     return number
 
 
@@ -137,7 +137,7 @@ def format_size(value: int) -> str:
 def positive(value: timedelta) -> timedelta:
     """Refuse a duration of nothing."""
     if value <= timedelta(0):
-        raise complaint("must be longer than zero", expected="a duration above 0s")
+        raise complaint("must be longer than zero", expected="a duration above 0s", cure="write 15m, say")
     return value
 
 
@@ -148,7 +148,7 @@ def _not_zero(value: Any) -> Any:
 def _some_bytes(value: Any) -> int:
     bytes_ = size(value)
     if bytes_ == 0:
-        raise complaint("must be more than zero", expected=_SIZE_EXPECTED)
+        raise complaint("must be more than zero", expected=_SIZE_EXPECTED, cure="write 512m, say")
     return bytes_
 
 
@@ -189,7 +189,9 @@ def cron_problem(expression: str, now: datetime) -> str:
 def no_doubles(value: tuple[Any, ...]) -> tuple[Any, ...]:
     doubles = sorted({str(item) for item in value if value.count(item) > 1})
     if doubles:
-        raise complaint(f"names {', '.join(doubles)} more than once", expected="each name once")
+        raise complaint(
+            f"names {', '.join(doubles)} more than once", expected="each name once", cure="keep one of each"
+        )
     return value
 
 
@@ -197,7 +199,11 @@ def _folder(value: str) -> str:
     if value.startswith("~"):
         raise complaint("begins with ~, which is another folder for every user", cure="write the whole path")
     if any(ord(character) < 32 for character in value):
-        raise complaint("contains a control character", expected="the path of a folder")
+        raise complaint(
+            "contains a control character",
+            expected="the path of a folder",
+            cure="remove it: it may be a line break or a tab",
+        )
     return value
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_mlops.exceptions import GpuMissingError
+from airflow_mlops.exceptions import GpusMissingError
 from airflow_mlops.quirks.settling import settled
 from airflow_mlops.runners import get_runner
 
@@ -62,7 +62,7 @@ class FreeGpuTrigger(BaseTrigger):
         while True:
             try:
                 free = await asyncio.to_thread(runner.gpus_free, self.name, self.gpus, self.image)
-            except GpuMissingError as error:
+            except GpusMissingError as error:
                 yield TriggerEvent({"status": "missing", "message": str(error)})  # type: ignore[no-untyped-call]
                 return
             except Exception as error:  # noqa: BLE001  a failed trigger would fail a task that only waits

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow.triggers.shared_stream import SharedStreamProducer
 
-from airflow_mlops.exceptions import RegistryUnavailable
+from airflow_mlops.exceptions import ModelCodeUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
@@ -298,7 +298,7 @@ class CodeProducer(SharedStreamProducer):
 
     async def _failed(self, name: str, look: _Look, error: Exception) -> None:
         look.failures += 1
-        asked = error.retry_after if isinstance(error, RegistryUnavailable) else None
+        asked = error.retry_after if isinstance(error, ModelCodeUnavailableError) else None
         pause = max(asked or 0.0, min(self._first.every * 2**look.failures, LONGEST_PAUSE))
         look.due = time.monotonic() + pause
         look.by = tuple(id(watcher) for watcher in self._watchers.get(name, ()))

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_mlops.exceptions import GpuMissingError, GpusTakenError, RunnerError
+from airflow_mlops.exceptions import GpusMissingError, GpusTakenError, RunnerError
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.runners.docker.leases import lease_name
 from airflow_mlops.runners.docker.runner import DockerRunner
@@ -125,7 +125,7 @@ def test_an_engine_that_nobody_knows_gpus_of_is_asked_once_and_clearly(docker_en
     asked = job(1)
 
     with pytest.raises(
-        GpuMissingError, match=r"could not select device driver.*Cure: install the NVIDIA"
+        GpusMissingError, match=r"could not select device driver.*Cure: install the NVIDIA"
     ) as caught:
         DockerRunner(docker_conn_id=None).submit(asked)
 
@@ -139,5 +139,5 @@ def test_more_than_the_engine_has_never_waits(gpus):
         (["GPU-nowhere"], "GPU-nowhere"),
         ({"type": "H100"}, "H100"),
     ):
-        with pytest.raises(GpuMissingError, match=words):
+        with pytest.raises(GpusMissingError, match=words):
             runner().submit(job(asked))

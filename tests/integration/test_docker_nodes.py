@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from airflow_mlops.exceptions import EngineUnavailable, GpuMissingError, GpusTakenError
+from airflow_mlops.exceptions import EngineUnavailableError, GpusMissingError, GpusTakenError
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.jobs import gpus as waiting
 from airflow_mlops.operators.model_code import ModelCodeOperator
@@ -99,7 +99,7 @@ def test_a_type_is_found_where_it_is(gpu_nodes):
         assert nodes().submit(asked).node == "gpu_b"
         assert given(gpu_nodes[1], asked.name) == [gpu]
         nodes().cleanup(asked.name)
-    with pytest.raises(GpuMissingError, match="type H200"):
+    with pytest.raises(GpusMissingError, match="type H200"):
         nodes().submit(job({"type": "H200", "count": 1}))
 
 
@@ -135,11 +135,13 @@ def test_a_node_that_is_away_loses_and_doubles_no_job(gpu_nodes, monkeypatch):
 
     assert runner.submit(asked).node == "gpu_a"
     assert runner.submit(replace(asked, labels={**asked.labels, "try": "2"})).node == "gpu_a"
-    with pytest.raises(EngineUnavailable, match=r"may be on a node that does not answer.*gpu_away.*nodes"):
+    with pytest.raises(
+        EngineUnavailableError, match=r"may be on a node that does not answer.*gpu_away.*nodes"
+    ):
         runner.submit(job(1, tried=2))
     assert asked.name in [found.name for found in runner.jobs()]
     runner.cleanup(asked.name)
-    with pytest.raises(EngineUnavailable, match="may be on a node"):
+    with pytest.raises(EngineUnavailableError, match="may be on a node"):
         runner.cleanup(asked.name)
     assert len(gpu_nodes[0]("ps", "-aq")) == 0
 
@@ -148,7 +150,7 @@ def test_a_stranger_is_not_let_in(gpu_nodes, monkeypatch):
     engine = f"tcp://127.0.0.1:{gpu_nodes[0].port}"
     monkeypatch.setenv("AIRFLOW_CONN_GPU_A", json.dumps({"conn_type": "docker", "extra": {"engine": engine}}))
 
-    with pytest.raises(EngineUnavailable, match=r"does not answer.*HTTPS"):
+    with pytest.raises(EngineUnavailableError, match=r"does not answer.*HTTPS"):
         DockerEngineHook("gpu_a").info()
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_mlops.exceptions import EngineUnavailable, RunnerError
+from airflow_mlops.exceptions import EngineUnavailableError, RunnerError
 from airflow_mlops.runners import get_runner
 from tests.fixtures.deadlines import DEADLINE
 from tests.fixtures.jobs import Heard, tiny_job
@@ -34,7 +34,7 @@ def test_trials_run_where_their_data_could_be_brought(nodes, tmp_path):
 
     runner.stage(shared)
     state = runner.submit(trial)
-    with pytest.raises(EngineUnavailable, match="does not answer"):
+    with pytest.raises(EngineUnavailableError, match="does not answer"):
         nodes("away").stage(shared)
 
     assert state.node == "node_here"
@@ -49,5 +49,5 @@ def test_trials_run_where_their_data_could_be_brought(nodes, tmp_path):
     ) as error:
         here.submit(trial)
     assert not error.value.retriable
-    with pytest.raises(EngineUnavailable, match="does not answer"):
+    with pytest.raises(EngineUnavailableError, match="does not answer"):
         runner.submit(trial)  # the node that is away may have it

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.cli.demo.servers import Server, free_port
-from airflow_mlops.exceptions import EngineUnavailable
+from airflow_mlops.exceptions import EngineUnavailableError
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.hooks.scratch import scratch_home
 from airflow_mlops.runners.docker.runner import DockerRunner
@@ -144,7 +144,7 @@ def test_who_is_not_let_in_is_told_why(extra, sshd, change, words):
         change = {"ssh_key": str(Path(sshd["ssh_key"]).with_name(change["ssh_key"]))}
     extra(**change)
 
-    with pytest.raises(EngineUnavailable, match=words):
+    with pytest.raises(EngineUnavailableError, match=words):
         DockerEngineHook("far").info()
 
 
@@ -152,5 +152,5 @@ def test_without_the_ssh_command_it_says_so(extra, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     extra(engine="ssh://127.0.0.1:7")
 
-    with pytest.raises(EngineUnavailable, match=r"cannot be run.*Cure: install OpenSSH"):
+    with pytest.raises(EngineUnavailableError, match=r"cannot be run.*Cure: install OpenSSH"):
         DockerEngineHook("far").info()

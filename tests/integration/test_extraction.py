@@ -192,7 +192,7 @@ class TestPostgres:
         connection = json.loads(database.connection_json)
         monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({**connection, "port": 1}))
         with pytest.raises(
-            AirflowException, match="SourceUnavailable: connection shop does not answer"
+            AirflowException, match="SourceUnavailableError: connection shop does not answer"
         ) as caught:
             Pipeline(str(tmp_path), {"connection": "shop", "sql": "SELECT 1 AS x"}).extract()
         assert not isinstance(caught.value, AirflowFailException)

@@ -10,9 +10,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from airflow_mlops.exceptions import (
-    FeatureStoreConflict,
+    FeatureStoreConflictError,
     FeatureStoreError,
-    FeatureStoreUnavailable,
+    FeatureStoreUnavailableError,
     StoreError,
 )
 from airflow_mlops.hooks.feast.hook import FeastHook
@@ -72,7 +72,7 @@ def test_a_registry_in_postgresql_keeps_its_password_to_itself(
     shown += ["".join(traceback.format_exception(wrong.value)), FeastHook().test_connection()[1]]
 
     database(port=1)
-    with pytest.raises(FeatureStoreUnavailable, match="reachable from this worker") as away:
+    with pytest.raises(FeatureStoreUnavailableError, match="reachable from this worker") as away:
         FeastHook().service("weather_v1")
     with pytest.raises(AirflowException) as failed:
         apply(view(tmp_path))
@@ -125,7 +125,7 @@ def test_whoever_comes_second_to_s3_is_told_so(s3_bucket, tmp_path, monkeypatch)
     apply(view(tmp_path))
     registry, other = FeastHook().store().registry, FeastHook().store().registry
     other._registry_store.update_registry_proto(other.cached_registry_proto)
-    with pytest.raises(FeatureStoreConflict, match="changed by somebody else"):
+    with pytest.raises(FeatureStoreConflictError, match="changed by somebody else"):
         registry._registry_store.update_registry_proto(registry.cached_registry_proto)
 
 
@@ -149,7 +149,7 @@ def test_a_locked_registry_may_be_tried_again(tmp_path, monkeypatch):
     apply(view(tmp_path))
     with sqlite3.connect(tmp_path / "registry.db") as lock:
         lock.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(FeatureStoreUnavailable, match="locked by another process"):
+        with pytest.raises(FeatureStoreUnavailableError, match="locked by another process"):
             FeastHook().service("weather_v1")
         lock.rollback()
 

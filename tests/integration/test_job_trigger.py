@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from airflow_mlops.exceptions import EngineUnavailable
+from airflow_mlops.exceptions import EngineUnavailableError
 from airflow_mlops.runners import get_runner
 from airflow_mlops.triggers.job import HOPELESS, JobTrigger
 from tests.fixtures.deadlines import SOON
@@ -79,7 +79,7 @@ def test_errors_on_the_way_are_survived_without_losing_a_line(runner, options, m
         if not failures:
             failures.append(1)
             await wait(self, name, on_log, since, time.time() + 0.3)
-            raise EngineUnavailable("away for a moment")
+            raise EngineUnavailableError("away for a moment")
         return await wait(self, name, on_log, since, deadline)
 
     monkeypatch.setattr(type(runner), "wait_async", fail_first)
@@ -102,7 +102,7 @@ def test_what_passes_is_waited_for_without_end(runner, options, monkeypatch):
     async def away(self, *arguments):
         failures.append(1)
         if len(failures) <= 3 * HOPELESS:
-            raise EngineUnavailable("away")
+            raise EngineUnavailableError("away")
         return await wait(self, *arguments)
 
     monkeypatch.setattr(type(runner), "wait_async", away)

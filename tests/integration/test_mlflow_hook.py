@@ -20,7 +20,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from airflow_mlops.cli.demo.servers import free_port
-from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
+from airflow_mlops.exceptions import TrackingError, TrackingUnavailableError
 from airflow_mlops.hooks.mlflow.hook import JOB_TAG, MLflowHook
 from airflow_mlops.operators.evaluation.gate import GateModelOperator
 from airflow_mlops.operators.registration import RegisterModelOperator
@@ -464,7 +464,7 @@ class TestServerAway:
         monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", f"http://127.0.0.1:{port}")
         start = time.monotonic()
         with pytest.raises(
-            TrackingUnavailable, match=rf"127\.0\.0\.1:{port} \(connection 'mlflow_default'\)"
+            TrackingUnavailableError, match=rf"127\.0\.0\.1:{port} \(connection 'mlflow_default'\)"
         ):
             MLflowHook().find_or_create_run("x", "y")
         assert time.monotonic() - start < SOON
@@ -500,7 +500,7 @@ class TestServerAway:
             server.kill()
             killed.append(time.monotonic())
 
-        with pytest.raises(TrackingUnavailable):
+        with pytest.raises(TrackingUnavailableError):
             task(between=kill)
         assert time.monotonic() - killed[0] < SOON
         server.start()

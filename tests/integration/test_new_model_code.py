@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 
 from airflow_mlops.cli.demo.servers import Server, free_port
 from airflow_mlops.contract.tools.announce import AnnouncementError, announce
-from airflow_mlops.exceptions import ImageNotFoundError, RegistryUnavailable
+from airflow_mlops.exceptions import ImageNotFoundError, ModelCodeUnavailableError
 from airflow_mlops.hooks.git.repository import GitHook
 from airflow_mlops.hooks.registry import ImageName, RegistryHook
 from airflow_mlops.triggers.model_code import NewModelCodeTrigger
@@ -83,7 +83,9 @@ class TestRegistry:
     @pytest.mark.parametrize("conn_id", ["wrong", None, "not_there"])
     def test_a_wrong_login_says_what_to_do(self, pushed, login, conn_id):
         pushed()
-        with pytest.raises(RegistryUnavailable, match=r"refuses to show .* \(HTTP 401.*Cure: a connection"):
+        with pytest.raises(
+            ModelCodeUnavailableError, match=r"refuses to show .* \(HTTP 401.*Cure: a connection"
+        ):
             ask(f"{pushed.image}:1", conn_id)
 
     def test_a_corrected_connection_counts_at_the_next_question(self, registry, monkeypatch):
@@ -92,7 +94,7 @@ class TestRegistry:
 
         async def asking() -> None:
             async with RegistryHook(name.registry, "changing").session() as session:
-                with pytest.raises(RegistryUnavailable, match="HTTP 401"):
+                with pytest.raises(ModelCodeUnavailableError, match="HTTP 401"):
                     await session.digest(name)
                 monkeypatch.setenv("AIRFLOW_CONN_CHANGING", registry.connection())
                 with pytest.raises(ImageNotFoundError):  # logged in, and nothing is there
@@ -106,12 +108,12 @@ class TestRegistry:
             ask(f"{pushed.image}:2", "registry")
 
     def test_nobody_there(self, login):
-        with pytest.raises(RegistryUnavailable, match="does not answer"):
+        with pytest.raises(ModelCodeUnavailableError, match="does not answer"):
             ask(f"127.0.0.1:{free_port()}/tiny:1", "registry")
 
     def test_a_login_goes_only_to_its_registry(self, login):
         seen = []
-        with _listening(_Curious(seen)) as port, pytest.raises(RegistryUnavailable):
+        with _listening(_Curious(seen)) as port, pytest.raises(ModelCodeUnavailableError):
             ask(f"127.0.0.1:{port}/tiny:1", "registry")
         assert seen
         assert not any("Authorization" in headers for headers in seen)
@@ -123,7 +125,7 @@ class TestRegistry:
             monkeypatch.setenv("AIRFLOW_CONN_FALSE", json.dumps({**connection, "password": "no"}))
             with pytest.raises(ImageNotFoundError):  # logged in, and nothing is there yet
                 ask(f"{address}/tiny:1", "tokens")
-            with pytest.raises(RegistryUnavailable, match="HTTP 401"):
+            with pytest.raises(ModelCodeUnavailableError, match="HTTP 401"):
                 ask(f"{address}/tiny:1", "false")
         assert asked[0] == {"service": ["tests"], "scope": ["repository:tiny:pull"]}
 
@@ -135,7 +137,7 @@ class TestRegistry:
             async with hook.session() as session:
                 await session._token("tiny", {"realm": "http://elsewhere.example.com/token"}, "Basic x")
 
-        with pytest.raises(RegistryUnavailable, match="no place for a password"):
+        with pytest.raises(ModelCodeUnavailableError, match="no place for a password"):
             asyncio.run(asking())
 
 
@@ -175,11 +177,11 @@ class TestRepository:
         repository("commit", "--quiet", "--allow-empty", "--message", "second")
         assert asyncio.run(hook.digest("main")) == repository("rev-parse", "HEAD") != first
         assert asyncio.run(hook.digest("v1")) == first
-        with pytest.raises(RegistryUnavailable, match=r"no branch or tag 'gone'; it has: main, v1"):
+        with pytest.raises(ModelCodeUnavailableError, match=r"no branch or tag 'gone'; it has: main, v1"):
             asyncio.run(hook.digest("gone"))
 
     def test_nothing_there(self, tmp_path):
-        with pytest.raises(RegistryUnavailable, match="does not answer"):
+        with pytest.raises(ModelCodeUnavailableError, match="does not answer"):
             asyncio.run(GitHook(str(tmp_path / "nothing")).digest("main"))
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotFoundError, RunnerError
+from airflow_mlops.exceptions import ContractError, EngineUnavailableError, ImageNotFoundError, RunnerError
 from airflow_mlops.hooks.docker.address import EngineAddress
 from airflow_mlops.runners import get_runner
 from airflow_mlops.runners.docker.runner import DockerRunner
@@ -329,6 +329,6 @@ def test_an_engine_that_is_not_there_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     runner = get_runner("docker", docker_conn_id=None)
 
-    with pytest.raises(EngineUnavailable, match=r"none\.sock does not answer.*Cure"):
+    with pytest.raises(EngineUnavailableError, match=r"none\.sock does not answer.*Cure"):
         runner.inspect("anything")
-    assert EngineUnavailable.retriable
+    assert EngineUnavailableError.retriable

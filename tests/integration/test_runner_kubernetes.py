@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_mlops.exceptions import ContractError, EngineUnavailable, RunnerError
+from airflow_mlops.exceptions import ContractError, EngineUnavailableError, RunnerError
 from airflow_mlops.operators.training.train import DescribeModelCodeOperator
 from airflow_mlops.primitives.training.outcome import classify
 from airflow_mlops.runners.kubernetes.manifests import job_manifest
@@ -173,7 +173,7 @@ def test_output_goes_on_where_a_killed_waiter_and_an_absent_server_left_it(runne
         await asyncio.to_thread(eventually, lambda: len(heard.lines) >= 5)
         kubernetes.go_away()
         events.append(len(heard.lines))
-        with pytest.raises(EngineUnavailable, match="does not answer"):
+        with pytest.raises(EngineUnavailableError, match="does not answer"):
             await runner.stop_async(NAME)
         await asyncio.sleep(1.5)
         kubernetes.come_back()
@@ -302,7 +302,7 @@ def test_what_the_server_refuses_has_a_cure_and_leaves_nothing(
         async with runner.hook.session() as cluster:
             await cluster.get("jobs", "none")
             kubernetes.token = "another"
-            with pytest.raises(EngineUnavailable, match="has expired"):
+            with pytest.raises(EngineUnavailableError, match="has expired"):
                 await cluster.get("jobs", "none")
             kubernetes.token = TOKEN
 

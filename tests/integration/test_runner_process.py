@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_mlops.exceptions import ContractError, EngineUnavailable, RunnerError
+from airflow_mlops.exceptions import ContractError, EngineUnavailableError, RunnerError
 from airflow_mlops.runners.files import disk
 from airflow_mlops.runners.process import runner as process
 from airflow_mlops.runners.process.runner import ProcessRunner
@@ -301,7 +301,7 @@ def test_a_worker_that_stands_still_while_it_starts_a_job_is_not_waited_for_for_
     folder.mkdir(parents=True)
     with process._locked(folder) as lock:
         assert lock is not None
-        with pytest.raises(EngineUnavailable, match=r"another worker has been starting it.*fuser"):
+        with pytest.raises(EngineUnavailableError, match=r"another worker has been starting it.*fuser"):
             runner.submit(tiny_job("job", do="learn"))
 
 

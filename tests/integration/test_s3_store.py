@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_mlops.exceptions import SourceError, SourceUnavailable, StoreError, StoreUnavailable
+from airflow_mlops.exceptions import SourceError, SourceUnavailableError, StoreError, StoreUnavailableError
 from airflow_mlops.hooks.s3.client import s3_errors, s3_filesystem, split_s3
 from airflow_mlops.hooks.sources.examples import AirflowSources
 from airflow_mlops.hooks.store import s3 as store_s3
@@ -180,18 +180,20 @@ class TestAccidents:
             far.list,
             lambda: far.exists("a"),
         ):
-            with pytest.raises(StoreUnavailable, match=f"answered {status}") as caught:
+            with pytest.raises(StoreUnavailableError, match=f"answered {status}") as caught:
                 call()
             assert caught.value.retriable
 
     def test_a_server_that_says_nothing_is_unavailable(self, far, s3_proxy):
         s3_proxy.fate = lambda *_: "slow"
-        with pytest.raises(StoreUnavailable, match=r"reading s3://.*/p/a: Read timeout.*try again later"):
+        with pytest.raises(
+            StoreUnavailableError, match=r"reading s3://.*/p/a: Read timeout.*try again later"
+        ):
             far.read("a")
 
     def test_a_server_that_is_not_there_is_unavailable(self, far, s3_proxy):
         s3_proxy.close()
-        with pytest.raises(StoreUnavailable, match="does not answer"):
+        with pytest.raises(StoreUnavailableError, match="does not answer"):
             far.read("a")
 
     def test_an_answer_that_is_lost_is_no_lost_race(self, far, s3_proxy):
@@ -220,7 +222,7 @@ class TestAccidents:
     def test_a_body_that_always_breaks_off_leaves_no_file(self, far, s3_proxy, tmp_path):
         far.put_if_absent("a", b"0123456789")
         s3_proxy.fate = lambda method, _: "short" if method == "GET" else None
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailableError):
             far.local("a", tmp_path / "scratch")
         assert [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()] == []
 
@@ -320,6 +322,6 @@ class TestSources:
     def test_a_server_that_fails_may_be_tried_again(self, s3_proxy, s3_bucket, monkeypatch):
         monkeypatch.setattr("airflow_mlops.hooks.s3.client.ARROW_ATTEMPTS", 2)
         s3_proxy.fate = lambda *_: 500
-        with pytest.raises(SourceUnavailable) as caught, s3_errors("reading", SourceError):
+        with pytest.raises(SourceUnavailableError) as caught, s3_errors("reading", SourceError):
             s3_filesystem().open_input_file(f"{s3_bucket}/a.parquet")
         assert caught.value.retriable

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_mlops.exceptions import SourceError, SourceUnavailable
+from airflow_mlops.exceptions import SourceError, SourceUnavailableError
 from airflow_mlops.hooks.sources.examples import AirflowSources
 from airflow_mlops.primitives.sources.base import check_same_columns, open_query, pin_files
 from airflow_mlops.primitives.sources.pinned import find_pinned
@@ -66,7 +66,7 @@ def test_duckdb_reads_what_was_found_and_pins_say_what_it_was(sources, s3_bucket
     assert {tuple(sorted(pin)) for pin in pins} == {("bytes", "etag", "file", "footer_sha256")}
     assert sources.columns(files[0]) == ["n"]
     client.put_object(Bucket=s3_bucket, Key="a/2.parquet", Body=parquet_bytes(n=[22]))
-    with pytest.raises(SourceUnavailable, match=r"a/2.parquet changed while it was read"):
+    with pytest.raises(SourceUnavailableError, match=r"a/2.parquet changed while it was read"):
         sources.pin(files)
 
 
@@ -109,7 +109,7 @@ def test_a_server_that_is_away_may_be_tried_again(s3_bucket, sources, monkeypatc
         "config_kwargs": {"retries": {"total_max_attempts": 1}},
     }
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(away))
-    with pytest.raises(SourceUnavailable, match=r"does not answer") as caught:
+    with pytest.raises(SourceUnavailableError, match=r"does not answer") as caught:
         AirflowSources().find(f"s3://{s3_bucket}/a/*")
     assert caught.value.retriable
 

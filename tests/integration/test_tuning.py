@@ -16,7 +16,7 @@ from threading import Thread
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from airflow_mlops.exceptions import EngineUnavailable
+from airflow_mlops.exceptions import EngineUnavailableError
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.jobs.tuning.document import TuningDocument
 from airflow_mlops.jobs.tuning.loop import TuningLoop
@@ -234,7 +234,7 @@ class TestContainers:
         written = Written(
             tmp_path, {"kind": "docker"}, name=f"mlops-tune-away-{os.getpid()}", image=tuned_image, trials=2
         )
-        submit, away = DockerRunner.submit, [EngineUnavailable("nobody answers")] * 2
+        submit, away = DockerRunner.submit, [EngineUnavailableError("nobody answers")] * 2
 
         def late(self, job):
             if away:

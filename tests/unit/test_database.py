@@ -17,7 +17,7 @@ from fsspec import AbstractFileSystem
 
 import airflow_mlops
 from airflow_mlops.database import confine, connect
-from airflow_mlops.exceptions import SourceError, SourceUnavailable
+from airflow_mlops.exceptions import SourceError, SourceUnavailableError
 from airflow_mlops.hooks.sources.transform import transform
 from airflow_mlops.primitives.datasets.examples import Examples
 from airflow_mlops.primitives.datasets.query import ExamplesQuery
@@ -164,7 +164,7 @@ class Flaky(AbstractFileSystem):
 @pytest.mark.parametrize(
     ("error", "retriable"),
     [
-        (SourceUnavailable("reading s3://b/x was given up after 60 s"), True),
+        (SourceUnavailableError("reading s3://b/x was given up after 60 s"), True),
         (ConnectionResetError("connection reset"), True),
         (TimeoutError("timed out"), True),
         (SourceError("reading s3://b/x: the server answered 403"), False),

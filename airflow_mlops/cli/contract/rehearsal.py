@@ -16,7 +16,7 @@ from airflow_mlops.cli.trial.tasks import (
     own_mlflow,
     training_tasks,
 )
-from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.exceptions import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ _NAME = "contract_check"
 _SHOWN = 8
 
 
-class RehearsalError(MLOpsError):
+class RehearsalError(CommandError):
     """A command of the image failed, or what it wrote breaks the contract."""
 
 

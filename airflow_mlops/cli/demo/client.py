@@ -10,7 +10,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
 
 from airflow_mlops.cli.demo.servers import AirflowSettings
-from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.exceptions import CommandError, MLOpsError
 from airflow_mlops.primitives.texts.documents import json_text
 
 #: What a server says that is overloaded, or not there yet.
@@ -21,7 +21,7 @@ ACTIVE = ("scheduled", "queued", "running", "deferred", "restarting", "up_for_re
 FIELDS = ("dag_id", "dag_run_id", "task_id", "map_index", "state", "try_number", "start_date")
 
 
-class AirflowAwayError(MLOpsError):
+class AirflowAwayError(CommandError):
     """Airflow's API server does not answer, or says that it cannot at this moment."""
 
     retriable = True

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.exceptions import CommandError
 from airflow_mlops.primitives.texts.documents import json_text
 
 APPLICATION = "flight_delay"
@@ -22,7 +22,7 @@ _MARK = ".airflow-mlops-demo"
 _OTHERS = ("long_delay", "early_arrival")
 
 
-class DemoError(MLOpsError):
+class DemoError(CommandError):
     """The demo cannot go on."""
 
 

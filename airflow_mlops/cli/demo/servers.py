@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import HTTPError
 
-from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.exceptions import CommandError
 from airflow_mlops.primitives.texts.documents import json_text
 
 _SCRIPTS = Path(sys.executable).parent
 
 
-class ServerError(MLOpsError):
+class ServerError(CommandError):
     """A server did not start, or ended before its time."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.exceptions import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_mlops.stores.datasets.versions import DatasetStore
 
 
-class CannotReproduceError(MLOpsError):
+class CannotReproduceError(CommandError):
     """Something that the training needs is not there any more."""
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import MLOpsError
+from airflow_mlops.exceptions import CommandError
 from airflow_mlops.primitives.texts.documents import json_text
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _CONNECTION = "mlflow_trial"
 LAST_LINES: deque[str] = deque(maxlen=15)
 
 
-class TrialError(MLOpsError):
+class TrialError(CommandError):
     """A task failed.
 
     :param task_id: which one.

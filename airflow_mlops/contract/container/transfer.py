@@ -120,7 +120,7 @@ class Transfer:
                     digest.update(chunk)
                     file.write(chunk)
             if half.stat().st_size != given["size"] or digest.hexdigest() != given["sha256"]:
-                raise _BrokenOff(f"{half.stat().st_size} bytes of {given['size']}, or other ones")
+                raise _BrokenOffError(f"{half.stat().st_size} bytes of {given['size']}, or other ones")
 
         _ask(given["url"], save, given["path"])
         half.replace(target)
@@ -196,7 +196,7 @@ class Transfer:
         return self.root.joinpath(*parts)
 
 
-class _BrokenOff(Exception):  # noqa: N818
+class _BrokenOffError(Exception):
     """An answer that is not whole."""
 
 
@@ -222,7 +222,7 @@ def _ask(
                     f"Transfer of {what}: {problem}. Cure: 403 says that the address is no longer valid (its time is "
                     "over, its login was temporary, or a clock is wrong) or that the job may not reach the bucket."
                 ) from None
-        except (_BrokenOff, http.client.HTTPException) as error:
+        except (_BrokenOffError, http.client.HTTPException) as error:
             problem = f"the answer broke off: {error or type(error).__name__}"
         except OSError as error:
             reason = getattr(error, "reason", None)
@@ -253,7 +253,7 @@ def _is_empty(folder: Path) -> bool:
 def _whole(answer: http.client.HTTPResponse) -> bytes:
     content = answer.read(_DOCUMENT_LIMIT)
     if len(content) < int(answer.headers.get("Content-Length") or 0):
-        raise _BrokenOff(f"{len(content)} bytes came")
+        raise _BrokenOffError(f"{len(content)} bytes came")
     return content
 
 

@@ -7,7 +7,7 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import EngineUnavailable, ImageNotFoundError, RunnerError
+from airflow_mlops.exceptions import EngineUnavailableError, ImageNotFoundError, RunnerError
 from airflow_mlops.hooks.connections.find import missing_connection, not_found
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def aws_errors(doing: str) -> Iterator[None]:
     """Say what failed.
 
     :param doing: what is done, such as ``submitting job x``.
-    :raises EngineUnavailable: AWS does not answer, or asks to be asked less.
+    :raises EngineUnavailableError: AWS does not answer, or asks to be asked less.
     :raises RunnerError: it refuses.
     """
     from airflow.sdk.exceptions import AirflowNotFoundException
@@ -46,14 +46,14 @@ def aws_errors(doing: str) -> Iterator[None]:
             f"{doing}: no credentials. Cure: put login and password into the aws connection."
         ) from error
     except BotoCoreError as error:
-        raise EngineUnavailable(f"{doing}: {error}. AWS does not answer; try again later.") from error
+        raise EngineUnavailableError(f"{doing}: {error}. AWS does not answer; try again later.") from error
 
 
 def check_connection(hook: Any) -> None:
     """Make sure that a hook found its connection: without it, it takes the machine's own login, of whatever account.
 
     :param hook: of the provider, not used yet.
-    :raises EngineUnavailable: Airflow does not answer.
+    :raises EngineUnavailableError: Airflow does not answer.
     :raises RunnerError: there is no such connection, and it is no default one.
     """
     conn_id = hook.aws_conn_id
@@ -61,7 +61,7 @@ def check_connection(hook: Any) -> None:
         return
     missing = missing_connection(conn_id, RunnerError, "aws")
     if missing.retriable:
-        raise EngineUnavailable(str(missing))
+        raise EngineUnavailableError(str(missing))
     if conn_id != DEFAULT_CONN_ID:
         raise missing
 
@@ -102,7 +102,7 @@ def _refused(response: dict[str, Any], doing: str) -> RunnerError:
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
     text = f"{doing}: AWS answered {status} {code}: {words}"
     if status >= 500 or status == 429 or "Throttl" in code or "TooManyRequests" in code:
-        return EngineUnavailable(f"{text}. Try again later.")
+        return EngineUnavailableError(f"{text}. Try again later.")
     if "AccessDenied" in code or "NotAuthorized" in code:
         return RunnerError(f"{text}. Cure: give the connection's user this right.")
     if code in _LOGIN:

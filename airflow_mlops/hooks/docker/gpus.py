@@ -7,7 +7,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import GpuMissingError, RunnerError
+from airflow_mlops.exceptions import GpusMissingError, RunnerError
 from airflow_mlops.primitives.training.gpus import Gpu, parse_nvidia_smi
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def gpus_of_engine(hook: DockerEngineHook, image: str) -> tuple[Gpu, ...]:
     """GPUs of the engine, remembered for some minutes.
 
     :param image: id of an image on the engine, for a container that runs ``nvidia-smi -L`` when nobody else says.
-    :raises GpuMissingError: when the engine has none, or nobody can tell.
+    :raises GpusMissingError: when the engine has none, or nobody can tell.
     """
     if given := hook.address.gpus:
         return tuple(Gpu(gpu, kind) for gpu, kind in given)
@@ -74,14 +74,14 @@ def _seen(hook: DockerEngineHook, image: str) -> list[Gpu]:
         _wait_for_end(hook, name)
         output = hook.output(name)
     except RunnerError as error:
-        if error.retriable or isinstance(error, GpuMissingError):
+        if error.retriable or isinstance(error, GpusMissingError):
             raise
-        raise GpuMissingError(f"No GPU can be found: {error}") from error
+        raise GpusMissingError(f"No GPU can be found: {error}") from error
     finally:
         _remove(hook, name)
     found = parse_nvidia_smi(output)
     if not found:
-        raise GpuMissingError(
+        raise GpusMissingError(
             f"Docker Engine {hook.address.url} has no GPU: nvidia-smi -L says {output[:500]!r}. Cure: look at the "
             'driver of that machine, or name its GPUs in the extra of the connection: {"gpus": [{"uuid": "GPU-…"}]}.'
         )
@@ -108,7 +108,7 @@ def _wait_for_end(hook: DockerEngineHook, name: str) -> None:
     until, pause = time.monotonic() + LOOK, 0.05
     while ((hook.inspect(name) or {}).get("State") or {}).get("Running"):
         if time.monotonic() >= until:
-            raise GpuMissingError(
+            raise GpusMissingError(
                 f"Docker Engine {hook.address.url}: nvidia-smi -L has not ended in {LOOK:.0f} s. Cure: restart the driver "
                 "of that machine, or the machine; nvidia-smi must answer there."
             )

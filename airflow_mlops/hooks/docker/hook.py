@@ -12,7 +12,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_mlops.contract.protocol.paths import CONTRACT_VERSION
-from airflow_mlops.exceptions import ContractError, EngineUnavailable, ImageNotFoundError, RunnerError
+from airflow_mlops.exceptions import ContractError, EngineUnavailableError, ImageNotFoundError, RunnerError
 from airflow_mlops.hooks.connections.find import missing_connection
 from airflow_mlops.hooks.connections.masking import hide_connection
 from airflow_mlops.hooks.docker.address import EngineAddress, engine_address
@@ -89,7 +89,7 @@ class DockerEngineHook(BaseHook):
     def address(self) -> EngineAddress:
         """Where the engine is.
 
-        :raises EngineUnavailable: when Airflow does not say.
+        :raises EngineUnavailableError: when Airflow does not say.
         """
         if not self.docker_conn_id:
             return engine_address(None)
@@ -121,12 +121,12 @@ class DockerEngineHook(BaseHook):
         missing = missing_connection(name, RunnerError, "docker")
         if not missing.retriable:
             raise missing from error
-        raise EngineUnavailable(f"Where the Docker Engine is cannot be found out. {missing}") from error
+        raise EngineUnavailableError(f"Where the Docker Engine is cannot be found out. {missing}") from error
 
     def get_conn(self) -> APIClient:
         """Client of the Docker SDK.
 
-        :raises EngineUnavailable: when the engine does not answer.
+        :raises EngineUnavailableError: when the engine does not answer.
         """
         return self._client
 
@@ -170,11 +170,11 @@ class DockerEngineHook(BaseHook):
             f"Docker Engine {self.address.url} could not {action}: {words.strip()}. {_cure(words)}".strip()
         )
 
-    def _unavailable(self, error: BaseException) -> EngineUnavailable:
+    def _unavailable(self, error: BaseException) -> EngineUnavailableError:
         cure = "Cure: start it, or correct DOCKER_HOST or the connection's extra"
         if "Permission denied" in str(error) or "PermissionError" in str(error):
             cure = "Cure: add the user that runs Airflow to the group of its socket (usually docker)"
-        return EngineUnavailable(f"Docker Engine {self.address.url} does not answer: {error}. {cure}.")
+        return EngineUnavailableError(f"Docker Engine {self.address.url} does not answer: {error}. {cure}.")
 
     # Images ------------------------------------------------------------------------------------
 
@@ -363,7 +363,7 @@ class DockerEngineHook(BaseHook):
     async def session(self) -> AsyncIterator[EngineSession]:
         """Asynchronous session with the engine; its errors are translated like all others.
 
-        :raises EngineUnavailable: when the engine does not answer, or goes away.
+        :raises EngineUnavailableError: when the engine does not answer, or goes away.
         """
         import aiodocker
         import aiohttp

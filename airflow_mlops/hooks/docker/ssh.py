@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from airflow_mlops.exceptions import EngineUnavailable
+from airflow_mlops.exceptions import EngineUnavailableError
 from airflow_mlops.hooks.scratch import ScratchFolder, scratch_folder, scratch_home
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ _lock = threading.Lock()
 def forwarded(address: EngineAddress) -> str:
     """Local address of the engine: ``unix:///…``.
 
-    :raises EngineUnavailable: when the far side cannot be reached, does not let us in, or has no engine.
+    :raises EngineUnavailableError: when the far side cannot be reached, does not let us in, or has no engine.
     """
     key = os.getpid(), address
     with _lock:
@@ -85,7 +85,7 @@ def forwarded(address: EngineAddress) -> str:
 
 def _open(address: EngineAddress) -> _Tunnel:
     if shutil.which("ssh") is None:
-        raise EngineUnavailable(
+        raise EngineUnavailableError(
             f"The ssh command for Docker Engine {address.url} cannot be run: it is not there. Cure: install OpenSSH's "
             "client on the workers and the triggerer."
         )
@@ -103,7 +103,7 @@ def _open(address: EngineAddress) -> _Tunnel:
     while not socket.exists():
         if not tunnel.alive or time.monotonic() > deadline:
             said = tunnel.close()
-            raise EngineUnavailable(
+            raise EngineUnavailableError(
                 f"Docker Engine {address.url} cannot be reached: {said or 'no answer'}. Cure: as the user "
                 f"that runs Airflow, `{' '.join(command(address, Path('S'))[:-4])} docker version` must work."
             )

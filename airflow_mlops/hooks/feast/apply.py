@@ -7,7 +7,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import FeatureStoreConflict, FeatureStoreError, MLOpsError
+from airflow_mlops.exceptions import FeatureStoreConflictError, FeatureStoreError, MLOpsError
 from airflow_mlops.hooks.feast.connection.session import feast_errors
 from airflow_mlops.hooks.feast.objects import FeastObjects, describe, kind_of
 from airflow_mlops.primitives.features.plan import FeaturePlan, plan_features
@@ -45,7 +45,7 @@ def apply_features(
     :param destructive: whether something may be taken away.
     :return: the plan that was carried out.
     :raises FeatureStoreError: a destructive change that was not allowed, or Feast refuses.
-    :raises FeatureStoreConflict: others kept changing the registry.
+    :raises FeatureStoreConflictError: others kept changing the registry.
     """
     done: FeaturePlan | None = None
     for attempt in range(ATTEMPTS):
@@ -69,7 +69,7 @@ def apply_features(
         else:
             if _is_there(hook, build):
                 return done
-    raise FeatureStoreConflict(
+    raise FeatureStoreConflictError(
         f"{hook.settings.where}: others changed the registry during each of {ATTEMPTS} attempts to apply; try again, "
         "and use an SQL registry"
     )
@@ -111,6 +111,6 @@ def _sources_of(things: list[Any]) -> list[Any]:
 
 
 def _is_conflict(error: MLOpsError) -> bool:
-    if isinstance(error, FeatureStoreConflict):
+    if isinstance(error, FeatureStoreConflictError):
         return True
     return isinstance(error, FeatureStoreError) and any(name in str(error) for name in _CONFLICTS)

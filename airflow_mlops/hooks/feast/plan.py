@@ -61,7 +61,7 @@ def view_pins(
     """Pins of the files of each view, as the manifest keeps them.
 
     :param plans: the same views with the files that were read.
-    :raises SourceUnavailable: a file does not answer: try again.
+    :raises SourceUnavailableError: a file does not answer: try again.
     """
     from airflow_mlops.primitives.sources.base import pins_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
-from airflow_mlops.exceptions import RegistryUnavailable, RunnerError
+from airflow_mlops.exceptions import ModelCodeUnavailableError, RunnerError
 from airflow_mlops.hooks.connections.find import afind_connection
 from airflow_mlops.primitives.texts.nearest import nearest_of
 
@@ -47,16 +47,16 @@ class GitHook(BaseHook):
     async def digest(self, ref: str) -> str:
         """Commit of a branch (``main``), a tag (``v1``) or a full ref (``refs/heads/main``).
 
-        :raises RegistryUnavailable: the repository does not answer, or has no such ref.
+        :raises ModelCodeUnavailableError: the repository does not answer, or has no such ref.
         """
         login: dict[str, Any] = {}
         if self.conn_id:
-            connection = await afind_connection(self.conn_id, RegistryUnavailable)
+            connection = await afind_connection(self.conn_id, ModelCodeUnavailableError)
             login = {"username": connection.login or "", "password": connection.password or ""}
         try:
             refs = await asyncio.wait_for(asyncio.to_thread(self._refs, login), LONGEST)
         except TimeoutError as error:
-            raise RegistryUnavailable(
+            raise ModelCodeUnavailableError(
                 f"Repository {self.url} does not answer: nothing came within {LONGEST:g} s."
             ) from error
         names = [ref] if ref.startswith("refs/") else [f"refs/heads/{ref}", f"refs/tags/{ref}"]
@@ -67,7 +67,7 @@ class GitHook(BaseHook):
         # ^{} is a tag's commit, no ref that can be asked for.
         known = [name for name in refs if name.startswith(_REFS) and not name.endswith("^{}")]
         shown = known if ref.startswith("refs/") else [name.split("/", 2)[2] for name in known]
-        raise RegistryUnavailable(
+        raise ModelCodeUnavailableError(
             f"Repository {self.url} has no branch or tag {ref!r}; it has: {nearest_of(set(shown), ref)}."
         )
 
@@ -89,7 +89,7 @@ class GitHook(BaseHook):
             with _killed_in_time(client):
                 found: Any = client.get_refs(path.encode() if isinstance(path, str) else path)
         except Exception as error:  # dulwich, urllib3, and whatever the operating system says
-            raise RegistryUnavailable(
+            raise ModelCodeUnavailableError(
                 f"Repository {self.url} does not answer: {type(error).__name__}: {error}. Cure: look at its address, and "
                 f"at the login of connection {self.conn_id!r}."
             ) from error

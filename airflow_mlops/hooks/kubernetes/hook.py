@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 
-from airflow_mlops.exceptions import EngineUnavailable, RunnerError
+from airflow_mlops.exceptions import EngineUnavailableError, RunnerError
 from airflow_mlops.hooks.connections.find import missing_connection
 from airflow_mlops.hooks.connections.masking import hide_connection
 
@@ -71,7 +71,7 @@ class KubernetesClusterHook(BaseHook):
     async def session(self) -> AsyncIterator[ClusterSession]:
         """Asynchronous session with the cluster; each request of it raises.
 
-        :raises EngineUnavailable: when the API server does not answer, or goes away.
+        :raises EngineUnavailableError: when the API server does not answer, or goes away.
         :raises RunnerError: for a connection that says nothing of use, or a request that is refused.
         """
         from airflow_mlops.hooks.kubernetes.session import ClusterSession
@@ -118,7 +118,7 @@ class KubernetesClusterHook(BaseHook):
         name = self.kubernetes_conn_id
         missing = missing_connection(name, RunnerError, "kubernetes")
         if missing.retriable:
-            raise EngineUnavailable(str(missing)) from error
+            raise EngineUnavailableError(str(missing)) from error
         if name == self.default_conn_name:
             return {}
         raise missing from error

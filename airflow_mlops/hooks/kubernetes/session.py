@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_mlops.exceptions import EngineUnavailable, RunnerError
+from airflow_mlops.exceptions import EngineUnavailableError, RunnerError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -104,7 +104,7 @@ class ClusterSession:
         try:
             return dict(json.loads(content))
         except ValueError as error:  # a proxy's page
-            raise EngineUnavailable(
+            raise EngineUnavailableError(
                 f"Kubernetes answered {method} {path} with no JSON: {content[:200]}"
             ) from error
 
@@ -130,7 +130,7 @@ class ClusterSession:
         try:
             yield
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise EngineUnavailable(
+            raise EngineUnavailableError(
                 f"The Kubernetes API server {self._client.configuration.host} does not answer: "
                 f"{error or type(error).__name__}. Cure: start it, or correct the connection."
             ) from error
@@ -138,7 +138,9 @@ class ClusterSession:
     def _refused(self, status: int, content: str, action: str) -> RunnerError:
         if status == 401 and self._answered:
             # Tokens of clouds live for minutes: another session gets another one.
-            return EngineUnavailable(f"Kubernetes could not {action}: the login of this session has expired.")
+            return EngineUnavailableError(
+                f"Kubernetes could not {action}: the login of this session has expired."
+            )
         return _refused(status, content, action)
 
     def _path(self, kind: Kind) -> str:
@@ -156,7 +158,9 @@ def _refused(status: int, content: str, action: str) -> RunnerError:
     except (ValueError, KeyError, TypeError):
         words = content[:500]
     if status in (408, 429) or status >= 500:
-        return EngineUnavailable(f"Kubernetes could not {action}: {status} {words}; it can be tried again.")
+        return EngineUnavailableError(
+            f"Kubernetes could not {action}: {status} {words}; it can be tried again."
+        )
     cure = next((cure for part, cure in CURES.items() if part in words), "")
     if status == 401:
         cure = "Cure: renew the credentials of the Kubernetes connection"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
+from airflow_mlops.exceptions import TrackingError, TrackingUnavailableError
 from airflow_mlops.hooks.mlflow.runs import (
     APPLICATION_TAG,
     DATASET_TAG,
@@ -85,7 +85,7 @@ class MLflowHook(MLflowRunsHook):
     Speaks to an MLflow tracking server with model registry.
 
     Every call may be repeated: what exists already is found again, by tag, by run, or by content. Errors are
-    :class:`~airflow_mlops.exceptions.TrackingUnavailable` (try again) and
+    :class:`~airflow_mlops.exceptions.TrackingUnavailableError` (try again) and
     :class:`~airflow_mlops.exceptions.TrackingError`. Settings for TLS are MLflow's own environment variables
     (``MLFLOW_TRACKING_SERVER_CERT_PATH``, …), and so are ``MLFLOW_HTTP_REQUEST_TIMEOUT`` and
     ``MLFLOW_HTTP_REQUEST_MAX_RETRIES`` where the defaults here do not fit.
@@ -122,7 +122,7 @@ class MLflowHook(MLflowRunsHook):
     def log_directory(self, run_id: str, local: Path, artifact_path: str) -> None:
         """Copy a folder into the artifacts of a run, and read it back.
 
-        :raises TrackingUnavailable: MLflow gives other files back than it was given; the same call may succeed later.
+        :raises TrackingUnavailableError: MLflow gives other files back than it was given; the same call may succeed later.
         """
         given = file_digests(local)
         with self._calling(f"Storing {artifact_path} of run {run_id}") as client, transfer():
@@ -133,7 +133,7 @@ class MLflowHook(MLflowRunsHook):
             found = file_digests(self.download(run_id, artifact_path, Path(folder)))
         # What an earlier try left there beside these is not of this one.
         if wrong := differences(given, {path: found[path] for path in found.keys() & given.keys()}):
-            raise TrackingUnavailable(
+            raise TrackingUnavailableError(
                 f"Storing {artifact_path} of run {run_id}: the MLflow server at {self.server.uri} gives back other files "
                 f"than it was given: {_few(wrong)}. Cure: look at its log and its artifact store; the task can be retried."
             )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_mlops.exceptions import MLOpsError, TrackingError, TrackingUnavailable
+from airflow_mlops.exceptions import MLOpsError, TrackingError, TrackingUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ _LOGIN_CODES = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 _AUTHORIZATION: dict[str, str] = {}
 
 
-class RestRefusal(Exception):  # noqa: N818
+class RestError(Exception):
     """What the server answered instead of doing it.
 
     :param error_code: MLflow's own word, as ``RESOURCE_DOES_NOT_EXIST``.
@@ -117,7 +117,7 @@ class TrackingServer:
     def probe(self) -> None:
         """Look whether anything answers, for about 15 s at most.
 
-        :raises TrackingUnavailable: nothing answers.
+        :raises TrackingUnavailableError: nothing answers.
         """
         problem = ""
         for pause in PROBE_PAUSES:
@@ -127,9 +127,9 @@ class TrackingServer:
                 return
         raise self.unavailable(problem)
 
-    def unavailable(self, problem: str) -> TrackingUnavailable:
+    def unavailable(self, problem: str) -> TrackingUnavailableError:
         """The error that says that nobody answers."""
-        return TrackingUnavailable(
+        return TrackingUnavailableError(
             f"The MLflow server at {self.uri} (connection {self.connection!r}) does not answer: {problem}. "
             "Cure: start it, or correct the connection; the task can be retried then."
         )
@@ -148,7 +148,7 @@ class TrackingServer:
         """One GET of MLflow's REST API: status and JSON, without MLflow's package and the seconds of its import.
 
         :param path: below ``/api/2.0/mlflow/``.
-        :raises TrackingUnavailable: the server does not answer.
+        :raises TrackingUnavailableError: the server does not answer.
         :raises TrackingError: it refuses the login, or answers no JSON.
         """
         return self._request(f"Reading {path}", "GET", path, params=query)
@@ -158,7 +158,7 @@ class TrackingServer:
 
         :param doing: what is tried, as the start of a sentence.
         :param path: below ``/api/2.0/mlflow/``.
-        :raises TrackingUnavailable: the server does not answer.
+        :raises TrackingUnavailableError: the server does not answer.
         :raises TrackingError: it refuses; :func:`refused_as` tells its cause by MLflow's own code.
         """
         status, answer = self._request(doing, "POST", path, json=body)
@@ -169,7 +169,7 @@ class TrackingServer:
     def refusal(self, doing: str, status: int, answer: Any) -> TrackingError:
         """The error for an answer that is no success."""
         said = answer if isinstance(answer, dict) else {}
-        cause = RestRefusal(str(said.get("message") or answer), status, str(said.get("error_code") or ""))
+        cause = RestError(str(said.get("message") or answer), status, str(said.get("error_code") or ""))
         error = _translation(self, doing, cause)
         error.__cause__ = cause
         return error
@@ -226,7 +226,7 @@ def translated(server: TrackingServer, doing: str) -> Iterator[None]:
     """Turn what MLflow raises into our errors.
 
     :param doing: what was tried, as the start of a sentence: ``Registering model x``.
-    :raises TrackingUnavailable: the server did not answer; the same call may succeed later.
+    :raises TrackingUnavailableError: the server did not answer; the same call may succeed later.
     :raises TrackingError: the server refused.
     """
     from mlflow.exceptions import MlflowException
@@ -275,7 +275,7 @@ def _translation(server: TrackingServer, doing: str, error: Exception) -> Tracki
         return TrackingError(f"{doing} failed before MLflow was asked: {_short(error)}")
     if (status or 0) >= 500 or _is_servers_own(error):
         # A locked database, a full disk: no reason to throw away what a job has trained for hours.
-        return TrackingUnavailable(
+        return TrackingUnavailableError(
             f"{doing} failed: the MLflow server {where} had an error of its own: {_short(error)}. "
             "Cure: its log says why; the task can be retried then."
         )
@@ -283,7 +283,7 @@ def _translation(server: TrackingServer, doing: str, error: Exception) -> Tracki
         # MLflow wraps failures of file transfers in errors without a cause: ask the server itself.
         try:
             server.probe()
-        except TrackingUnavailable as away:
+        except TrackingUnavailableError as away:
             return away
     return TrackingError(f"{doing} failed: the MLflow server {where} answered: {_short(error)}")
 
@@ -291,7 +291,7 @@ def _translation(server: TrackingServer, doing: str, error: Exception) -> Tracki
 def _is_servers_own(error: BaseException) -> bool:
     # Who has not imported MLflow did not get its error either.
     module = sys.modules.get("mlflow.exceptions")
-    rest: tuple[type[BaseException], ...] = (RestRefusal, *((module.RestException,) if module else ()))
+    rest: tuple[type[BaseException], ...] = (RestError, *((module.RestException,) if module else ()))
     return isinstance(error, rest) and refused_as(error, "INTERNAL_ERROR")
 
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_mlops.exceptions import (
-    EngineUnavailable,
+    EngineUnavailableError,
     MLOpsError,
     RunnerError,
     SourceError,
-    SourceUnavailable,
+    SourceUnavailableError,
     StoreError,
-    StoreUnavailable,
+    StoreUnavailableError,
 )
 from airflow_mlops.hooks.aws.service import check_connection
 from airflow_mlops.hooks.connections.find import not_found
@@ -36,8 +36,8 @@ ATTEMPTS, ARROW_ATTEMPTS = 10, 5
 CONNECTIONS = 32
 
 _UNAVAILABLE: dict[type[MLOpsError], type[MLOpsError]] = {
-    StoreError: StoreUnavailable,
-    SourceError: SourceUnavailable,
+    StoreError: StoreUnavailableError,
+    SourceError: SourceUnavailableError,
 }
 _DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}
 _LOGIN = {"SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "401"}
@@ -163,7 +163,7 @@ def s3_errors(doing: str, kind: type[MLOpsError] = StoreError) -> Iterator[None]
         yield
     except AirflowNotFoundException as error:
         raise not_found(error, kind, "aws") from error
-    except EngineUnavailable as error:
+    except EngineUnavailableError as error:
         raise _UNAVAILABLE[kind](f"{doing}: {error}") from error
     except RunnerError as error:
         raise kind(f"{doing}: {error}") from error

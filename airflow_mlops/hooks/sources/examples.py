@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import SourceError, SourceUnavailable
+from airflow_mlops.exceptions import SourceError, SourceUnavailableError
 from airflow_mlops.hooks.s3.client import s3_client, s3_errors, s3_filesystem, split_s3
 from airflow_mlops.primitives.sources.base import LocalSources, relative_names
 from airflow_mlops.primitives.sources.columns import parquet_errors, schema_of
@@ -88,7 +88,7 @@ class AirflowSources:
                 return schema_of(pq.read_schema(f"{place.bucket}/{place.key}", filesystem=files), file)
             except OSError as error:
                 if "AWS Error" in str(error):  # the server's fault, not the file's
-                    raise SourceUnavailable(f"reading {file}: {error}; try again later") from error
+                    raise SourceUnavailableError(f"reading {file}: {error}; try again later") from error
                 raise
 
     def columns(self, file: str) -> list[str]:
@@ -105,7 +105,7 @@ class AirflowSources:
     def pin(self, files: Sequence[str]) -> list[dict[str, Any]]:
         """Size and digest of a file; size, etag, version and footer's digest of an object.
 
-        :raises SourceUnavailable: one changed since it was found: try again.
+        :raises SourceUnavailableError: one changed since it was found: try again.
         """
         if not any(is_s3(file) for file in files):
             return self._local.pin(files)
@@ -129,7 +129,7 @@ class AirflowSources:
     def check_unchanged(self) -> None:
         """Compare all files with what they were when they were found; objects by their etag.
 
-        :raises SourceUnavailable: one changed: try again.
+        :raises SourceUnavailableError: one changed: try again.
         """
         self._local.check_unchanged()
         if self._listed:
@@ -277,7 +277,7 @@ class AirflowSources:
             head: Mapping[str, Any] = self._client(place).head_object(Bucket=place.bucket, Key=place.key)
         etag = head["ETag"].strip('"')
         if self._listed.get(file, etag) != etag:
-            raise SourceUnavailable(
+            raise SourceUnavailableError(
                 f"{file} changed while it was read: try again when its writer is done, and let it write under "
                 "new names"
             )

@@ -117,7 +117,7 @@ class Source:
         """Write the rows of the window to local Parquet files.
 
         :raises SourceError: the source is missing, refuses, or has rows that make no table.
-        :raises SourceUnavailable: it does not answer.
+        :raises SourceUnavailableError: it does not answer.
         """
         folder = scratch / "extracted"
         if self.kind == "connection":

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from airflow_mlops.exceptions import SourceError, SourceUnavailable
+from airflow_mlops.exceptions import SourceError, SourceUnavailableError
 from airflow_mlops.hooks.connections.find import find_connection
 from airflow_mlops.primitives.texts.documents import json_text
 
@@ -41,7 +41,7 @@ def fetch_pages(http: Mapping[str, Any], window: ReadWindow, folder: Path) -> li
     :param window: its ends replace ``:after`` and ``:until`` among the values of ``params``; one that is open
         takes its parameter with it.
     :raises SourceError: the server refuses, or its answer is too long or not of the format.
-    :raises SourceUnavailable: the server does not answer, or says that it cannot now.
+    :raises SourceUnavailableError: the server does not answer, or says that it cannot now.
     """
     form = str(http.get("format") or "json")
     if form not in _SUFFIXES:
@@ -109,7 +109,7 @@ def _download(session: Any, url: str, params: Any, target: Path) -> str | None:
             return None if found is None else str(found)
     except requests.exceptions.RequestException as error:
         # Its text holds the whole address, and that may hold a key.
-        raise SourceUnavailable(
+        raise SourceUnavailableError(
             f"extract: {_shown(url)} does not answer ({type(error).__name__}); it is tried again"
         ) from None
 
@@ -131,7 +131,7 @@ def _refused(answer: Any, url: str) -> None:
         return
     text = f"extract: {_shown(url)} answers {status} {answer.reason}"
     if status in (408, 425, 429) or status >= 500:
-        raise SourceUnavailable(f"{text}; it is tried again")
+        raise SourceUnavailableError(f"{text}; it is tried again")
     cures = {
         401: "Check login and password of the connection",
         403: "Give the connection's user the right to read it",

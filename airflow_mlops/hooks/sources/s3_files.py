@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec import AbstractFileSystem
 
-from airflow_mlops.exceptions import SourceError, SourceUnavailable
+from airflow_mlops.exceptions import SourceError, SourceUnavailableError
 from airflow_mlops.hooks.s3.client import s3_errors
 from airflow_mlops.hooks.s3.deadline import BoundedFile, bounded
 
@@ -43,7 +43,7 @@ class ObjectFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no typ
         files, place = self._at(path)
         doing = f"reading s3://{place}"
         with s3_errors(doing, SourceError):
-            opened = bounded(doing, SourceUnavailable, lambda: files.open(place, mode, **options))
+            opened = bounded(doing, SourceUnavailableError, lambda: files.open(place, mode, **options))
         return _File(opened, doing)
 
     def glob(self, path: str, **options: Any) -> list[str]:
@@ -55,21 +55,23 @@ class ObjectFiles(AbstractFileSystem):  # type: ignore[misc] # fsspec has no typ
         bucket, slash, key = path.removeprefix("s3://").partition("/")
         conn_id, at, bucket = bucket.rpartition("@")
         pattern = f"{bucket}{slash}{key}"
-        found = bounded(f"listing s3://{pattern}", SourceUnavailable, lambda: files.glob(pattern, **options))
+        found = bounded(
+            f"listing s3://{pattern}", SourceUnavailableError, lambda: files.glob(pattern, **options)
+        )
         return [f"{conn_id}{at}{name}" for name in found]
 
     def exists(self, path: str, **options: Any) -> bool:
         """Whether there is an object."""
         files, place = self._at(path)
         return bounded(
-            f"looking for s3://{place}", SourceUnavailable, lambda: bool(files.exists(place, **options))
+            f"looking for s3://{place}", SourceUnavailableError, lambda: bool(files.exists(place, **options))
         )
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         """Name, size and type."""
         files, place = self._at(path)
         found: dict[str, Any] = bounded(
-            f"looking at s3://{place}", SourceUnavailable, lambda: files.info(place, **options)
+            f"looking at s3://{place}", SourceUnavailableError, lambda: files.info(place, **options)
         )
         return found
 
@@ -87,7 +89,7 @@ class _File(BoundedFile):
     """An object whose errors are ours: DuckDB hands on their names and words, and so it is known what may pass."""
 
     def __init__(self, file: Any, doing: str) -> None:
-        super().__init__(file, doing, SourceUnavailable)
+        super().__init__(file, doing, SourceUnavailableError)
 
     def read(self, size: int = -1) -> bytes:
         """Bytes from where it is."""

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_mlops.exceptions import MLOpsError, SourceError, SourceUnavailable
+from airflow_mlops.exceptions import MLOpsError, SourceError, SourceUnavailableError
 from airflow_mlops.hooks.connections.find import find_connection
 from airflow_mlops.hooks.sources.arrow import batch_of, write_batches
 from airflow_mlops.primitives.features.bound_sql import (
@@ -99,7 +99,7 @@ class SqlReader:
         """Write the rows of the window to Parquet files of one schema.
 
         :raises SourceError: the query is wrong, or its values have no column type.
-        :raises SourceUnavailable: the database does not answer.
+        :raises SourceUnavailableError: the database does not answer.
         """
         sql = window_query(
             self.sql, window.column, after=window.after is not None, until=window.until is not None
@@ -192,7 +192,7 @@ class SqlReader:
             text = self._without_secrets(f"{type(error).__name__}: {error}")
             if _away(error):
                 # `from None`: the driver's own words, which may hold the address with the password, end here.
-                raise SourceUnavailable(
+                raise SourceUnavailableError(
                     f"connection {self.conn_id} does not answer, or refuses: {text}. Cure: check its host, "
                     "login and password; it is tried again"
                 ) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_mlops.exceptions import MLOpsError, SourceError, SourceUnavailable
+from airflow_mlops.exceptions import MLOpsError, SourceError, SourceUnavailableError
 from airflow_mlops.hooks.connections.find import find_connection
 from airflow_mlops.hooks.s3.client import s3_client, s3_filesystem, split_s3
 from airflow_mlops.hooks.scratch import ScratchFolder, scratch_folder
@@ -296,5 +296,5 @@ def _table_errors(where: str) -> Iterator[None]:
     except Exception as error:  # both libraries raise ValueError, OSError and errors without a common root
         text = _LOGIN.sub("://…@", str(error).split("\n", 1)[0])[:300]
         busy = re.search(r"AWS Error NETWORK|error sending request|timed out|50[0234] ", text)
-        kind = SourceUnavailable if busy else SourceError
+        kind = SourceUnavailableError if busy else SourceError
         raise kind(f"{where}: {type(error).__name__}: {text}") from error

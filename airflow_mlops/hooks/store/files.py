@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_mlops.exceptions import StoreConflictError, StoreError, StoreUnavailable
+from airflow_mlops.exceptions import StoreConflictError, StoreError, StoreUnavailableError
 from airflow_mlops.hooks.store.base import Store, checked_key
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ class FileStore(Store):
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise StoreUnavailable(
+                    raise StoreUnavailableError(
                         f"cannot write {self.root / name}: another process has held its lock for {LOCK_WAIT:.0f} s, "
                         f"which takes a moment only. Cure: `fuser {self.root / '.locks'}/*` on each machine that "
                         "mounts the store says which process that is; let it go on, or end it"
@@ -272,7 +272,7 @@ class FileStore(Store):
 
 def _failure(what: str, error: OSError) -> StoreError:
     """The error in the words of this package, with its cure; a share that hangs may come back."""
-    kind = StoreUnavailable if error.errno in _PASSING else StoreError
+    kind = StoreUnavailableError if error.errno in _PASSING else StoreError
     cure = _CURES.get(error.errno or 0, "")
     return kind(f"{what}: {error.strerror or error}{cure}")
 

@@ -128,7 +128,7 @@ class Examples:
     def pins(self) -> list[dict[str, Any]]:
         """What tells a later reader whether each file and table is the same, as the manifest keeps it.
 
-        :raises SourceUnavailable: a file changed since it was found: try again.
+        :raises SourceUnavailableError: a file changed since it was found: try again.
         """
         pins = [
             pin

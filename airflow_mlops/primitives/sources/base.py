@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_mlops.exceptions import SourceError, SourceUnavailable, SpecError
+from airflow_mlops.exceptions import SourceError, SourceUnavailableError, SpecError
 from airflow_mlops.primitives.sources.columns import (
     check_columns,
     check_names,
@@ -94,7 +94,7 @@ class Sources(Protocol):
     def pin(self, files: Sequence[str]) -> list[dict[str, Any]]:
         """What tells a later reader whether each file is the same, with its ``file`` name.
 
-        :raises SourceUnavailable: a file changed since it was found: try again.
+        :raises SourceUnavailableError: a file changed since it was found: try again.
         """
         ...
 
@@ -105,7 +105,7 @@ class Sources(Protocol):
     def check_unchanged(self) -> None:
         """Make sure that all files are still as they were found; to be asked when they have been read.
 
-        :raises SourceUnavailable: one changed: try again.
+        :raises SourceUnavailableError: one changed: try again.
         """
         ...
 
@@ -169,7 +169,7 @@ class LocalSources:
     def _check(self, files: Sequence[str]) -> None:
         for file in files:
             if file in self._seen and self._seen[file] != _state(file):
-                raise SourceUnavailable(
+                raise SourceUnavailableError(
                     f"{file} changed while it was read: write files under another name and rename them when they "
                     "are whole; try again when the writer is done"
                 )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_mlops.exceptions import GpuMissingError
+from airflow_mlops.exceptions import GpusMissingError
 
 #: A line of ``nvidia-smi -L``: a whole GPU, or below it a part of one (Multi-Instance GPU).
 _GPU = re.compile(r"GPU \d+: (?P<type>.+) \(UUID: (?P<uuid>GPU-[^)\s]+)\)")
@@ -72,7 +72,7 @@ def choose_gpus(
     :param taken: UUIDs that others hold.
     :param preferred: UUIDs that the job holds already.
     :return: UUIDs in order; ``None`` when others hold too many.
-    :raises GpuMissingError: when the machine could not give them even if nobody held any.
+    :raises GpusMissingError: when the machine could not give them even if nobody held any.
     """
     fitting = _fitting(request, inventory)
     count = len(fitting) if request.count is None else request.count
@@ -89,7 +89,7 @@ def _fitting(request: GpuRequest, inventory: Sequence[Gpu]) -> list[str]:
     needed = max(request.count or 0, len(request.uuids), 1)
     if len(fitting) < needed:
         has = ", ".join(f"{gpu.uuid} ({gpu.type or 'type unknown'})" for gpu in inventory) or "none"
-        raise GpuMissingError(
+        raise GpusMissingError(
             f"The job asks for {request}; the machine has {has}. Cure: ask for what is there (training.resources.gpus), "
             "or choose another machine; where the list is wrong, write gpus into the extra of its connection."
         )

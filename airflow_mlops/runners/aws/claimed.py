@@ -11,7 +11,7 @@ from collections import deque
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from airflow_mlops.exceptions import EngineUnavailable, MLOpsError, RunnerError
+from airflow_mlops.exceptions import EngineUnavailableError, MLOpsError, RunnerError
 from airflow_mlops.runners.aws.claims import Claim, Claims
 from airflow_mlops.runners.aws.cloudwatch_lines import new_lines
 from airflow_mlops.runners.aws.requests import refuse
@@ -120,7 +120,7 @@ class ClaimedRunner(ABC):
             self._forget(job.name, claim)
             raise
         if not self.claims.is_still(job.name, claim):
-            raise EngineUnavailable(
+            raise EngineUnavailableError(
                 f"Job {job.name}: another worker submits it now. Trying again adopts its job."
             )
         try:
@@ -215,7 +215,7 @@ class ClaimedRunner(ABC):
         claim = self._ask_for_end(name, "Removed by airflow-mlops")
         if claim and within > 0:
             # It was asked for: what fails now delays nothing but this.
-            with contextlib.suppress(EngineUnavailable):
+            with contextlib.suppress(EngineUnavailableError):
                 self._wait_for_end(claim, within)
         # First of all: without it, nobody takes this job for one to be adopted.
         self.claims.remove(name)

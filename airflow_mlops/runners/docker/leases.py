@@ -113,7 +113,7 @@ class GpuLeases:
 
         :return: their UUIDs, in order; none when it asks for none.
         :raises GpusTakenError: when other jobs hold too many.
-        :raises GpuMissingError: when the engine has not so many, or not these.
+        :raises GpusMissingError: when the engine has not so many, or not these.
         """
         request = GpuRequest.parse(job.resources.gpus)
         if not request:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import EngineUnavailable, GpuMissingError, GpusTakenError, RunnerError
+from airflow_mlops.exceptions import EngineUnavailableError, GpusMissingError, GpusTakenError, RunnerError
 from airflow_mlops.runners.docker.config import LABEL
 from airflow_mlops.runners.docker.runner import ROOT, DockerRunner
 from airflow_mlops.runners.docker.stage import is_staged
@@ -61,7 +61,7 @@ class DockerNodesRunner:
             try:
                 self._check_staged(node, job)
                 return self._on(node, job)
-            except (GpusTakenError, GpuMissingError, _NotStagedError, EngineUnavailable) as error:
+            except (GpusTakenError, GpusMissingError, _NotStagedError, EngineUnavailableError) as error:
                 log.info("Not on %s: %s", node, error)
                 errors.append(error)
         raise _worth_waiting_for(errors)
@@ -72,7 +72,7 @@ class DockerNodesRunner:
         for node, runner in self.nodes.items():
             try:
                 runner.stage(job)
-            except EngineUnavailable as error:
+            except EngineUnavailableError as error:
                 log.warning("Node %s is left out: %s", node, error)
                 away.append(error)
         if len(away) == len(self.nodes):
@@ -93,7 +93,7 @@ class DockerNodesRunner:
                 if runner.gpus_free(name, gpus, image):
                     return True
                 errors.append(GpusTakenError(f"{runner.hook.docker_conn_id}: taken"))
-            except (GpuMissingError, EngineUnavailable) as error:
+            except (GpusMissingError, EngineUnavailableError) as error:
                 errors.append(error)
         wrong = _worth_waiting_for(errors)
         if not isinstance(wrong, GpusTakenError):
@@ -103,25 +103,25 @@ class DockerNodesRunner:
     def _on(self, node: str, job: ContainerJob) -> JobState:
         return replace(self.nodes[node].submit(job), node=node)
 
-    def _by_room(self, away: Mapping[str, EngineUnavailable]) -> list[str]:
+    def _by_room(self, away: Mapping[str, EngineUnavailableError]) -> list[str]:
         """Nodes that answer, the emptiest first."""
         busy: dict[str, int] = {}
         for node in self.nodes.keys() - away.keys():
             try:
                 busy[node] = _live_jobs(self.nodes[node])
-            except EngineUnavailable as error:
+            except EngineUnavailableError as error:
                 log.warning("Node %s is left out: %s", node, error)
         return sorted(busy, key=lambda node: (busy[node], list(self.nodes).index(node)))
 
     # Finding -----------------------------------------------------------------------------------
 
-    def _find(self, name: str) -> tuple[str, dict[str, EngineUnavailable]]:
-        away: dict[str, EngineUnavailable] = {}
+    def _find(self, name: str) -> tuple[str, dict[str, EngineUnavailableError]]:
+        away: dict[str, EngineUnavailableError] = {}
         for node, runner in self.nodes.items():
             try:
                 if runner.inspect(name).status != "gone":
                     return node, away
-            except EngineUnavailable as error:
+            except EngineUnavailableError as error:
                 away[node] = error
         return "", away
 
@@ -134,8 +134,8 @@ class DockerNodesRunner:
             raise self._unknown(name, away)
         return self.nodes[found] if found else first
 
-    def _unknown(self, name: str, away: Mapping[str, EngineUnavailable]) -> EngineUnavailable:
-        return EngineUnavailable(
+    def _unknown(self, name: str, away: Mapping[str, EngineUnavailableError]) -> EngineUnavailableError:
+        return EngineUnavailableError(
             f"Job {name} may be on a node that does not answer: {'; '.join(map(str, away.values()))} Or take "
             f"{', '.join(away)} out of training.docker.nodes, when it will not come back."
         )
@@ -181,19 +181,19 @@ class DockerNodesRunner:
         for node, runner in self.nodes.items():
             try:
                 found += runner.jobs()
-            except EngineUnavailable as error:
+            except EngineUnavailableError as error:
                 log.warning("Node %s is left out: %s", node, error)
         return found
 
     def cleanup(self, name: str) -> None:
         """Remove the container, and leases of its GPUs wherever it has some."""
-        away: dict[str, EngineUnavailable] = {}
+        away: dict[str, EngineUnavailableError] = {}
         found = False
         for node, runner in self.nodes.items():
             try:
                 found = runner.inspect(name).status != "gone" or found
                 runner.cleanup(name)
-            except EngineUnavailable as error:
+            except EngineUnavailableError as error:
                 away[node] = error
         if away and not found:
             raise self._unknown(name, away)
@@ -201,13 +201,13 @@ class DockerNodesRunner:
     async def _runner_async(self, name: str) -> DockerRunner:
         if len(self.nodes) == 1:
             return next(iter(self.nodes.values()))
-        away: dict[str, EngineUnavailable] = {}
+        away: dict[str, EngineUnavailableError] = {}
         for node, runner in self.nodes.items():
             try:
                 async with runner.hook.session() as engine:
                     if await engine.inspect(name) is not None:
                         return runner
-            except EngineUnavailable as error:
+            except EngineUnavailableError as error:
                 away[node] = error
         if away:
             raise self._unknown(name, away)
@@ -221,7 +221,7 @@ def _live_jobs(runner: DockerRunner) -> int:
 
 def _worth_waiting_for(errors: Sequence[RunnerError]) -> RunnerError:
     """The error of the node on which the job can run soonest."""
-    for kind in (GpusTakenError, EngineUnavailable, GpuMissingError, _NotStagedError):
+    for kind in (GpusTakenError, EngineUnavailableError, GpusMissingError, _NotStagedError):
         same = [error for error in errors if isinstance(error, kind)]
         if same:
             return kind("\n".join(dict.fromkeys(map(str, same))))

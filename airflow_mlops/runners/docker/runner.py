@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import EngineUnavailable, RunnerError
+from airflow_mlops.exceptions import EngineUnavailableError, RunnerError
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
 from airflow_mlops.runners.docker.config import DISK, LABEL, USER, container_config
 from airflow_mlops.runners.docker.leases import GpuLeases
@@ -107,7 +107,7 @@ class DockerRunner:
         try:
             self._check_wanted(job.name)
             return bool(self.hook.create(job.name, config))
-        except EngineUnavailable:
+        except EngineUnavailableError:
             raise  # the container may be there, and the leases are the next try's
         except RunnerError:
             self.leases.release(job.name)
@@ -145,7 +145,7 @@ class DockerRunner:
                 self.leases.check(job.name)
             self._check_wanted(job.name)
             self.hook.start(job.name)
-        except EngineUnavailable:
+        except EngineUnavailableError:
             raise  # the next try finds the container and goes on
         except RunnerError as error:
             # Somebody removed it, as the late end of an earlier try does: nothing is wrong with the job.

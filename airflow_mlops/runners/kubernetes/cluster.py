@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import EngineUnavailable
+from airflow_mlops.exceptions import EngineUnavailableError
 from airflow_mlops.runners.kubernetes.logs import PodLog, since_time
 from airflow_mlops.runners.kubernetes.manifests import (
     CONTAINER,
@@ -113,7 +113,7 @@ async def read_rest(cluster: ClusterSession, seen: Seen, on_log: OnLog, delivere
     """The last lines of an ended job; a machine that is gone took them with it."""
     try:
         await read(cluster, seen, on_log, delivered, follow=False)
-    except EngineUnavailable as error:
+    except EngineUnavailableError as error:
         await cluster.get("jobs", seen.job["metadata"]["name"] if seen.job else "")  # or the server is away
         log.warning("The last lines of the job cannot be read: %s", error)
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import EngineUnavailable, MLOpsError, RunnerError
+from airflow_mlops.exceptions import EngineUnavailableError, MLOpsError, RunnerError
 from airflow_mlops.hooks.connections.secrets import secret_documents
 from airflow_mlops.hooks.kubernetes.hook import KubernetesClusterHook
 from airflow_mlops.runners.files.layout import checked_name
@@ -120,7 +120,7 @@ class KubernetesRunner:
                 time.sleep(1)
             else:
                 return self._adopt(job, found)
-        raise EngineUnavailable(
+        raise EngineUnavailableError(
             f"Job {object_name(name)} has been going away for {DELETION} s. Cure: look at its finalizers."
         )
 

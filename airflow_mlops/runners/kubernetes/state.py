@@ -27,7 +27,7 @@ PULL_REFUSED = (
     "authentication required",
     "no match",
 )
-IMAGE_PROBLEMS = ("ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable")
+IMAGE_PROBLEMS = ("ErrImagePull", "ImagePullBackOff", "ImageInspectError", "ModelCodeUnavailableError")
 #: Reasons of a pod whose machine was taken away, or is no longer heard of.
 LOST = ("NodeLost", "Preempting", "Preempted", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity")
 #: Exit codes of a process that was told to end from outside.

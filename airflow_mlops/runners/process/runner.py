@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import EngineUnavailable, RunnerError
+from airflow_mlops.exceptions import EngineUnavailableError, RunnerError
 from airflow_mlops.runners.files.archive import copy
 from airflow_mlops.runners.files.disk import DiskWatch, allowed, folder_size, judged
 from airflow_mlops.runners.files.layout import (
@@ -93,7 +93,7 @@ class ProcessRunner:
             if state.status in ("running", "exited"):
                 return state
             if time.monotonic() > deadline:
-                raise EngineUnavailable(
+                raise EngineUnavailableError(
                     f"Job {job.name}: another worker has been starting it in {folder} for {START_WAIT:.0f} s. Cure: "
                     f"`fuser {folder / LOCK}` says which process that is; let it go on, or end it. A retry adopts the job."
                 )

@@ -258,7 +258,11 @@ class Assumption(Section):
     @classmethod
     def _scalars(cls, value: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         if value is not None and any(not isinstance(item, (str, int, float, bool)) for item in value):
-            raise complaint("has an item that is not a plain value", expected="texts, numbers, true or false")
+            raise complaint(
+                "has an item that is not a plain value",
+                expected="texts, numbers, true or false",
+                cure="write [a, b]",
+            )
         return value
 
     @field_validator("matches")

@@ -46,6 +46,7 @@ class SplitValues(Section):
                     raise complaint(
                         f"names {one} for {seen[str(one)]} and for {name}",
                         expected="each value once",
+                        cure="keep it for one of both",
                         at=("..",),
                     )
                 seen[str(one)] = name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -54,6 +54,19 @@ _LIMITS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
+_CURES = {
+    "tuple_type": "put brackets around it, or a dash in front of each item",
+    "string_type": "write text; a number, true or null needs quotes to be text",
+    "string_pattern_mismatch": "write a word, or remove the key",
+    "string_too_short": "write a word, or remove the key",
+    "string_too_long": "shorten it",
+    "too_short": "add an item",
+    "too_long": "remove items, or split the list",
+    "model_type": "put keys below it, each on a line of its own",
+    "dict_type": "put keys below it, each on a line of its own",
+}
+#: Limits that are allowed values themselves, and the other ones.
+_BOUNDS = {"greater_than_equal": "more", "less_than_equal": "less"}
 
 
 def explain(errors: list[ErrorDetails], root: Node, model: type[BaseModel]) -> Iterator[Problem]:
@@ -63,7 +76,11 @@ def explain(errors: list[ErrorDetails], root: Node, model: type[BaseModel]) -> I
     :param root: the tree, defaults included.
     :param model: the model of the whole file.
     """
+    errors = list(errors)
+    misspelled = _misspelled(errors, model)
     for error in errors:
+        if error["type"] == "missing" and tuple(error["loc"]) in misspelled:
+            continue  # the key is there, under a name that has a problem of its own
         context: dict[str, Any] = error.get("ctx", {})
         *above, last = error["loc"]
         path = [part for part in above if part not in SCHEDULE_KINDS]
@@ -80,6 +97,12 @@ def explain(errors: list[ErrorDetails], root: Node, model: type[BaseModel]) -> I
         if _is_shorthand(path, root):
             path.pop()
         yield _problem(error, context, tuple(path), root, model, asked)
+
+
+def _misspelled(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> set[_Path]:
+    """The keys that unknown keys beside them were meant to be."""
+    unknown = [tuple(error["loc"]) for error in errors if error["type"] == "extra_forbidden"]
+    return {(*path[:-1], _closest(str(path[-1]), _keys_at(path[:-1], model))) for path in unknown}
 
 
 def _is_shorthand(path: list[str | int], root: Node) -> bool:
@@ -111,37 +134,64 @@ def _problem(
     place, got = _place(path, root), describe(_value(path, root))
     if kind == "complaint":
         shown = got if _exists(path, root) else ""
-        cure = context["cure"] or f"write {context['expected']}"
-        return Problem(place, key, context["what"], context["expected"], shown, cure=cure)
+        return Problem(place, key, context["what"], context["expected"], shown, cure=context["cure"])
     if kind == "literal_error":
         return _wrong_word(context, path, root, place, got)
     expected = _expected(kind, context, asked)
-    cure = _cure(kind, path, _value(path, root), expected)
+    cure = _cure(kind, context, path, _value(path, root), model)
     return Problem(place, key, "is " + _fault(kind), expected, got, cure=cure)
 
 
 def _wrong_key(kind: str, context: dict[str, Any], path: _Path, root: Node) -> Problem:
     expected = _expected(kind, context, (_KEY,))
-    cure = f"write {expected}"
-    return Problem(_place(path, root), dotted(path), "is not well-formed", expected, str(path[-1]), cure=cure)
+    word = str(path[-1])
+    cure = f"write {_spelled(word, str(context.get('pattern', ''))) or 'another name'}"
+    return Problem(_place(path, root), dotted(path), "is not well-formed", expected, word, cure=cure)
 
 
-def _cure(kind: str, path: _Path, value: Any, expected: str) -> str:
+def _cure(kind: str, context: dict[str, Any], path: _Path, value: Any, model: type[BaseModel]) -> str:
+    """What to type: an example in place of a repetition of what is expected."""
+    key = path[-1] if isinstance(path[-1], str) else ""
     if value is None:
-        key = path[-1]
         return (
             f"write {key}: {{}}, or put keys below it"
             if kind == "model_type"
-            else f"write {expected}, or remove it"
+            else "remove it, or give a value"
         )
     if kind == "bool_type" and str(value).lower() in {"yes", "no", "on", "off", "y", "n"}:
         return "yes, no, on and off are plain words in YAML 1.2: write true or false"
     if kind in {"int_type", "float_type"} and isinstance(value, str):
         return "write a number, without quotes and units"
-    return {
-        "tuple_type": "put brackets around it, or a dash in front of each item",
-        "string_type": "write text; a number, true or null needs quotes to be text",
-    }.get(kind, f"write {expected}")
+    if kind in _BOUNDS:
+        return f"write {key}: {context[_LIMITS[kind][0]]:.12g}, or {_BOUNDS[kind]}"
+    if kind == "string_pattern_mismatch" and str(value).strip():
+        spelled = _spelled(str(value), str(context.get("pattern", "")))
+        return f"write {key}: {spelled}" if spelled else "remove the characters that it may not have"
+    default = _default(path, model)
+    return _CURES.get(kind, f"write {key}: {default}" if default else "see docs/yaml.md for examples")
+
+
+def _spelled(word: str, pattern: str) -> str:
+    """The word in letters that the pattern takes; nothing where no such spelling is near."""
+    for spelled in (
+        re.sub(r"\W+", "_", word.strip().lower(), flags=re.ASCII).strip("_"),
+        re.sub(r"[^a-z0-9.]+", "-", word.strip().lower()).strip("-"),
+        f"a_{re.sub(r'[^a-z0-9]+', '_', word.strip().lower()).strip('_')}",
+    ):
+        if spelled and spelled != word and pattern and re.search(pattern, spelled):
+            return spelled
+    return ""
+
+
+def _default(path: _Path, model: type[BaseModel]) -> str:
+    """The default of a key as YAML; nothing where it has none of one word."""
+    for where, inner in _sections(model):
+        if _fits(path[:-1], where) and str(path[-1]) in inner.model_fields:
+            default = inner.model_fields[str(path[-1])].default
+            if isinstance(default, bool):
+                return str(default).lower()
+            return str(default) if isinstance(default, int | float | str) else ""
+    return ""
 
 
 def _fault(kind: str) -> str:
@@ -191,7 +241,7 @@ def _wrong_word(context: dict[str, Any], path: _Path, root: Node, place: Place, 
     expected = context["expected"].replace("'", "").replace("True", "true")
     value = _value(path, root)
     close = _closest(value, words) if isinstance(value, str) else ""
-    cure = f"write {close or expected}"
+    cure = f"write {close}" if close else f"write {path[-1]}: {words[0] if words else expected}"
     return Problem(place, dotted(path), "is none of the known words", expected, got, close, cure)
 
 

@@ -224,7 +224,7 @@ class _Reader:
                 "has a key that is not a word",
                 "a word",
                 "a list, mapping or alias",
-                "write a word",
+                "give the key a name, such as split:",
                 path,
             )
         value = self._scalar(event, path)

@@ -20,7 +20,12 @@ def _gpus(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         for number, uuid in enumerate(value):
             if not isinstance(uuid, str) or not _UUID.fullmatch(uuid):
-                raise complaint("is no UUID of a GPU", expected="as nvidia-smi -L says it", at=(number,))
+                raise complaint(
+                    "is no UUID of a GPU",
+                    expected="as nvidia-smi -L says it",
+                    cure="copy it from nvidia-smi -L",
+                    at=(number,),
+                )
         if not value:
             raise complaint("names no GPU", expected=_EXPECTED, cure="write gpus: 0 for none")
         return no_doubles(tuple(value))
@@ -35,10 +40,15 @@ def _of_type(value: dict[Any, Any]) -> dict[str, Any]:
     kind, count = value.get("type"), value.get("count", 1)
     if not isinstance(kind, str) or not kind.strip():
         raise complaint(
-            "needs a part of the type's name", expected="as nvidia-smi -L says it: H100", at=("type",)
+            "needs a part of the type's name",
+            expected="as nvidia-smi -L says it",
+            cure="write type: H100",
+            at=("type",),
         )
     if type(count) is not int or not 1 <= count <= _MOST:
-        raise complaint("is no number of GPUs", expected=f"1 to {_MOST}", at=("count",))
+        raise complaint(
+            "is no number of GPUs", expected=f"1 to {_MOST}", cure="write count: 1", at=("count",)
+        )
     if unknown := [str(key) for key in value if key not in ("type", "count")]:
         raise complaint("is unknown", expected="type and count", cure="remove it", at=(unknown[0],))
     return {"type": kind, "count": count}

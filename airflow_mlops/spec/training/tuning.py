@@ -128,7 +128,9 @@ class Tuning(Section):
         if len(value) == 1:
             return value * len(objectives)
         raise complaint(
-            f"has {len(value)} directions for {len(objectives)} objectives", expected="one for each"
+            f"has {len(value)} directions for {len(objectives)} objectives",
+            expected="one for each",
+            cure="write as many directions as objectives",
         )
 
     @field_validator("sampler")

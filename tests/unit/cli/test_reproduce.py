@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_mlops.cli.reproduce.command import _changed_code, _damage
-from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
+from airflow_mlops.exceptions import TrackingError, TrackingUnavailableError
 from airflow_mlops.operators.training.record import code_record
 from airflow_mlops.primitives.registration.record import TrainingRecord
 from airflow_mlops.runners.protocol import JobState
@@ -45,6 +45,6 @@ def test_a_registered_model_that_was_changed_is_told_and_one_that_cannot_be_aske
         _damage(Server(TrackingError("weights has other bytes")), "1", tmp_path / "a")
         == "weights has other bytes"
     )
-    with pytest.raises(TrackingUnavailable):
-        _damage(Server(TrackingUnavailable("away")), "1", tmp_path / "a")
+    with pytest.raises(TrackingUnavailableError):
+        _damage(Server(TrackingUnavailableError("away")), "1", tmp_path / "a")
     assert not (tmp_path / "a").exists()

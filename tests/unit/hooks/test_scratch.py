@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import airflow_mlops
-from airflow_mlops.exceptions import StoreError, StoreUnavailable
+from airflow_mlops.exceptions import StoreError, StoreUnavailableError
 from airflow_mlops.hooks import scratch
 from airflow_mlops.hooks.scratch import scratch_folder, scratch_home, sweep_scratch
 
@@ -151,7 +151,7 @@ def test_an_error_says_where_and_the_cure(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scratch, "ScratchFolder", full)
-    with pytest.raises(StoreUnavailable, match="No space left"):
+    with pytest.raises(StoreUnavailableError, match="No space left"):
         scratch_folder(tmp_path)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_mlops.exceptions import StoreConflictError, StoreError, StoreUnavailable
+from airflow_mlops.exceptions import StoreConflictError, StoreError, StoreUnavailableError
 from airflow_mlops.hooks.store import files
 from airflow_mlops.hooks.store.files import FileStore
 from airflow_mlops.hooks.store.open import open_store
@@ -192,8 +192,8 @@ def test_a_folder_that_cannot_be_read_does_not_pass_for_an_empty_one(tmp_path, m
         (errno.EDQUOT, StoreError, "Make room"),
         (errno.EACCES, StoreError, "Permission denied. Let the user of the Airflow workers own the folder"),
         (errno.EROFS, StoreError, "Mount it for writing"),
-        (errno.ESTALE, StoreUnavailable, "Stale file handle"),
-        (errno.EIO, StoreUnavailable, "Input/output error"),
+        (errno.ESTALE, StoreUnavailableError, "Stale file handle"),
+        (errno.EIO, StoreUnavailableError, "Input/output error"),
     ],
 )
 def test_a_disk_that_refuses_leaves_nothing_and_says_the_cure(tmp_path, monkeypatch, number, kind, words):
@@ -211,7 +211,7 @@ def test_a_disk_that_refuses_leaves_nothing_and_says_the_cure(tmp_path, monkeypa
             with pytest.raises(StoreError, match=words) as caught:
                 write()
             assert type(caught.value) is kind
-            assert caught.value.retriable is (kind is StoreUnavailable)
+            assert caught.value.retriable is (kind is StoreUnavailableError)
     assert store.list() == []
     assert list((tmp_path / ".staging").iterdir()) == []
     assert store.put_if_absent("a/b", b"data")
@@ -270,7 +270,7 @@ def test_a_writer_that_stands_still_stops_nobody_for_ever(tmp_path, monkeypatch)
         try:
             eventually(lambda: Path(f"/proc/{frozen.pid}/stat").read_text().rpartition(") ")[2][0] == "T", 60)
             with pytest.raises(
-                StoreUnavailable, match=r"refs/latest.json: another process has held its lock.*fuser"
+                StoreUnavailableError, match=r"refs/latest.json: another process has held its lock.*fuser"
             ):
                 store.compare_and_set("refs/latest.json", b"2", None)
             assert store.compare_and_set("refs/other.json", b"2", None)

@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import (
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse
 
-from airflow_mlops.exceptions import DataError, StoreUnavailable
+from airflow_mlops.exceptions import DataError, StoreUnavailableError
 from airflow_mlops.hooks.connections.masking import hide_texts
 from airflow_mlops.operators import errors
 from airflow_mlops.operators.errors import MESSAGE_LIMIT, MLOpsTask, airflow_errors
@@ -57,7 +57,7 @@ FINAL = {
     "BinderException": duckdb_error("SELECT nothing"),
 }
 PASSING = {
-    "StoreUnavailable": StoreUnavailable("away"),
+    "StoreUnavailableError": StoreUnavailableError("away"),
     "ConnectionError": ConnectionError("away"),
     "TimeoutError": TimeoutError("away"),
     "RuntimeError": RuntimeError("who knows"),
@@ -195,7 +195,7 @@ def ask_the_vendor(kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "shown"), [(DataError, AirflowFailException), (StoreUnavailable, AirflowException)]
+    ("kind", "shown"), [(DataError, AirflowFailException), (StoreUnavailableError, AirflowException)]
 )
 def test_one_traceback_from_where_it_began(kind, shown):
     with pytest.raises(shown) as caught, airflow_errors():

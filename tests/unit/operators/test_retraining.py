@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from airflow_mlops.assets import code_asset, retraining_asset, training_asset
-from airflow_mlops.exceptions import TrackingUnavailable
+from airflow_mlops.exceptions import TrackingUnavailableError
 from airflow_mlops.hooks.mlflow.hook import MLflowHook
 from airflow_mlops.operators.retraining import (
     AnswerReasonsOperator,
@@ -306,7 +306,7 @@ class TestARunThatNeverSaidWhatBecameOfIt:
     def test_a_server_that_is_away_is_asked_again(self, world, mlflow):
         world.alarm(1)
         world.collect(model="m")
-        mlflow.versions = TrackingUnavailable("away")
+        mlflow.versions = TrackingUnavailableError("away")
         with pytest.raises(AirflowException, match="away") as caught:
             world.collect(run_id="run2", model="m")
         assert not isinstance(caught.value, AirflowFailException)

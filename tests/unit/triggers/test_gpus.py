@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from airflow_mlops.exceptions import EngineUnavailable, GpuMissingError
+from airflow_mlops.exceptions import EngineUnavailableError, GpusMissingError
 from airflow_mlops.triggers import gpus
 from airflow_mlops.triggers.gpus import FreeGpuTrigger
 
@@ -41,8 +41,8 @@ def fire(runner, monkeypatch):
     [
         ([True], "free"),
         ([False, False, True], "free"),
-        ([EngineUnavailable("away"), OSError("broken"), True], "free"),
-        ([False, GpuMissingError("none of that")], "missing"),
+        ([EngineUnavailableError("away"), OSError("broken"), True], "free"),
+        ([False, GpusMissingError("none of that")], "missing"),
     ],
 )
 def test_it_looks_until_the_job_can_or_never_can_have_them(monkeypatch, answers, status):

@@ -18,7 +18,7 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 
 from airflow_mlops.database import raised_outside
-from airflow_mlops.exceptions import FeatureStoreError, SourceUnavailable
+from airflow_mlops.exceptions import FeatureStoreError, SourceUnavailableError
 from airflow_mlops.hooks.feast.asof.files import is_s3, s3_errors
 from airflow_mlops.hooks.scratch import ScratchFolder
 from airflow_mlops.primitives.datasets.point_in_time import compile_join, matched_columns
@@ -295,7 +295,7 @@ def duckdb_errors(doing: str, spill: str) -> Iterator[None]:
                 "another folder by temp_directory in feature_store.yaml"
             ) from error
         if "No files found that match" in text:
-            raise SourceUnavailable(
+            raise SourceUnavailableError(
                 f"{doing}: {first}. It was there a moment ago: try again when its writer is done"
             ) from error
         if isinstance(error, duckdb.OutOfMemoryException):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from feast.infra.registry.registry_store import RegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 
-from airflow_mlops.exceptions import FeatureStoreConflict, FeatureStoreError
+from airflow_mlops.exceptions import FeatureStoreConflictError, FeatureStoreError
 from airflow_mlops.hooks.s3.client import (
     DEFAULT_CONN_ID,
     is_conflict,
@@ -76,7 +76,7 @@ class ConnectionS3RegistryStore(RegistryStore):
     def update_registry_proto(self, registry_proto: Any) -> None:
         """Write the registry, if nobody else did since it was read.
 
-        :raises FeatureStoreConflict: somebody did.
+        :raises FeatureStoreConflictError: somebody did.
         """
         from botocore.exceptions import ClientError
 
@@ -95,7 +95,7 @@ class ConnectionS3RegistryStore(RegistryStore):
             except ClientError as error:
                 if not (is_conflict(error) or is_missing(error)):
                     raise
-                raise FeatureStoreConflict(
+                raise FeatureStoreConflictError(
                     f"registry {self._at.url} was changed by somebody else meanwhile; read it and try again"
                 ) from error
         self._etag = answer["ETag"]

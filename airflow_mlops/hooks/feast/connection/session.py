@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import FeatureStoreError, FeatureStoreUnavailable, MLOpsError
+from airflow_mlops.exceptions import FeatureStoreError, FeatureStoreUnavailableError, MLOpsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def open_feast(settings: FeastSettings, *, create: bool = False) -> FeatureStore
 
     :param create: whether a registry that is not there yet is made, empty.
     :raises FeatureStoreError: configuration or registry are missing or broken.
-    :raises FeatureStoreUnavailable: the registry does not answer.
+    :raises FeatureStoreUnavailableError: the registry does not answer.
     """
     _refuse_ray(settings)
     if (settings.config.get("offline_store") or {}).get("type") == "postgres":
@@ -151,7 +151,7 @@ def _translate(where: str, error: Exception) -> MLOpsError:
             f"{where}: the database refused the login ({said}). Check login and password of the connection"
         )
     if "database is locked" in lower:
-        return FeatureStoreUnavailable(
+        return FeatureStoreUnavailableError(
             f"{where}: the registry is locked by another process ({said}). Try again; a registry in "
             "PostgreSQL has no such lock"
         )
@@ -159,7 +159,7 @@ def _translate(where: str, error: Exception) -> MLOpsError:
     if module in ("sqlalchemy", "psycopg") and kind in ("OperationalError", "TimeoutError", "InterfaceError"):
         if "does not exist" in lower or "unable to open database file" in lower:
             return FeatureStoreError(f"{text}. Create it, or correct the connection")
-        return FeatureStoreUnavailable(f"{text}. Is it running, and reachable from this worker?")
+        return FeatureStoreUnavailableError(f"{text}. Is it running, and reachable from this worker?")
     return FeatureStoreError(text)
 
 

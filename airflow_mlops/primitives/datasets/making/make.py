@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.exceptions import FeatureStoreError, SourceUnavailable
+from airflow_mlops.exceptions import FeatureStoreError, SourceUnavailableError
 from airflow_mlops.primitives.datasets.examples import ROW, Examples
 from airflow_mlops.primitives.datasets.making.chunks import Rows, check_join
 from airflow_mlops.primitives.datasets.making.finish import Division, Facts, JoinedRows, finish
@@ -159,13 +159,13 @@ def _as_planned(
 ) -> bool:
     """Whether a join read what its plan names, so that the rows may be kept under that name.
 
-    :raises SourceUnavailable: a file of the features was rewritten meanwhile: nobody knows what was read of it.
+    :raises SourceUnavailableError: a file of the features was rewritten meanwhile: nobody knows what was read of it.
     """
     planned, read = (
         {(pin.get("of"), pin.get("file")): dict(pin) for pin in pins} for pins in (plan.pins, rows.pins)
     )
     if changed := [pin for name, pin in read.items() if planned.get(name, pin) != pin]:
-        raise SourceUnavailable(
+        raise SourceUnavailableError(
             f"{changed[0]['of']}: {changed[0]['file']} changed while features were joined: write files under "
             "another name and rename them when they are whole; try again when the writer is done"
         )

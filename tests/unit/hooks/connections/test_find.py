@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse
 
-from airflow_mlops.exceptions import EngineUnavailable, RunnerError
+from airflow_mlops.exceptions import EngineUnavailableError, RunnerError
 from airflow_mlops.hooks.connections.find import afind_connection, find_connection
 from airflow_mlops.hooks.connections.masking import hide_texts, without_known_secrets
 from airflow_mlops.hooks.connections.secrets import (
@@ -70,7 +70,9 @@ def addresses(conn_id):
 def test_an_engine_with_a_name_is_never_the_local_one(answers, error):
     answers(error)
     for find in addresses("gpu_a"):
-        with pytest.raises(EngineUnavailable, match=r"does not say what its connection 'gpu_a' is\. Cure"):
+        with pytest.raises(
+            EngineUnavailableError, match=r"does not say what its connection 'gpu_a' is\. Cure"
+        ):
             find()
 
 
@@ -89,7 +91,7 @@ def test_the_default_engine_is_the_local_one_only_where_airflow_says_that_it_has
         answers(error)
         assert not is_missing("docker_default")
         for find in addresses("docker_default"):
-            with pytest.raises(EngineUnavailable, match="does not say what its connection"):
+            with pytest.raises(EngineUnavailableError, match="does not say what its connection"):
                 find()
         assert DockerEngineHook("").address.url == LOCAL_ENGINE
 

@@ -12,15 +12,15 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import ErrorResponse
 
 from airflow_mlops.exceptions import (
-    EngineUnavailable,
+    EngineUnavailableError,
     FeatureStoreError,
     MLOpsError,
-    RegistryUnavailable,
+    ModelCodeUnavailableError,
     RunnerError,
     SourceError,
-    SourceUnavailable,
+    SourceUnavailableError,
     StoreError,
-    StoreUnavailable,
+    StoreUnavailableError,
     TrackingError,
 )
 from airflow_mlops.hooks.aws.batch import BatchHook
@@ -89,7 +89,7 @@ def test_while_airflow_is_away_nobody_takes_the_machines_own_account(airflow_say
     airflow_says(ErrorType.API_SERVER_ERROR)
     default = "kubernetes_default" if "kubernetes" in place else "aws_default"
     for conn_id in ("gpu_farm", default):
-        with pytest.raises(EngineUnavailable, match=f"does not say what its connection '{conn_id}' is"):
+        with pytest.raises(EngineUnavailableError, match=f"does not say what its connection '{conn_id}' is"):
             ASKS[place](conn_id)
 
 
@@ -113,7 +113,7 @@ def test_a_cluster_is_asked_from_within_an_event_loop(monkeypatch):
             return cluster.namespace
 
         assert hook.run(namespace) == "default"
-        with pytest.raises(EngineUnavailable, match="does not answer"):
+        with pytest.raises(EngineUnavailableError, match="does not answer"):
             hook.run(lambda cluster: cluster.get("jobs", "job"))
 
     asyncio.run(ask())
@@ -141,7 +141,7 @@ OTHERS = {
     "sql": (SourceError, lambda: SqlReader("lake", "SELECT 1", 10)),
     "http": (SourceError, lambda: _open("lake", "rows")),
     "git": (
-        RegistryUnavailable,
+        ModelCodeUnavailableError,
         lambda: asyncio.run(GitHook("https://127.0.0.1:9/x", "lake").digest("main")),
     ),
 }
@@ -179,7 +179,7 @@ def test_what_may_do_without_a_connection_does_so_only_where_there_is_none(airfl
 def test_a_bucket_neither(airflow_says, ask):
     airflow_says(ErrorType.API_SERVER_ERROR)
     with pytest.raises(
-        (StoreUnavailable, SourceUnavailable), match="does not say what its connection 'lake'"
+        (StoreUnavailableError, SourceUnavailableError), match="does not say what its connection 'lake'"
     ):
         ask("lake")
     airflow_says(ErrorType.CONNECTION_NOT_FOUND)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_mlops.exceptions import EngineUnavailable, GpuMissingError, RunnerError
+from airflow_mlops.exceptions import EngineUnavailableError, GpusMissingError, RunnerError
 from airflow_mlops.hooks.docker import gpus as docker_gpus
 from airflow_mlops.hooks.docker.gpus import device_requests, gpus_of_engine
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
@@ -97,9 +97,9 @@ def test_else_a_container_looks_and_the_answer_is_remembered(monkeypatch):
 @pytest.mark.parametrize(
     ("engine", "error", "words"),
     [
-        (Engine(refuses=RunnerError("no driver. Cure: install it")), GpuMissingError, "Cure: install it"),
-        (Engine(refuses=EngineUnavailable("away")), EngineUnavailable, "away"),
-        (Engine(output="NVIDIA-SMI has failed"), GpuMissingError, "says 'NVIDIA-SMI has failed'.*Cure"),
+        (Engine(refuses=RunnerError("no driver. Cure: install it")), GpusMissingError, "Cure: install it"),
+        (Engine(refuses=EngineUnavailableError("away")), EngineUnavailableError, "away"),
+        (Engine(output="NVIDIA-SMI has failed"), GpusMissingError, "says 'NVIDIA-SMI has failed'.*Cure"),
     ],
 )
 def test_no_gpu_is_said_and_nothing_stays(engine, error, words):
@@ -113,7 +113,7 @@ def test_a_driver_that_hangs_is_not_waited_for(monkeypatch):
     engine = Engine(hangs=True)
 
     with pytest.raises(
-        GpuMissingError, match=r"nvidia-smi -L has not ended in 0 s\. Cure: restart the driver"
+        GpusMissingError, match=r"nvidia-smi -L has not ended in 0 s\. Cure: restart the driver"
     ) as error:
         gpus_of_engine(engine, "image")
     assert not error.value.retriable

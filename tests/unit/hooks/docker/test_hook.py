@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from airflow_mlops.exceptions import EngineUnavailable
+from airflow_mlops.exceptions import EngineUnavailableError
 from airflow_mlops.hooks.docker.hook import DockerEngineHook
 
 
@@ -58,4 +58,4 @@ def test_what_passes_by_itself_can_be_tried_again(engine, status, message, retri
         with pytest.raises(Exception, match=message.split()[0]) as caught:
             ask()
         assert caught.value.retriable is retriable
-        assert isinstance(caught.value, EngineUnavailable) is (status > 500)
+        assert isinstance(caught.value, EngineUnavailableError) is (status > 500)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from airflow_mlops.exceptions import RegistryUnavailable, RunnerError
+from airflow_mlops.exceptions import ModelCodeUnavailableError, RunnerError
 from airflow_mlops.hooks.git import repository as git
 from airflow_mlops.hooks.git.repository import GitHook
 from tests.fixtures.deadlines import SOON
@@ -27,7 +27,7 @@ def impatient(monkeypatch):
 def test_an_http_server_that_says_nothing():
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/team/churn.git"
-        with pytest.raises(RegistryUnavailable, match="does not answer"):
+        with pytest.raises(ModelCodeUnavailableError, match="does not answer"):
             asyncio.run(GitHook(url).digest("main"))  # it waits for its threads, too
 
 
@@ -37,7 +37,7 @@ def test_an_ssh_server_that_says_nothing(tmp_path, monkeypatch):
     ssh.write_text(f'#!/bin/sh\necho "$@" >{said}\nexec sleep 60\n')
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(RegistryUnavailable, match="does not answer"):
+    with pytest.raises(ModelCodeUnavailableError, match="does not answer"):
         asyncio.run(GitHook("ssh://git@git.example.com/team/churn.git").digest("main"))
     words = said.read_text()
     assert "-oBatchMode=yes -oConnectTimeout=1" in words, "or it would ask a person whether the host is known"
@@ -58,7 +58,7 @@ def test_a_wrong_branch_shows_the_likest_ones(monkeypatch):
         "refs/pull/7/head": "5",
     }
     monkeypatch.setattr(GitHook, "_refs", lambda *_: refs)
-    with pytest.raises(RegistryUnavailable) as caught:
+    with pytest.raises(ModelCodeUnavailableError) as caught:
         asyncio.run(GitHook("https://git.example.com/churn.git").digest("relaese-1.x"))
     said = str(caught.value)
     assert "'relaese-1.x'; it has: feature-" in said

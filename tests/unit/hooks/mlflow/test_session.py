@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_mlops.exceptions import TrackingError, TrackingUnavailable
+from airflow_mlops.exceptions import TrackingError, TrackingUnavailableError
 from airflow_mlops.hooks.mlflow.session import TrackingServer, translated
 from tests.fixtures.deadlines import SOON
 
@@ -77,7 +77,7 @@ def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up():
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as mute:
         server = TrackingServer.from_connection(connection(host="127.0.0.1", port=mute.getsockname()[1]))
         start = time.monotonic()
-        with pytest.raises(TrackingUnavailable, match="no answer within"):
+        with pytest.raises(TrackingUnavailableError, match="no answer within"):
             server.probe()
         assert time.monotonic() - start < SOON
 
@@ -110,7 +110,7 @@ def answering():
 def test_an_error_of_the_servers_own_leaves_the_task_to_its_retries(answering, status):
     """A locked database or a full disk for a moment must not throw away a finished training."""
     answering.status = status
-    with pytest.raises(TrackingUnavailable, match="127"):
+    with pytest.raises(TrackingUnavailableError, match="127"):
         answering.server.get("registered-models/alias", name="m", alias="champion")
 
 
@@ -129,7 +129,7 @@ def test_an_internal_error_in_the_middle_may_be_tried_again(answering):
     answering.status = 200
     said = {"error_code": "INTERNAL_ERROR", "message": "database is locked"}
     own = r"error of its own: INTERNAL_ERROR: database is locked"
-    with pytest.raises(TrackingUnavailable, match=own), translated(answering.server, "Logging metrics"):
+    with pytest.raises(TrackingUnavailableError, match=own), translated(answering.server, "Logging metrics"):
         raise RestException(said)
     said["error_code"] = "INVALID_PARAMETER_VALUE"
     with (

@@ -13,7 +13,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from airflow_mlops.exceptions import SourceUnavailable, StoreUnavailable
+from airflow_mlops.exceptions import SourceUnavailableError, StoreUnavailableError
 from airflow_mlops.hooks.s3 import deadline as s3_deadline
 from airflow_mlops.hooks.s3.deadline import BoundedClient
 from airflow_mlops.hooks.sources.s3_files import ObjectFiles
@@ -52,7 +52,7 @@ def client(monkeypatch):
             aws_secret_access_key="b",
             config=Config(read_timeout=20, retries={"total_max_attempts": 1}),
         )
-        yield BoundedClient(inner, StoreUnavailable)
+        yield BoundedClient(inner, StoreUnavailableError)
         server.over.set()
         server.shutdown()
 
@@ -60,7 +60,7 @@ def client(monkeypatch):
 def given_up(call):
     began = time.monotonic()
     with pytest.raises(
-        StoreUnavailable, match=r"s3://bucket.* was given up after .* Try again later"
+        StoreUnavailableError, match=r"s3://bucket.* was given up after .* Try again later"
     ) as caught:
         call()
     assert time.monotonic() - began < 15
@@ -124,5 +124,5 @@ def test_what_duckdb_reads_has_an_end_too(monkeypatch):
         lambda: files.exists("s3://bucket/key"),
         lambda: files.info("s3://bucket/key"),
     ):
-        with pytest.raises(SourceUnavailable, match=r"s3://bucket.* was given up after"):
+        with pytest.raises(SourceUnavailableError, match=r"s3://bucket.* was given up after"):
             call()

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from airflow_mlops.exceptions import SourceError, SourceUnavailable
+from airflow_mlops.exceptions import SourceError, SourceUnavailableError
 from airflow_mlops.primitives.sources.base import (
     LocalSources,
     check_columns,
@@ -247,7 +247,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_pinned(months):
     files = sources.find("*", months)
     sources.pin(files)
     pq.write_table(pa.table({"a": [1, 2, 3]}), files[0])
-    with pytest.raises(SourceUnavailable, match=r"01.parquet changed while it was read") as caught:
+    with pytest.raises(SourceUnavailableError, match=r"01.parquet changed while it was read") as caught:
         sources.pin(files)
     assert caught.value.retriable
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_mlops.exceptions import GpuMissingError
+from airflow_mlops.exceptions import GpusMissingError
 from airflow_mlops.primitives.training.gpus import Gpu, GpuRequest, choose_gpus, parse_nvidia_smi
 
 MACHINE = [
@@ -43,12 +43,12 @@ def test_a_job_keeps_what_it_holds():
 
 @pytest.mark.parametrize("asked", [4, ["GPU-1", "GPU-9"], {"type": "H100", "count": 3}, {"type": "A100"}])
 def test_what_the_machine_has_not_is_an_error_however_free_it_is(asked):
-    with pytest.raises(GpuMissingError, match=r"has GPU-3 \(NVIDIA L4\), GPU-1.*Cure"):
+    with pytest.raises(GpusMissingError, match=r"has GPU-3 \(NVIDIA L4\), GPU-1.*Cure"):
         chosen(asked)
 
 
 def test_all_of_nothing_is_an_error():
-    with pytest.raises(GpuMissingError, match="all GPUs; the machine has none"):
+    with pytest.raises(GpusMissingError, match="all GPUs; the machine has none"):
         choose_gpus(GpuRequest.parse("all"), [], ())
 
 

@@ -258,10 +258,11 @@ class TestMistakes:
         assert (problem.nearest, problem.cure) == ("string", "write string")
 
     def test_a_file_without_its_name_is_known_by_its_other_keys(self, wrong):
-        (missing, unknown) = wrong(changed("features: airport", "featurs: airport"))[:2]
+        (unknown,) = wrong(changed("features: airport", "featurs: airport"))
+        assert (unknown.key, unknown.nearest) == ("featurs", "features")
+        missing = wrong(changed("features: airport_weather\n", ""))[0]
         assert (missing.key, missing.what) == ("features", "is missing")
         assert "defaults.yaml" not in missing.cure
-        assert (unknown.key, unknown.nearest) == ("featurs", "features")
 
     @pytest.mark.parametrize("second", ["", "name: weather, "])
     def test_several_views_have_names_of_their_own(self, wrong, second):

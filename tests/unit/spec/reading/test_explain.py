@@ -265,3 +265,28 @@ def test_every_key_has_a_description():
         for key, field in section["properties"].items():
             target = schema["$defs"].get(field.get("$ref", "").rsplit("/", 1)[-1], {})
             assert field.get("description") or target.get("description"), f"{name}.{key}"
+
+
+def test_a_misspelled_key_that_is_needed_is_one_problem(problems):
+    (problem,) = problems(FULL.replace("  examples:", "  exmples:"))
+    assert (problem.key, problem.nearest, problem.cure) == (
+        "provisioning.exmples",
+        "examples",
+        "write examples",
+    )
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "cure"),
+    [
+        ("application: flight_delay", "application: Flight Delay", "write application: flight_delay"),
+        ("seed: 7", "seed: -1", "write seed: 0, or more"),
+        ("tags: [demo]", "tags: demo", "put brackets around it, or a dash in front of each item"),
+        ("owner: ml-team", 'owner: ""', "write a word, or remove the key"),
+    ],
+)
+def test_a_cure_is_what_to_type(problems, good, bad, cure):
+    assert good in FULL
+    (problem,) = problems(FULL.replace(good, bad))
+    assert problem.cure == cure
+    assert problem.cure.removeprefix("write ") != problem.expected

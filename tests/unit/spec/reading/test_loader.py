@@ -287,6 +287,9 @@ def problems_or_none(file: Path, load=load_application) -> tuple[Problem, ...]:
     try:
         load(file)
     except SpecFileError as error:
+        for problem in error.problems:
+            assert problem.cure, problem
+            assert not problem.expected or problem.cure.removeprefix("write ") != problem.expected, problem
         return error.problems or pytest.fail("an error without a problem")
     return ()
 

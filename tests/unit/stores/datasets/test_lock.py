@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from airflow_mlops.exceptions import StoreConflictError, StoreUnavailable
+from airflow_mlops.exceptions import StoreConflictError, StoreUnavailableError
 from airflow_mlops.hooks.store.files import FileStore
 from airflow_mlops.stores.datasets import retention
 from airflow_mlops.stores.datasets.lock import PruneLock
@@ -100,7 +100,7 @@ def test_one_that_was_taken_over_is_noticed_by_its_renewal(datasets):
 
 def test_a_store_that_is_away_ends_the_prune_and_not_the_lock(datasets, monkeypatch):
     def away(*_):
-        raise StoreUnavailable("away")
+        raise StoreUnavailableError("away")
 
     with lock(datasets, working=0.2) as mine:
         monkeypatch.setattr(FileStore, "compare_and_set", away)

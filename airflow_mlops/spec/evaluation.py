@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from airflow_mlops.spec.values import (
     ColumnName,
+    Columns,
     Flag,
     Number,
     Section,
     Share,
     Text,
-    UniqueColumns,
     WholeNumber,
     complaint,
 )
 
+Latency = Literal["p50", "p90", "p95", "p99"]
+#: Quantiles of the latency that the contract reports.
+LATENCIES: tuple[str, ...] = get_args(Latency)
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BYTES = {"k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _AMOUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(us|ms|s|[kmgt])")
@@ -45,10 +48,6 @@ def _amount(value: Any) -> Any:
     )
 
 
-def _columns(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 Amount = Annotated[
     Any,
     BeforeValidator(_amount),
@@ -63,14 +62,6 @@ Amount = Annotated[
                 },
             ]
         }
-    ),
-]
-Columns = Annotated[
-    UniqueColumns,
-    Field(min_length=1),
-    BeforeValidator(_columns),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
     ),
 ]
 
@@ -92,7 +83,7 @@ class Requirement(Section):
         description="Gap between the groups of column: demographic_parity (of the share predicted as 1), "
         "equal_opportunity (of the recall), or of any metric.",
     )
-    latency: Literal["p50", "p90", "p95", "p99"] | None = Field(
+    latency: Latency | None = Field(
         default=None, description="Quantile of the time of one call, as the model code measured it."
     )
     size: Literal["model"] | None = Field(default=None, description="Size of the model directory.")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from airflow_mlops.spec.values import (
+    Number,
     Probability,
     Schedule,
     Section,
@@ -73,6 +74,13 @@ class PerformanceMonitoring(Section):
     )
     min_rows: WholeNumber = Field(
         default=1000, ge=1, description="Rows with known targets of a model version before its first alarm."
+    )
+    min_labelled: Number = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="Share of a window's rows whose targets must be known before the window is measured. It is also "
+        "measured when examples of a later time have theirs: no more are coming.",
     )
 
 

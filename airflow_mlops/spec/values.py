@@ -244,6 +244,21 @@ Size = Annotated[
 ]
 
 UniqueColumns = Annotated[tuple[ColumnName, ...], AfterValidator(no_doubles)]
+
+
+def _columns(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Columns = Annotated[
+    UniqueColumns,
+    Field(min_length=1),
+    BeforeValidator(_columns),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+    ),
+]
+"""One column, or a list of columns."""
 AssetNames = Annotated[tuple[AssetName, ...], AfterValidator(no_doubles)]
 
 

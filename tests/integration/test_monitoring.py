@@ -309,5 +309,5 @@ def test_drift_retrains_only_when_asked_and_enough_columns_moved(world):
 
 def test_a_misspelt_rule_fails_the_task_for_good(world):
     world.predict(3)
-    with pytest.raises(AirflowFailException, match="unknown DriftRule key min_row"):
+    with pytest.raises(AirflowFailException, match=r"monitoring\.drift\.min_row is not a known key"):
         world.profile(drift={"min_row": 10})

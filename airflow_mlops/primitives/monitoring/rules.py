@@ -1,46 +1,25 @@
-"""What the author of an application says about monitoring, with defaults."""
+"""The rules of monitoring as the YAML states them: when inputs have drifted, and when a model is worse than tested."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from airflow_mlops.exceptions import SpecError
+from airflow_mlops.spec.monitoring import Alarm, DriftMonitoring, Loss, PerformanceMonitoring
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-Alarm = Literal["warn", "retrain"]
-ALARMS = ("warn", "retrain")
-LOSSES = ("brier", "error", "absolute_error")
-
-
-class _FromMapping:
-    @classmethod
-    def from_mapping(cls, data: Mapping[str, Any] | None) -> Self:
-        """Build from JSON values; absent keys and ``None`` take the default.
-
-        :raises SpecError: an unknown key or a value outside its range.
-        """
-        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-        given = {key: value for key, value in (data or {}).items() if value is not None}
-        unknown = sorted(set(given) - set(known))
-        if unknown:
-            raise SpecError(
-                f"monitoring: unknown {cls.__name__} key {', '.join(unknown)}; known are {', '.join(known)}."
-            )
-        return cls(**given)
+__all__ = ["DriftRule", "PerformanceRule"]
 
 
 @dataclass(frozen=True)
-class DriftRule(_FromMapping):
-    """When inputs count as moved, and what follows.
+class DriftRule:
+    """When inputs count as drifted, and what follows.
 
     :param alarm: ``warn`` tells people; ``retrain`` asks for a new model.
     :param false_alarm_rate: chance that a window of unchanged data shows any drifted column.
     :param min_rows: windows with fewer rows are not judged.
     :param columns: the inputs to compare; all of the model's by default.
-    :param min_columns: how many columns must have moved for an alarm.
+    :param min_columns: how many columns must have drifted for an alarm.
     """
 
     alarm: Alarm = "warn"
@@ -49,13 +28,24 @@ class DriftRule(_FromMapping):
     columns: list[str] | None = None
     min_columns: int = 2
 
-    def __post_init__(self) -> None:
-        _check_choice("drift.alarm", self.alarm, ALARMS)
-        _check_rate("drift.false_alarm_rate", self.false_alarm_rate)
+    @classmethod
+    def of(cls, section: DriftMonitoring) -> DriftRule:
+        """The rule of a section that was read."""
+        return cls(**section.model_dump(mode="json"))
+
+    @classmethod
+    def from_mapping(cls, data: Mapping[str, Any] | None) -> DriftRule:
+        """Read ``monitoring.drift``; ``None`` and absent keys stand for the defaults.
+
+        :raises SpecError: a key or a value that the YAML refuses as well.
+        """
+        from airflow_mlops.spec.reading.sections import read_section
+
+        return cls.of(read_section(DriftMonitoring, "monitoring.drift", _given(data)))
 
 
 @dataclass(frozen=True)
-class PerformanceRule(_FromMapping):
+class PerformanceRule:
     """When actual performance counts as worse than tested, and what follows.
 
     :param alarm: ``warn`` tells people; ``retrain`` asks for a new model.
@@ -69,22 +59,26 @@ class PerformanceRule(_FromMapping):
     """
 
     alarm: Alarm = "retrain"
-    loss: str = "brier"
+    loss: Loss = "brier"
     false_alarm_rate: float = 1e-6
     min_rows: int = 1000
     min_labelled: float = 0.95
 
-    def __post_init__(self) -> None:
-        _check_choice("performance.alarm", self.alarm, ALARMS)
-        _check_choice("performance.loss", self.loss, LOSSES)
-        _check_rate("performance.false_alarm_rate", self.false_alarm_rate)
+    @classmethod
+    def of(cls, section: PerformanceMonitoring) -> PerformanceRule:
+        """The rule of a section that was read."""
+        return cls(**section.model_dump(mode="json"))
+
+    @classmethod
+    def from_mapping(cls, data: Mapping[str, Any] | None) -> PerformanceRule:
+        """Read ``monitoring.performance``; ``None`` and absent keys stand for the defaults.
+
+        :raises SpecError: a key or a value that the YAML refuses as well.
+        """
+        from airflow_mlops.spec.reading.sections import read_section
+
+        return cls.of(read_section(PerformanceMonitoring, "monitoring.performance", _given(data)))
 
 
-def _check_choice(where: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SpecError(f"monitoring.{where}: expected one of {', '.join(choices)}, got {value!r}.")
-
-
-def _check_rate(where: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise SpecError(f"monitoring.{where}: expected a number between 0 and 1, got {value!r}.")
+def _given(data: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (data or {}).items() if value is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from airflow_mlops.spec.data.assumptions import Assumption
 from airflow_mlops.spec.data.examples import Examples
@@ -13,6 +13,7 @@ from airflow_mlops.spec.values import (
     Schedule,
     Section,
     Text,
+    complaint,
     duration,
     section,
 )
@@ -40,3 +41,17 @@ class Provisioning(Section):
         default=None,
         description="When to make a dataset without training: cron (UTC), {assets: [...]}, or null.",
     )
+
+    @field_validator("split")
+    @classmethod
+    def _enough_for_a_training(cls, value: Split) -> Split:
+        for name in ("validation", "test"):
+            frozen = name == "test" and value.freeze
+            if value.by != "column" and not frozen and not getattr(value, name):
+                raise complaint(
+                    "leaves no examples, and a model is chosen by validation and judged by test",
+                    expected="a share of each",
+                    cure="write train: 0.7, validation: 0.15, test: 0.15",
+                    at=(name,),
+                )
+        return value

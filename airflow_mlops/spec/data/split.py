@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from airflow_mlops.spec.values import (
     ColumnName,
+    Columns,
     Duration,
+    Number,
     Section,
-    Share,
     Text,
-    UniqueColumns,
     WholeNumber,
     complaint,
     duration,
@@ -22,7 +22,16 @@ from airflow_mlops.spec.values import (
 __all__ = ["Split", "SplitValues"]
 
 _SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
-_Values = tuple[str | int | bool, ...]
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str | int | float) else value
+
+
+_Values = Annotated[tuple[str | int | float | bool, ...], BeforeValidator(_listed)]
+
+
+_Part = Annotated[Number, Field(ge=0, le=1)]
 
 
 class SplitValues(Section):
@@ -62,9 +71,8 @@ class Split(Section):
         "changes sides when data grow. group: the same, and key must be said; no group is torn apart. column: "
         "by a column that says it.",
     )
-    key: UniqueColumns | None = Field(
+    key: Columns | None = Field(
         default=None,
-        min_length=1,
         description="Columns whose hash decides, for hash, group and their folds. Default: keys of the examples.",
     )
     column: ColumnName | None = Field(
@@ -80,19 +88,18 @@ class Split(Section):
         description="The shares hold in every class of this column, for hash and group. Examples whose hash lies "
         "at a cut may then change sides when data grow.",
     )
-    train: Share | None = Field(
+    train: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         default=None,
-        description="Share of the examples to learn from. Default: 0.7, but none for by: column.",
+        description="Share of the examples to learn from. Default: 0.7, but none for by: column. Shares that are left "
+        "out are 0 where those that are given make 1.",
         json_schema_extra=unstated,
-        validate_default=True,
     )
-    validation: Share | None = Field(
+    validation: _Part | None = Field(
         default=None,
         description="Share to choose by, within the training. Default: 0.15.",
         json_schema_extra=unstated,
-        validate_default=True,
     )
-    test: Share | None = Field(
+    test: _Part | None = Field(
         default=None,
         description="Share to judge by; by time it is the newest. Default: 0.15.",
         json_schema_extra=unstated,
@@ -116,24 +123,37 @@ class Split(Section):
         default=0, ge=0, description="Another number gives another division by hash.", validate_default=True
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _usual(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.get("by") == "column":
+            return value
+        stated = [value[name] for name in _SHARES if value.get(name) is not None]
+        if any(type(share) not in (int, float) for share in stated) or (stated and _is_one(sum(stated))):
+            return value
+        return {**value, **{name: share for name, share in _SHARES.items() if value.get(name) is None}}
+
     @field_validator("train", "validation", "test")
     @classmethod
-    def _usual(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if info.data.get("by") == "column":
-            if value is not None:
-                raise complaint(
-                    "has no meaning for by: column", cure="remove it: the column says who goes where"
-                )
-            return None
-        value = _SHARES[info.field_name or ""] if value is None else value
-        if info.field_name == "test" and None not in (info.data.get("train"), info.data.get("validation")):
-            total = info.data["train"] + info.data["validation"] + value
-            if abs(total - 1) > 1e-6:
-                raise complaint(
-                    f"and the other shares make {total:.6g}",
-                    expected="train + validation + test = 1",
-                    cure="write all three, for example train: 0.7, validation: 0.15, test: 0.15",
-                )
+    def _no_shares_of_a_column(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if info.data.get("by") == "column" and value is not None:
+            raise complaint("has no meaning for by: column", cure="remove it: the column says who goes where")
+        return value
+
+    @field_validator("test")
+    @classmethod
+    def _whole(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if info.data.get("by") in (None, "column") or not {"train", "validation"} <= info.data.keys():
+            return value
+        if not info.data["train"]:
+            raise complaint("leaves nothing to learn from", cure="add train: 0.7", at=("..", "train"))
+        total = sum(share or 0.0 for share in (info.data["train"], info.data["validation"], value))
+        if not _is_one(total):
+            raise complaint(
+                f"and the other shares make {total:.6g}",
+                expected="train + validation + test = 1",
+                cure="write all three, for example train: 0.7, validation: 0.15, test: 0.15",
+            )
         return value
 
     @field_validator("seed")
@@ -162,3 +182,7 @@ class Split(Section):
                 at=("..",),
             )
         return value
+
+
+def _is_one(total: float) -> bool:
+    return abs(total - 1) <= 1e-6

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_mlops.exceptions import DataError, SpecError
-from airflow_mlops.spec.values import duration, format_duration
+from airflow_mlops.exceptions import DataError
+from airflow_mlops.spec.values import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from airflow_mlops.spec.data.split import Split, SplitValues
 
 __all__ = ["SPLITS", "By", "SplitRule", "iso", "parse_split", "parse_time"]
 
@@ -18,7 +20,6 @@ By = Literal["time", "hash", "group", "column"]
 
 SPLITS = ("train", "validation", "test")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FOLDS = 100
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,23 @@ class SplitRule:
     values: Mapping[str, str] = field(default_factory=dict)
     freeze: str | None = None
     seed: int = 0
+
+    @classmethod
+    def of(cls, section: Split) -> SplitRule:
+        """The rule of a section that was read."""
+        shares = {} if section.by == "column" else {name: getattr(section, name) for name in SPLITS}
+        return cls(
+            by=section.by,
+            shares={name: share for name, share in shares.items() if share is not None},
+            gap=section.gap,
+            key=section.key or (),
+            stratify=section.stratify,
+            folds=section.folds or 0,
+            column=section.column,
+            values=_by_value(section.values) if section.by == "column" else {},
+            freeze=section.freeze,
+            seed=section.seed,
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,36 +114,16 @@ class SplitRule:
 
 
 def parse_split(rule: Mapping[str, Any] | None) -> SplitRule | None:
-    """Read a split as a YAML file states it.
+    """Read ``provisioning.split``.
 
     :return: ``None`` for no rule: all rows in one split.
-    :raises SpecError: something is unknown, missing, or does not go together.
+    :raises SpecError: a key or a value that the YAML refuses as well.
     """
+    from airflow_mlops.spec.data.split import Split
+    from airflow_mlops.spec.reading.sections import read_section
+
     given = {key: value for key, value in (rule or {}).items() if value is not None}
-    if not given:
-        return None
-    by = given.pop("by", "time")
-    if by not in get_args(By):
-        raise SpecError(f"split: by {by!r} is unknown, expected {', '.join(get_args(By))}")
-    if by == "column":
-        given = {key: value for key, value in given.items() if key not in SPLITS}
-    key = given.pop("key", ())
-    parsed = SplitRule(
-        by=by,
-        shares=_shares({name: given.pop(name) for name in SPLITS if name in given}, by),
-        gap=_gap(given.pop("gap", None)),
-        key=(key,) if isinstance(key, str) else tuple(key),
-        stratify=given.pop("stratify", None),
-        folds=given.pop("folds", 0),
-        column=given.pop("column", None),
-        values=_values(given.pop("values", None)) if by == "column" else given.pop("values", {}),
-        freeze=given.pop("freeze", None),
-        seed=given.pop("seed", 0),
-    )
-    if given:
-        raise SpecError(f"split: unknown name(s) {', '.join(given)}; splits are {', '.join(SPLITS)}")
-    _check(parsed)
-    return parsed
+    return SplitRule.of(read_section(Split, "split", given)) if given else None
 
 
 def iso(microseconds: int) -> str:
@@ -148,56 +146,16 @@ def parse_time(text: str | datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _shares(shares: dict[str, float], by: str) -> dict[str, float]:
-    if by == "column":
-        return {}
-    if any(not 0 <= share <= 1 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
-        raise SpecError(f"split: shares must lie in [0, 1] and sum to 1, got {shares}")
-    return shares
-
-
-def _gap(gap: Any) -> timedelta:
-    try:
-        return duration(gap or timedelta(0))
-    except ValueError as error:
-        raise SpecError(f"split: gap {gap!r} {error}; expected such as 0s, 12h or 7d") from error
-
-
-def _values(values: Mapping[str, Any] | None) -> dict[str, str]:
-    """Split by value, from values by split."""
-    found: dict[str, str] = {}
-    for name, given in (values or _same()).items():
-        if name not in SPLITS:
-            raise SpecError(f"split: values: {name!r} is no split; splits are {', '.join(SPLITS)}")
-        for value in given if isinstance(given, (list, tuple)) else (given,):
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            if text in found:
-                raise SpecError(f"split: values: {text!r} stands for {found[text]} and for {name}")
-            found[text] = name
-    return found
+def _by_value(values: SplitValues | None) -> dict[str, str]:
+    """Split by the text of a value, from values by split."""
+    if values is None:
+        return _same()
+    return {
+        str(value).lower() if isinstance(value, bool) else str(value): name
+        for name in SPLITS
+        for value in getattr(values, name) or ()
+    }
 
 
 def _same() -> dict[str, str]:
     return {name: name for name in SPLITS}
-
-
-def _check(rule: SplitRule) -> None:
-    """Refuse what does not go together; the YAML's own checks say the same with line and cure."""
-    hashed = rule.by in ("hash", "group")
-    wrong = {
-        "gap": rule.gap and rule.by != "time",
-        "key": rule.key and not (hashed or (rule.by == "column" and rule.folds)),
-        "stratify": rule.stratify and not hashed,
-        "column": rule.column and rule.by != "column",
-        "values": rule.values and rule.by != "column",
-    }
-    if odd := [name for name, found in wrong.items() if found]:
-        raise SpecError(f"split: by {rule.by} has no use for {', '.join(odd)}; leave it out")
-    if rule.by == "group" and not rule.key:
-        raise SpecError("split: by group needs key, the column(s) that name a group")
-    if rule.by == "column" and not rule.column:
-        raise SpecError("split: by column needs column, the column that says train, validation or test")
-    if rule.folds and not 2 <= rule.folds <= _FOLDS:
-        raise SpecError(f"split: folds {rule.folds!r}: expected 2 to {_FOLDS}")
-    if rule.freeze and not any(rule.shares.get(name) for name in ("train", "validation")) and rule.shares:
-        raise SpecError("split: freeze leaves the test alone, so train needs a share")

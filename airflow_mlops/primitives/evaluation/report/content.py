@@ -9,9 +9,9 @@ from airflow_mlops.exceptions import DataError
 from airflow_mlops.primitives.evaluation.evidence import find
 from airflow_mlops.primitives.evaluation.measures import compare, direction_of, measure, measures_of
 from airflow_mlops.primitives.evaluation.report.figures import figures_of
-from airflow_mlops.primitives.evaluation.rules import LATENCIES
 from airflow_mlops.primitives.evaluation.slices import slices_of
 from airflow_mlops.primitives.statistics.intervals import SHOWN
+from airflow_mlops.spec.evaluation import LATENCIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

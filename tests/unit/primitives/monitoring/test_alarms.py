@@ -124,10 +124,22 @@ def test_the_id_of_an_alarm_depends_on_what_it_is_about_and_nothing_else():
 @pytest.mark.parametrize(
     ("rule", "given", "message"),
     [
-        (DriftRule, {"min_row": 5}, "unknown DriftRule key min_row; known are alarm"),
-        (DriftRule, {"alarm": "panic"}, "drift.alarm: expected one of warn, retrain, got 'panic'"),
-        (PerformanceRule, {"loss": "rmse"}, "performance.loss: expected one of brier, error, absolute_error"),
-        (PerformanceRule, {"false_alarm_rate": 0}, "expected a number between 0 and 1, got 0"),
+        (DriftRule, {"min_row": 5}, "monitoring.drift.min_row is not a known key, expected one of alarm"),
+        (
+            DriftRule,
+            {"alarm": "panic"},
+            "monitoring.drift.alarm is none of the known words, expected warn or retrain, got the text 'panic'",
+        ),
+        (
+            PerformanceRule,
+            {"loss": "rmse"},
+            "monitoring.performance.loss is none of the known words, expected brier, error or absolute_error",
+        ),
+        (
+            PerformanceRule,
+            {"false_alarm_rate": 0},
+            "false_alarm_rate is out of range, expected more than 0, got the number 0",
+        ),
     ],
 )
 def test_a_rule_that_means_nothing_is_refused(rule, given, message):

@@ -78,7 +78,7 @@ def test_an_unknown_key_has_its_line_and_the_nearest_known_key(problems, old, ne
         ("application: flight_delay", f"application: {'a' * 64}", "application", "up to 62"),
         ("seed: 7", "seed: -1", "training.seed", "at least 0"),
         ("cpus: 2", "cpus: 0", "training.resources.cpus", "more than 0"),
-        ("train: 0.7,", "train: 1.7,", "provisioning.split.train", "less than 1"),
+        ("train: 0.7,", "train: 1.7,", "provisioning.split.train", "at most 1"),
         ("window: 365d", "window: 365", "provisioning.window", "365d for days"),
         ("window: 365d", "window: 0d", "provisioning.window", "longer than zero"),
         ("timeout: 2h", "timeout: 2 hours", "training.timeout", "s, m, h, d, w"),

@@ -32,7 +32,9 @@ def test_one_column_is_a_key_of_one():
 
 
 def test_a_column_has_values_and_no_shares():
-    given = {"by": "column", "column": "part", "train": 0.7, "validation": 0.15, "test": 0.15}
+    given = {"by": "column", "column": "part"}
+    with pytest.raises(SpecError, match="train has no meaning for by: column"):
+        parse_split({**given, "train": 0.7})
     assert parse_split(given).values == {"train": "train", "validation": "validation", "test": "test"}
     assert parse_split(given).names == ("train",)
     mapped = parse_split({"by": "column", "column": "part", "values": {"train": ["a", 1, True], "test": "b"}})
@@ -47,23 +49,32 @@ def test_a_frozen_test_needs_no_share_but_must_be_there():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({"by": "random"}, "by 'random' is unknown, expected time, hash, group, column"),
-        ({"by": "time", "train": 1.0, "gap": "soon"}, "gap 'soon'"),
-        ({"train": 0.7, "test": 0.2}, "sum to 1"),
-        ({"train": 1.5, "test": -0.5}, r"lie in \[0, 1\]"),
-        ({"train": 1.0, "tests": 0.5}, "unknown name.*tests"),
-        ({"by": "time", "train": 1.0, "key": "id", "stratify": "y"}, "by time has no use for key, stratify"),
-        ({"by": "hash", "train": 1.0, "gap": "1d"}, "by hash has no use for gap"),
-        ({"by": "hash", "train": 1.0, "column": "part"}, "by hash has no use for column"),
-        ({"by": "group", "train": 1.0}, "by group needs key"),
-        ({"by": "column"}, "by column needs column"),
-        ({"by": "column", "column": "c", "values": {"training": "a"}}, "'training' is no split"),
+        (
+            {"by": "random"},
+            "by is none of the known words, expected time, hash, group or column, got the text 'random'",
+        ),
+        (
+            {"by": "time", "train": 1.0, "gap": "soon"},
+            "gap is not a duration, expected .* got the text 'soon'",
+        ),
+        ({"train": 0.7, "test": 0.2}, r"train \+ validation \+ test = 1"),
+        ({"train": 1.5, "test": -0.5}, "train is out of range, expected at most 1"),
+        ({"train": 1.0, "tests": 0.5}, "tests is not a known key"),
+        ({"by": "time", "train": 1.0, "key": "id", "stratify": "y"}, "key has no meaning for by: time"),
+        ({"by": "hash", "train": 1.0, "gap": "1d"}, "gap has no meaning for by: hash"),
+        ({"by": "hash", "train": 1.0, "column": "part"}, "column has no meaning for by: hash"),
+        ({"by": "group", "train": 1.0}, "by: group lacks key"),
+        ({"by": "column"}, "by: column lacks column"),
+        (
+            {"by": "column", "column": "c", "values": {"training": "a"}},
+            r"values\.training is not a known key",
+        ),
         (
             {"by": "column", "column": "c", "values": {"train": ["a"], "test": ["a"]}},
-            "'a' stands for train and",
+            "names a for train and for test",
         ),
-        ({"by": "hash", "train": 1.0, "folds": 1}, "folds 1: expected 2 to 100"),
-        ({"by": "time", "test": 1.0, "freeze": "latest"}, "train needs a share"),
+        ({"by": "hash", "train": 1.0, "folds": 1}, "folds is out of range, expected at least 2"),
+        ({"by": "time", "test": 1.0, "freeze": "latest"}, "train leaves nothing to learn from"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(rule, message):

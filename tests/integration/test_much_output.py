@@ -33,6 +33,7 @@ def test_what_the_engine_threw_away_is_said_and_the_rest_is_shown(monkeypatch):
         assert event["position"]["cursor"] == "", "all of it is the worker's to print again"
         shown = len(lines)
 
+        monkeypatch.setattr("airflow_mlops.jobs.log.trigger_log", lambda: trigger.log)
         end = print_rest(runner, NAME, {"cursor": first}, (), LIMIT, trigger.log)
         assert lines[shown] == MISSING
         assert set("".join(lines[shown + 1 : -1])) == {"\N{REPLACEMENT CHARACTER}"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,9 +17,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.store.base import Store
-    from airflow_mlops.primitives.delivery.batch import PredictionBatch
     from airflow_mlops.runners.protocol import JobState
+    from airflow_mlops.stores.predictions import PredictionStore
 
 
 class PlanBatchOperator(MLOpsTask):
@@ -60,11 +57,11 @@ class PlanBatchOperator(MLOpsTask):
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """Read the registry and the ledger of batches."""
         from airflow_mlops.hooks.mlflow.hook import MLflowHook
-        from airflow_mlops.hooks.store.base import published_batches
         from airflow_mlops.hooks.store.open import open_store
         from airflow_mlops.primitives.delivery.batch import next_start
         from airflow_mlops.primitives.registration.lineage import promise_from_tags
         from airflow_mlops.stores.datasets.versions import DatasetStore
+        from airflow_mlops.stores.predictions import PredictionStore
 
         with airflow_errors():
             mlflow = MLflowHook(self.mlflow_conn_id)
@@ -90,7 +87,7 @@ class PlanBatchOperator(MLOpsTask):
                 "dataset_id": dataset_id,
                 "metrics": promise_from_tags(champion.tags) or mlflow.evaluation(champion.run_id),
                 "code": {**self.code, "image": digest} if digest else self.code,
-                "window_start": next_start(published_batches(store, self.application), trained_to),
+                "window_start": next_start(PredictionStore(store, self.application).batches(), trained_to),
             }
 
 
@@ -115,13 +112,10 @@ class PredictBatchOperator(TrainedModelOperator):
         return super().execute(context)
 
     def _skip_overtaken(self) -> None:
-        from airflow_mlops.hooks.store.base import published_batches
-        from airflow_mlops.hooks.store.open import open_store
         from airflow_mlops.primitives.delivery.batch import overtaken_by
 
-        published = published_batches(open_store(self.store), self.application)
         start, end = self.dataset["window"]
-        if batch := overtaken_by(published, start, end):
+        if batch := overtaken_by(self._predictions().batches(), start, end):
             raise AirflowSkipException(
                 f"Examples after {start} have been predicted since this run was planned, in batch {batch}. "
                 "Cure: start a new run, or clear plan_batch too."
@@ -129,7 +123,6 @@ class PredictBatchOperator(TrainedModelOperator):
 
     def take_over(self, context: Context, output: Path, state: JobState) -> dict[str, Any]:  # noqa: ARG002
         """Check the predictions against the examples and publish them."""
-        from airflow_mlops.hooks.store.open import open_store
         from airflow_mlops.primitives.delivery.batch import PredictionBatch, window_id
         from airflow_mlops.primitives.delivery.predictions import write_predictions
 
@@ -167,31 +160,14 @@ class PredictBatchOperator(TrainedModelOperator):
             report=str(self.dataset.get("report") or ""),
         )
         self._skip_overtaken()  # the job took its time
-        created, published = _publish(open_store(self.store), batch, target)
-        rows, version = published["rows"], published["model_version"]
+        created, published = self._predictions().publish(batch, target)
+        rows, version = published.rows, published.model_version
         how = "Published" if created else "Already published"
         self.log.info("%s %d predictions of %s by version %s", how, rows, window, version)
         return {"window_id": window, "rows": rows, "model_version": version, "created": created}
 
+    def _predictions(self) -> PredictionStore:
+        from airflow_mlops.hooks.store.open import open_store
+        from airflow_mlops.stores.predictions import PredictionStore
 
-def _publish(store: Store, batch: PredictionBatch, predictions: Path) -> tuple[bool, dict[str, Any]]:
-    """Make the batch exist, unless the window has one: whether this call did, and the metadata of the one there is.
-
-    The file is named by its content and ``meta.json`` names the file, each written once: a worker that stood still
-    in between can neither change a published batch nor have its own file pass for another's.
-    """
-    from airflow_mlops.primitives.delivery.batch import batch_folder, predictions_key
-
-    with predictions.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    batch = replace(batch, file=f"{digest}.parquet")
-    file, meta = (
-        predictions_key(asdict(batch)),
-        f"{batch_folder(batch.application, batch.window_id)}/meta.json",
-    )
-    store.put_if_absent(file, predictions)
-    created = store.put_if_absent(meta, batch.to_json())
-    published: dict[str, Any] = store.read_json(meta)
-    if predictions_key(published) != file:
-        store.delete(file)  # no batch names it, and none will: the window has one
-    return created, published
+        return PredictionStore(open_store(self.store), self.application)

@@ -126,8 +126,8 @@ class CollectReasonsOperator(ReasonsOperator):
             )
         why = describe(reasons)
         self.log.info("Training because of: %s", why)
-        self._tell(context, phase="begun", message=why, reasons=[reason.to_dict() for reason in reasons])
-        return [reason.to_dict() for reason in reasons]
+        self._tell(context, phase="begun", message=why, reasons=[reason.to_json() for reason in reasons])
+        return [reason.to_json() for reason in reasons]
 
     def _closed(self, answers: Answers, run_id: str) -> Answers:
         """The memory without runs that ended before they could say so."""
@@ -218,26 +218,27 @@ class AnswerReasonsOperator(ReasonsOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Write the memory, then drain again."""
-        from airflow_mlops.primitives.reasons import answer, unanswered
+        from airflow_mlops.primitives.reasons import answer, reasons_of, unanswered
 
         answers, run_id = self._answers(context), context["ti"].run_id
-        own = [reason["id"] for reason in self.reasons or ()]
+        reasons = reasons_of(self.reasons)
+        own = [reason.id for reason in reasons]
         drained, _ = self._drain(context, answers)
         came = [reason.id for reason in unanswered(answers, run_id, drained) if reason.id not in own]
         succeeded = is_over(self.decision, self.registered)
         self._store(context, answer(answers, run_id, succeeded=succeeded, reasons=own))
         if own:
-            self._say(context)
+            self._say(context, reasons)
         else:
             self.log.info("This run has taken no reason.")
         return came
 
-    def _say(self, context: Context) -> None:
+    def _say(self, context: Context, reasons: Sequence[Reason]) -> None:
         """How the run ended, for people."""
         from airflow_mlops.primitives.reasons import describe
 
-        why = describe(self.reasons)
-        alarmed = any(reason["kind"] in ("performance", "drift") for reason in self.reasons)
+        why = describe(reasons)
+        alarmed = any(reason.kind in ("performance", "drift") for reason in reasons)
         if self.registered:
             outcome, message = "registered", f"Version {self.registered['version']} is registered."
         elif is_over(self.decision, self.registered):

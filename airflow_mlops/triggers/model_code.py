@@ -198,16 +198,10 @@ class NewModelCodeTrigger(BaseEventTrigger):
         return f"{about}_{'git' if self.git else 'image'}"
 
     def _event(self, digest: str, before: Seen) -> TriggerEvent:
-        content = {
-            "reason": "new_code",
-            # Numbered: code may go back and forth between the same two, and each time it is new.
-            "id": f"{self.code}: {before.digest} -> {digest} ({before.changes + 1})",
-            "code": self.code,
-            "digest": digest,
-            "before": before.digest,
-            "message": f"{self.code} is now {digest[:19]}, before {before.digest[:19]}",
-        }
-        return TriggerEvent(content)  # type: ignore[no-untyped-call]
+        from airflow_mlops.primitives.reasons import CodeChange
+
+        change = CodeChange(self.code, digest, before.digest, before.changes + 1)
+        return TriggerEvent(change.to_json())  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _watching(self) -> Iterator[None]:

@@ -9,10 +9,9 @@ from threading import Barrier, Event
 
 import pytest
 
-from airflow_mlops.hooks.store.base import published_batches
 from airflow_mlops.hooks.store.open import open_store
-from airflow_mlops.operators.delivery import _publish
-from airflow_mlops.primitives.delivery.batch import PredictionBatch, predictions_key
+from airflow_mlops.primitives.delivery.batch import PredictionBatch
+from airflow_mlops.stores.predictions import PredictionStore
 from tests.fixtures.deadlines import DEADLINE
 
 BATCH = PredictionBatch(
@@ -36,12 +35,14 @@ def write(uri, folder, version, barrier=None):
     file.write_bytes(f"predictions of version {version}\n".encode() * 1000)
     if barrier:
         barrier.wait(DEADLINE)
-    return _publish(open_store(uri), replace(BATCH, model_version=str(version)), file)
+    predictions = PredictionStore(open_store(uri), BATCH.application)
+    return predictions.publish(replace(BATCH, model_version=str(version)), file)
 
 
 def read(store):
     """Each batch that there is, with what its file holds."""
-    return [(batch, store.read(predictions_key(batch))) for batch in published_batches(store, "tiny")]
+    predictions = PredictionStore(store, BATCH.application)
+    return [(batch, store.read(predictions.file_key(batch))) for batch in predictions.batches()]
 
 
 def watch(uri, over):
@@ -62,13 +63,13 @@ def test_many_writers_make_one_batch_and_replace_nothing(s3_bucket, tmp_path):
             over.set()
         seen = watching.result(DEADLINE)
     assert sum(created for created, _ in done) == 1
-    assert len({batch["file"] for _, batch in done}) == 1, "every writer says which batch there is"
-    assert len({(batch["model_version"], content) for batch, content in seen}) == 1
+    assert len({batch.file for _, batch in done}) == 1, "every writer says which batch there is"
+    assert len({(batch.model_version, content) for batch, content in seen}) == 1
     batch, content = seen[-1]
-    assert f"predictions of version {batch['model_version']}\n".encode() in content
-    assert batch["file"] == f"{hashlib.sha256(content).hexdigest()}.parquet"
+    assert f"predictions of version {batch.model_version}\n".encode() in content
+    assert batch.file == f"{hashlib.sha256(content).hexdigest()}.parquet"
     assert sorted(open_store(uri).list("tiny/predictions/")) == sorted(
-        [predictions_key(batch), f"tiny/predictions/{BATCH.window_id}/meta.json"]
+        [f"tiny/predictions/{BATCH.window_id}/{name}" for name in (batch.file, "meta.json")]
     )
 
 
@@ -86,7 +87,7 @@ def test_a_writer_that_stood_still_replaces_nothing(s3_bucket, tmp_path, monkeyp
 
     monkeypatch.setattr(type(store), "put_if_absent", put)
     created, batch = write(uri, tmp_path, 1)
-    assert (created, batch["model_version"]) == (False, "2")
+    assert (created, batch.model_version) == (False, "2")
     ((found, content),) = read(store)
     assert found == batch
     assert content.startswith(b"predictions of version 2\n")
@@ -110,4 +111,4 @@ def test_a_writer_that_died_between_the_two_files_leaves_no_batch(s3_bucket, tmp
     assert read(store) == []
     assert write(uri, tmp_path, 2)[0]
     ((batch, content),) = read(store)
-    assert (batch["model_version"], content[:24]) == ("2", b"predictions of version 2")
+    assert (batch.model_version, content[:24]) == ("2", b"predictions of version 2")

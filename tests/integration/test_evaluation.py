@@ -25,6 +25,7 @@ from airflow_mlops.operators.evaluation.gate import GateModelOperator
 from airflow_mlops.operators.registration import RegisterModelOperator
 from airflow_mlops.operators.training.train import DescribeModelCodeOperator, TrainModelOperator
 from airflow_mlops.stores.datasets.versions import DatasetStore
+from airflow_mlops.stores.predictions import TestPredictions
 from tests.fixtures.tasks import EXAMPLES, context
 
 CODE = {
@@ -271,5 +272,5 @@ def test_a_program_that_says_that_its_tests_failed_does_not_pass(loop, better):
 
 def test_predictions_go_with_their_dataset_version(loop, better):
     datasets = DatasetStore(open_store(loop.place["store"]), "judged")
-    keys = datasets.store.list(datasets.predictions_key(loop.dataset["dataset_id"]))
+    keys = TestPredictions(datasets).keys(loop.dataset["dataset_id"])
     assert {better["evaluated"]["predictions"], better["champion"]["predictions"]} <= set(keys)

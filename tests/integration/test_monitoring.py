@@ -102,6 +102,8 @@ class World:
             "model": APP,
             "model_version": version,
             "reference_dataset_id": self.reference.id,
+            "run_id": "run",
+            "predicted_at": manifest.window[1],
             "reference": {
                 "metrics": [{"name": "brier", "value": 0.21, "stderr": 0.001, "n": 9000, "split": "test"}]
             },

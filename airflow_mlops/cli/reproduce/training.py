@@ -141,9 +141,9 @@ class Rerun:
     def _measured(self, output: Path, threshold: float) -> list[dict[str, Any]]:
         """The figures of an evaluation, as ``EvaluateModelOperator`` logs them."""
         from airflow_mlops.jobs.files import read_metrics
-        from airflow_mlops.operators.evaluation.evaluate import test_split
         from airflow_mlops.primitives.evaluation.measures import with_measured
         from airflow_mlops.primitives.evaluation.predicted import read_predicted
+        from airflow_mlops.stores.predictions import test_split
 
         predictions, config = output / "predictions.parquet", self.record.config
         rows = None

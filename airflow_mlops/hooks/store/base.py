@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from airflow_mlops.exceptions import StoreError
 from airflow_mlops.primitives.texts.documents import json_text
 
-__all__ = ["Store", "checked_key", "in_parallel", "json_bytes", "published_batches"]
+__all__ = ["Store", "checked_key", "in_parallel", "json_bytes"]
 
 #: Objects on their way at the same time.
 TRANSFERS = 8
@@ -163,9 +163,3 @@ def in_parallel(function: Callable[[_Given], _Result], given: Iterable[_Given]) 
 def json_bytes(value: Any) -> bytes:
     """A value as readable JSON, the same bytes for the same value."""
     return json_text(value, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
-
-
-def published_batches(store: Store, application: str) -> list[dict[str, Any]]:
-    """Metadata of all published batches, oldest first."""
-    keys = [key for key in store.list(f"{application}/predictions/") if key.endswith("/meta.json")]
-    return in_parallel(store.read_json, keys)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.hooks.mlflow.hook import MLflowHook
-    from airflow_mlops.primitives.evaluation.predicted import PredictedRows, TestSplit
+    from airflow_mlops.primitives.evaluation.predicted import PredictedRows
     from airflow_mlops.runners.protocol import JobState
     from airflow_mlops.stores.datasets.versions import DatasetStore
 
@@ -78,6 +78,12 @@ class TrainedModelOperator(ModelCodeOperator):
 
         return DatasetStore(open_store(self.store), self.application)
 
+    def _keep_predictions(self, output: Path) -> str | None:
+        """Put what the job predicted of the test split beside the dataset version; returns its key."""
+        from airflow_mlops.stores.predictions import TestPredictions
+
+        return TestPredictions(self._datasets()).keep(self.dataset, self._job_name, output / PREDICTIONS)
+
 
 class EvaluateModelOperator(TrainedModelOperator):
     """
@@ -117,11 +123,12 @@ class EvaluateModelOperator(TrainedModelOperator):
             "run_id": self.training["run_id"],
             "metrics": metrics,
             "reported": replaced,
-            "predictions": keep_predictions(self._datasets(), self.dataset, self._job_name, output),
+            "predictions": self._keep_predictions(output),
         }
 
     def _predicted(self, output: Path) -> PredictedRows | None:
         from airflow_mlops.primitives.evaluation.predicted import read_predicted
+        from airflow_mlops.stores.predictions import test_split
 
         predictions = output / PREDICTIONS
         if not predictions.is_file():
@@ -192,7 +199,7 @@ class EvaluateChampionOperator(TrainedModelOperator):
             ]
             return self._inconclusive(f"exit code {state.exit_code}: {said}")
         metrics = read_metrics(output / "output/metrics.json")
-        kept = keep_predictions(self._datasets(), self.dataset, self._job_name, output)
+        kept = self._keep_predictions(output)
         return {**self._names(), "metrics": metrics, "predictions": kept}
 
     def _inconclusive(self, failure: str) -> dict[str, Any]:
@@ -254,27 +261,3 @@ class TestModelOperator(TrainedModelOperator):
         self._mlflow().log_file(self.training["run_id"], report, "evaluation")
         failed = tuple(without_known_secrets(dict(case)) for case in summary.failed)
         return replace(summary, failed=failed).to_dict()
-
-
-def test_split(datasets: DatasetStore, dataset_id: str, scratch: Path) -> TestSplit:
-    """The test split of a dataset version, with the roles of its columns."""
-    from airflow_mlops.primitives.evaluation.predicted import TestSplit
-
-    manifest = datasets.manifest(dataset_id)
-    return TestSplit(
-        files=tuple(datasets.paths(dataset_id, "test", scratch)),
-        keys=tuple(manifest.names("key")),
-        timestamp=next(iter(manifest.names("timestamp")), None),
-        target=next(iter(manifest.names("target")), None),
-        inputs=tuple(manifest.model_inputs),
-    )
-
-
-def keep_predictions(datasets: DatasetStore, dataset: dict[str, Any], job: str, output: Path) -> str | None:
-    """Put what was predicted of the test split beside the dataset version, which it goes with; returns its key."""
-    predictions = output / PREDICTIONS
-    if not predictions.is_file():
-        return None
-    key = datasets.predictions_key(dataset["dataset_id"], job)
-    datasets.store.put_if_absent(key, predictions)
-    return key

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import ContractError, DataError, SpecError
 from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import MLOpsTask, airflow_errors
-from airflow_mlops.operators.evaluation.evaluate import test_split
 from airflow_mlops.operators.fields import json_value
 from airflow_mlops.operators.links import PAGE_FILE, MLflowReportLink, MLflowRunLink, show_run
 
@@ -131,6 +130,7 @@ class GateModelOperator(MLOpsTask):
     ) -> dict[str, Any]:
         """Predictions of both beside the truth, and the columns that make slices."""
         from airflow_mlops.primitives.evaluation.predicted import read_columns
+        from airflow_mlops.stores.predictions import test_split
 
         dataset = json_value("dataset", self.dataset)
         if not dataset or not self.store or not candidate.get("predictions"):
@@ -152,8 +152,9 @@ class GateModelOperator(MLOpsTask):
         self, datasets: DatasetStore, split: TestSplit, key: str, scratch: Path
     ) -> PredictedRows | None:
         from airflow_mlops.primitives.evaluation.predicted import read_predicted
+        from airflow_mlops.stores.predictions import TestPredictions
 
-        predictions = datasets.store.local(key, scratch)
+        predictions = TestPredictions(datasets).local(key, scratch)
         return read_predicted(
             split, predictions, paradigm=self.paradigm, threshold=self.threshold, seed=self.seed
         )

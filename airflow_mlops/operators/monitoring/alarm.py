@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_mlops.operators.monitoring.windows import (
-    MonitoringOperator,
-)
+from airflow_mlops.operators.errors import airflow_errors
+from airflow_mlops.operators.monitoring.windows import MonitoringOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,17 +33,15 @@ class RaiseAlarmOperator(MonitoringOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Put the evidence on the outlets' events, which leave with the task's success."""
-        from airflow_mlops.contract.protocol.storable import storable
+        from airflow_mlops.primitives.reasons import Alarm, alarm_event
 
-        alarms: list[Any] = list((self.decision or {}).get("alarms") or ())
+        with airflow_errors():
+            told = list((self.decision or {}).get("alarms") or ())
+            alarms = [Alarm.from_json(one, f"decision: alarm {number}") for number, one in enumerate(told, 1)]
         if not alarms:
             raise AirflowSkipException("No alarm: no window asks for a new model.")
         for outlet in self.outlets:
-            extra = storable({**alarms[-1], "alarms": alarms})
-            # What makes the event known is kept, however much there is to say.
-            ids = [{"alarm_id": alarm["alarm_id"]} for alarm in alarms]
-            told = extra if isinstance(extra["alarms"], list) else {**extra, "alarms": ids}
-            context["outlet_events"][outlet].extra = told
+            context["outlet_events"][outlet].extra = alarm_event(alarms)
         for alarm in alarms:
-            self.log.warning("%s alarm %s: %s", alarm["reason"], alarm["alarm_id"], alarm["message"])
-        return [alarm["alarm_id"] for alarm in alarms]
+            self.log.warning("%s alarm %s: %s", alarm.reason, alarm.alarm_id, alarm.message)
+        return [alarm.alarm_id for alarm in alarms]

@@ -15,17 +15,19 @@ from airflow_mlops.operators.links import (
 )
 from airflow_mlops.operators.monitoring.windows import (
     MonitoringOperator,
-    Window,
     names_of,
 )
 from airflow_mlops.quirks.events import read_events
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.store.base import Store
+    from airflow_mlops.primitives.delivery.batch import PredictionBatch
+    from airflow_mlops.primitives.monitoring.alarms import Decision
+    from airflow_mlops.primitives.reasons import Alarm
+    from airflow_mlops.stores.windows import WindowStore
 
 
 class DecideRetrainingOperator(MonitoringOperator):
@@ -54,90 +56,84 @@ class DecideRetrainingOperator(MonitoringOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Decide each window once, and collect what is still to be said."""
         with airflow_errors():
-            store = self._open()
-            windows = self._windows(store)
+            predictions, windows = self._open()
+            batches = predictions.batches()
             decided: list[dict[str, str]] = []
-            alarms: list[Mapping[str, Any]] = []
-            for index, window in enumerate(windows):
-                decision = store.read_json(self._key(window, "decision.json"))
+            alarms: list[Alarm] = []
+            for index, batch in enumerate(batches):
+                decision = windows.decision(batch.window_id)
                 if decision is None:
-                    decision = self._decide(store, window, windows[index + 1 :])
-                    if decision is None:
+                    fresh = self._decide(windows, batch, batches[index + 1 :])
+                    if fresh is None:
                         continue
-                    decision = self._write_once(store, window, "decision.json", decision)
-                    say = self.log.info if decision["kind"] == "OK" else self.log.warning
-                    say("%s: %s. %s", window["window_id"], decision["kind"], decision["message"])
+                    decision = windows.put_decision(fresh)
+                    say = self.log.info if decision.kind == "OK" else self.log.warning
+                    say("%s: %s. %s", batch.window_id, decision.kind, decision.message)
                     decided.append(
-                        {**names_of(window), "decision": decision["kind"], "message": decision["message"]}
+                        {**names_of(batch), "decision": decision.kind, "message": decision.message}
                     )
-                if decision["alarm"] and not store.exists(self._key(window, "raised.json")):
-                    alarms.append(decision["alarm"])
-            self._show(windows, alarms)
-            alarms = self._not_raised(context, store, alarms)
+                if decision.alarm and not windows.is_raised(batch.window_id):
+                    alarms.append(decision.alarm)
+            self._show(batches, alarms)
+            alarms = self._not_raised(context, windows, alarms)
             kinds = {entry["decision"] for entry in decided} | ({"RETRAIN"} if alarms else set())
             worst = next((kind for kind in ("RETRAIN", "WARN") if kind in kinds), "OK")
-            return {"decision": worst, "windows": decided, "alarms": alarms}
+            return {
+                "decision": worst,
+                "windows": decided,
+                "alarms": [alarm.to_json() for alarm in alarms],
+            }
 
-    def _show(self, windows: list[Window], alarms: list[Mapping[str, Any]]) -> None:
+    def _show(self, batches: list[PredictionBatch], alarms: list[Alarm]) -> None:
         """Lead to the model of the newest alarm, or of the newest window."""
         from airflow_mlops.hooks.mlflow.hook import MLflowHook
 
-        if not windows or not self.mlflow_conn_id:
+        if not batches or not self.mlflow_conn_id:
             return
-        about = alarms[-1]["window_id"] if alarms else windows[-1]["window_id"]
-        window = next(window for window in windows if window["window_id"] == about)
+        about = alarms[-1].window_id if alarms else batches[-1].window_id
+        batch = next(batch for batch in batches if batch.window_id == about)
         mlflow = MLflowHook(self.mlflow_conn_id)
-        show_model(self, mlflow, window["model"], window["model_version"])
-        show_run(self, mlflow, window["run_id"])
+        show_model(self, mlflow, batch.model, batch.model_version)
+        show_run(self, mlflow, batch.run_id)
 
-    def _not_raised(
-        self, context: Context, store: Store, alarms: list[Mapping[str, Any]]
-    ) -> list[Mapping[str, Any]]:
+    def _not_raised(self, context: Context, windows: WindowStore, alarms: list[Alarm]) -> list[Alarm]:
         """Alarms without an event; one that has an event is marked, and is not looked for again."""
+        from airflow_mlops.primitives.monitoring.windows import RaisedAlarm
+        from airflow_mlops.primitives.reasons import alarm_ids
+
         if not alarms:
             return []
         raised = {
-            told["alarm_id"]: event
+            told: event
             for asset in self.inlets
             for event in read_events(context, asset)[0]
-            for told in _alarms_of(event.extra)
-            if isinstance(told.get("alarm_id"), str)  # whatever was posted
+            for told in alarm_ids(event.extra)  # whatever was posted
         }
         for alarm in alarms:
-            if event := raised.get(alarm["alarm_id"]):
-                marker = {"alarm_id": alarm["alarm_id"], "run_id": event.source_run_id, "event": event.id}
-                store.put_json_if_absent(self._key(dict(alarm), "raised.json"), marker)
-        return [alarm for alarm in alarms if alarm["alarm_id"] not in raised]
+            if event := raised.get(alarm.alarm_id):
+                seen = RaisedAlarm(alarm.alarm_id, event.source_run_id, event.id)
+                windows.put_raised(alarm.window_id, seen)
+        return [alarm for alarm in alarms if alarm.alarm_id not in raised]
 
-    def _decide(self, store: Store, window: Window, later: list[Window]) -> dict[str, Any] | None:
+    def _decide(
+        self, windows: WindowStore, batch: PredictionBatch, later: list[PredictionBatch]
+    ) -> Decision | None:
         from airflow_mlops.primitives.monitoring.alarms import decide_window
         from airflow_mlops.primitives.monitoring.rules import DriftRule, PerformanceRule
 
-        watched = {"inputs.json": self.rules.get("drift"), "performance.json": self.rules.get("performance")}
-        reports = {
-            name: store.read_json(self._key(window, name))
-            for name, rule in watched.items()
-            if rule is not None
-        }
-        if not reports or None in reports.values():
+        drift, performance = self.rules.get("drift"), self.rules.get("performance")
+        inputs = windows.inputs(batch.window_id) if drift is not None else None
+        measured = windows.performance(batch.window_id) if performance is not None else None
+        lacking = (drift is not None and inputs is None) or (performance is not None and measured is None)
+        if lacking or (drift is None and performance is None):
             return None
-        successors = [
-            entry["model_version"] for entry in later if entry["model_version"] != window["model_version"]
-        ]
+        successors = [entry.model_version for entry in later if entry.model_version != batch.model_version]
         return decide_window(
-            window,
-            reports.get("inputs.json"),
-            reports.get("performance.json"),
-            drift_rule=DriftRule.from_mapping(watched["inputs.json"]),
-            performance_rule=PerformanceRule.from_mapping(watched["performance.json"]),
+            batch,
+            inputs,
+            measured,
+            drift_rule=DriftRule.from_mapping(drift),
+            performance_rule=PerformanceRule.from_mapping(performance),
             retrain_on=(self.rules.get("retraining") or {}).get("on") or (),
             superseded_by=successors[-1] if successors else None,
-        ).to_json()
-
-
-def _alarms_of(extra: Any) -> list[Mapping[str, Any]]:
-    """The alarms that an event tells of, whatever was posted."""
-    if not isinstance(extra, dict):
-        return []
-    told = extra.get("alarms")
-    return [one for one in (extra, *(told if isinstance(told, list) else ())) if isinstance(one, dict)]
+        )

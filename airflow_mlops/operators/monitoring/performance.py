@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,24 +10,23 @@ from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.monitoring.windows import (
     MonitoringOperator,
-    Window,
     of_window,
     raise_all,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from airflow.sdk import Context
     from duckdb import DuckDBPyConnection
 
-    from airflow_mlops.hooks.store.base import Store
+    from airflow_mlops.primitives.delivery.batch import PredictionBatch
     from airflow_mlops.primitives.monitoring.performance import (
         BettingState,
-        ExpectedLoss,
         PerformanceReport,
     )
     from airflow_mlops.primitives.monitoring.rules import PerformanceRule
+    from airflow_mlops.stores.predictions import PredictionStore
 
 
 class MeasurePerformanceOperator(MonitoringOperator):
@@ -57,69 +55,64 @@ class MeasurePerformanceOperator(MonitoringOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
         """Measure each window once."""
         from airflow_mlops.primitives.monitoring.rules import PerformanceRule
+        from airflow_mlops.primitives.monitoring.windows import WindowPerformance
 
         with airflow_errors():
-            store, rule = self._open(), PerformanceRule.from_mapping(self.performance)
+            (predictions, windows), rule = self._open(), PerformanceRule.from_mapping(self.performance)
             states: dict[str, BettingState] = {}
             waiting: set[str] = set()
             measured: list[dict[str, Any]] = []
             broken: list[MLOpsError] = []
-            for window in self._windows(store):
-                version = window["model_version"]
+            for batch in predictions.batches():
+                version = batch.model_version
                 if version in waiting:
                     continue
-                report = store.read_json(self._key(window, "performance.json"))
-                if report is None:
+                record = windows.performance(batch.window_id)
+                if record is None:
                     try:
-                        tested = self._promise(window, rule)
-                        fresh = self._measure(store, window, rule, tested, states.get(version))
+                        fresh = self._measure(predictions, batch, rule, states.get(version))
                     except MLOpsError as error:
-                        broken.append(of_window(window, error))
+                        broken.append(of_window(batch, error))
                         if isinstance(error, DataError) and not isinstance(error, SourceError):
-                            self._write_once(store, window, "performance.json", _unmeasured(window, error))
+                            windows.put_performance(WindowPerformance.unmeasured(batch, str(error)))
                         else:  # the next try may find the source in order
                             waiting.add(version)
                         continue
                     if fresh is None:
                         waiting.add(version)
-                        self.log.info("%s waits for its labels.", window["window_id"])
+                        self.log.info("%s waits for its labels.", batch.window_id)
                         continue
-                    report = self._write_once(store, window, "performance.json", fresh.to_json())
+                    record = windows.put_performance(WindowPerformance.measured(batch, fresh))
+                    told = record.to_json()
                     summary = ("window_id", "model_version", "labelled", "loss", "mean", "auc", "degraded")
-                    measured.append({name: report[name] for name in summary})
+                    measured.append({name: told.get(name) for name in summary})
                     self.log.info("%s", measured[-1])
-                if "state" in report:
-                    states[version] = _state(report)
+                if record.report is not None:
+                    states[version] = record.report.state
             raise_all(broken)
             return measured
 
-    def _promise(self, window: Window, rule: PerformanceRule) -> ExpectedLoss:
-        from airflow_mlops.primitives.monitoring.performance import expected_loss
-
-        where = f"Model {window['model']} version {window['model_version']}"
-        return expected_loss(window["reference"]["metrics"], rule.loss, where)
-
     def _measure(
         self,
-        store: Store,
-        window: Window,
+        predictions: PredictionStore,
+        batch: PredictionBatch,
         rule: PerformanceRule,
-        tested: ExpectedLoss,
         state: BettingState | None,
     ) -> PerformanceReport | None:
-        from airflow_mlops.primitives.delivery.batch import predictions_key
         from airflow_mlops.primitives.monitoring.labels import join_labels, labels_are_complete
-        from airflow_mlops.primitives.monitoring.performance import BettingState, measure
+        from airflow_mlops.primitives.monitoring.performance import BettingState, expected_loss, measure
 
-        key = predictions_key(window)
+        where = f"Model {batch.model} version {batch.model_version}"
+        tested = expected_loss(batch.metrics, rule.loss, where)
         with scratch_folder() as scratch:
-            found = join_labels(store.local(key, Path(scratch)), self.examples, self._open_examples)
-        if not labels_are_complete(found, datetime.fromisoformat(window["window"][1]), rule.min_labelled):
+            local = predictions.local(batch, Path(scratch))
+            found = join_labels(local, self.examples, self._open_examples)
+        if not labels_are_complete(found, batch.end, rule.min_labelled):
             return None
         if found.replaced:
             self.log.warning(
                 "%s: %d older label(s) of the same key and time were replaced by newer ones.",
-                window["window_id"],
+                batch.window_id,
                 found.replaced,
             )
         return measure(
@@ -142,13 +135,3 @@ class MeasurePerformanceOperator(MonitoringOperator):
 
         sources = AirflowSources(self.examples.get("connection") or "aws_default")
         Examples.open(connection, ExamplesQuery.from_mapping(self.examples), sources)
-
-
-def _unmeasured(window: Window, error: DataError) -> dict[str, Any]:
-    return {"error": str(error), "rows": window["rows"], "labelled": 0, "degraded": False}
-
-
-def _state(report: Mapping[str, Any]) -> BettingState:
-    from airflow_mlops.primitives.monitoring.performance import BettingState
-
-    return BettingState.of(report["state"])

@@ -11,7 +11,6 @@ from airflow_mlops.hooks.scratch import scratch_folder
 from airflow_mlops.operators.errors import airflow_errors
 from airflow_mlops.operators.monitoring.windows import (
     MonitoringOperator,
-    Window,
     names_of,
     of_window,
     raise_all,
@@ -22,11 +21,12 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_mlops.hooks.store.base import Store
+    from airflow_mlops.primitives.delivery.batch import PredictionBatch
     from airflow_mlops.primitives.monitoring.rules import DriftRule
     from airflow_mlops.primitives.statistics.bins import Reference
     from airflow_mlops.primitives.statistics.drift import DriftReport
     from airflow_mlops.stores.datasets.versions import DatasetStore
+    from airflow_mlops.stores.windows import WindowStore
 
 
 class ProfileInputsOperator(MonitoringOperator):
@@ -49,64 +49,61 @@ class ProfileInputsOperator(MonitoringOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
         """Apply each window once."""
         from airflow_mlops.primitives.monitoring.rules import DriftRule
+        from airflow_mlops.primitives.monitoring.windows import WindowInputs
 
         with airflow_errors():
-            store, rule = self._open(), DriftRule.from_mapping(self.drift)
+            (predictions, windows), rule = self._open(), DriftRule.from_mapping(self.drift)
             applied: list[dict[str, Any]] = []
             broken: list[MLOpsError] = []
-            for window in self._windows(store):
-                if store.exists(self._key(window, "inputs.json")):
+            for batch in predictions.batches():
+                if windows.has_inputs(batch.window_id):
                     continue
                 try:
-                    report = self._apply(store, window, rule).to_json()
+                    record = WindowInputs.compared(batch, self._apply(windows, batch, rule))
                 except MLOpsError as error:
-                    broken.append(of_window(window, error))
+                    broken.append(of_window(batch, error))
                     if not isinstance(error, DataError) or error.retriable:
                         continue  # nothing is known of the window yet
-                    report = {"error": str(error), "rows": window["rows"], "drifted": []}
+                    record = WindowInputs.unreadable(batch, str(error))
                 else:
-                    if report["error"]:
-                        broken.append(of_window(window, SourceError(report["error"])))
-                report = self._write_once(store, window, "inputs.json", report)
-                self.log.info(
-                    "%s: %d rows, drifted: %s", window["window_id"], report["rows"], report["drifted"]
-                )
-                applied.append({**names_of(window), "rows": report["rows"], "drifted": report["drifted"]})
+                    if record.error:
+                        broken.append(of_window(batch, SourceError(record.error)))
+                record = windows.put_inputs(record)
+                drifted = list(record.drifted)
+                self.log.info("%s: %d rows, drifted: %s", batch.window_id, record.rows, drifted)
+                applied.append({**names_of(batch), "rows": record.rows, "drifted": drifted})
             raise_all(broken)
             return applied
 
-    def _apply(self, store: Store, window: Window, rule: DriftRule) -> DriftReport:
+    def _apply(self, windows: WindowStore, batch: PredictionBatch, rule: DriftRule) -> DriftReport:
         from airflow_mlops.hooks.whylogs import profile_parquet
         from airflow_mlops.primitives.statistics.columns import missing_from
         from airflow_mlops.primitives.statistics.drift import compare_window
         from airflow_mlops.stores.datasets.versions import DatasetStore
 
-        datasets = DatasetStore(store, self.application)
-        reference = self._reference(store, datasets, window["reference_dataset_id"])
+        datasets = DatasetStore(windows.store, self.application)
+        reference = self._reference(windows, datasets, batch.reference_dataset_id)
         with scratch_folder() as scratch:
-            paths = datasets.paths(window["dataset_id"], "predict", Path(scratch))
+            paths = datasets.paths(batch.dataset_id, "predict", Path(scratch))
             report = compare_window(reference, paths, rule)
-            until = datetime.fromisoformat(window["window"][1])
             lacking, _ = missing_from(paths, list(reference.columns))
             there = [name for name in reference.columns if name not in lacking]
-            profile = profile_parquet(paths, there, until)
-        store.put_if_absent(self._key(window, "profile.bin"), profile)
+            profile = profile_parquet(paths, there, batch.end)
+        windows.put_profile(batch.window_id, profile)
         return report
 
-    def _reference(self, store: Store, datasets: DatasetStore, dataset_id: str) -> Reference:
+    def _reference(self, windows: WindowStore, datasets: DatasetStore, dataset_id: str) -> Reference:
         """The training split of a dataset version, counted and profiled once."""
         from airflow_mlops.hooks.whylogs import profile_parquet
-        from airflow_mlops.primitives.statistics.bins import Reference, build_reference
+        from airflow_mlops.primitives.statistics.bins import build_reference
 
-        key = f"{self.application}/monitoring/references/{dataset_id}"
-        if found := store.read_json(f"{key}.json"):
-            return Reference.from_json(found)
+        if found := windows.reference(dataset_id):
+            return found
         manifest = datasets.manifest(dataset_id)
         columns = manifest.model_inputs
         with scratch_folder() as scratch:
             paths = datasets.paths(dataset_id, "train", Path(scratch))
             reference = build_reference(dataset_id, paths, columns)
             profile = profile_parquet(paths, columns, datetime.fromisoformat(manifest.window[1]))
-        store.put_if_absent(f"{key}.bin", profile)
-        store.put_json_if_absent(f"{key}.json", reference.to_json())
+        windows.put_reference(reference, profile)
         return reference

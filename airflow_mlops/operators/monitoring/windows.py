@@ -1,8 +1,7 @@
 """Base of the monitoring operators: the windows of an application.
 
-Everything about a window lies in ``<application>/monitoring/windows/<window>/`` and is written once:
-``profile.bin`` and ``inputs.json``, ``performance.json``, ``decision.json``. A task that runs again finds what is
-there and goes on from it. ``raised.json`` says that the event of an alarm was seen in Airflow.
+All that is recorded of a window is written once: a task that runs again finds what is there and goes on from it. See
+:class:`~airflow_mlops.stores.windows.WindowStore`.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from airflow_mlops.exceptions import MLOpsError
 from airflow_mlops.operators.errors import MLOpsTask
 
 if TYPE_CHECKING:
-    from airflow_mlops.hooks.store.base import Store
-
-Window = dict[str, Any]
+    from airflow_mlops.primitives.delivery.batch import PredictionBatch
+    from airflow_mlops.stores.predictions import PredictionStore
+    from airflow_mlops.stores.windows import WindowStore
 
 
 class MonitoringOperator(MLOpsTask):
@@ -31,35 +30,23 @@ class MonitoringOperator(MLOpsTask):
         self.application = application
         self.store = store
 
-    def _open(self) -> Store:
+    def _open(self) -> tuple[PredictionStore, WindowStore]:
         from airflow_mlops.hooks.store.open import open_store
+        from airflow_mlops.stores.predictions import PredictionStore
+        from airflow_mlops.stores.windows import WindowStore
 
-        return open_store(self.store)
-
-    def _windows(self, store: Store) -> list[Window]:
-        """Metadata of all published predictions, oldest window first."""
-        from airflow_mlops.hooks.store.base import published_batches
-
-        return published_batches(store, self.application)
-
-    def _key(self, window: Window, name: str) -> str:
-        return f"{self.application}/monitoring/windows/{window['window_id']}/{name}"
-
-    def _write_once(self, store: Store, window: Window, name: str, value: dict[str, Any]) -> dict[str, Any]:
-        """Write unless another run was faster; return what is there now."""
-        key = self._key(window, name)
-        store.put_json_if_absent(key, {**names_of(window), **value})
-        written: dict[str, Any] = store.read_json(key)
-        return written
+        store = open_store(self.store)
+        return PredictionStore(store, self.application), WindowStore(store, self.application)
 
 
-def names_of(window: Window) -> dict[str, Any]:
-    return {"window_id": window["window_id"], "model_version": window["model_version"]}
+def names_of(batch: PredictionBatch) -> dict[str, str]:
+    """The names of a window in what a task returns."""
+    return {"window_id": batch.window_id, "model_version": batch.model_version}
 
 
-def of_window(window: Window, error: MLOpsError) -> MLOpsError:
+def of_window(batch: PredictionBatch, error: MLOpsError) -> MLOpsError:
     """The error with the name of its window, of the same type: some are worth another try."""
-    return type(error)(f"Window {window['window_id']}: {error}")
+    return type(error)(f"Window {batch.window_id}: {error}")
 
 
 def raise_all(broken: list[MLOpsError]) -> None:

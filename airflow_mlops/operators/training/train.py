@@ -316,11 +316,11 @@ class TrainModelOperator(ModelCodeOperator):
 
     def _record(self, context: Context, state: JobState, output: Path | None = None) -> TrainingRecord:
         """What went into the training and, once there is ``output``, what came out."""
-        from airflow_mlops.primitives.reasons import describe, short_ids
+        from airflow_mlops.primitives.reasons import describe, reasons_of, short_ids
         from airflow_mlops.primitives.registration.files import file_digests
         from airflow_mlops.primitives.registration.record import TrainingRecord
 
-        ti, config = context["ti"], self.config(context)
+        ti, config, reasons = context["ti"], self.config(context), reasons_of(self.reasons)
         config.pop("system_metrics", None)
         return TrainingRecord(
             application=self.application,
@@ -344,8 +344,8 @@ class TrainModelOperator(ModelCodeOperator):
                 "try": ti.try_number,
                 "url": task_url(context),
             },
-            reasons=describe(self.reasons or []),
-            reason_ids=short_ids(reason["id"] for reason in self.reasons or [] if "id" in reason),
+            reasons=describe(reasons),
+            reason_ids=short_ids(reason.id for reason in reasons if reason.id),
         )
 
     def _manifest(self) -> Manifest:

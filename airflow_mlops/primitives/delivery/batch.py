@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_mlops.primitives.texts.documents import json_text
+from airflow_mlops.primitives.texts.records import Fields
+
+#: Name of the predictions in batches of releases that did not name the file yet.
+UNNAMED = "predictions.parquet"
 
 
 @dataclass(frozen=True)
 class PredictionBatch:
-    """What is recorded of one published batch (``predictions/<window_id>/meta.json``).
+    """What is recorded of one published batch: one window of predictions by one model version.
+
+    Releases that wrote no ``file`` or ``report`` named the file :data:`UNNAMED` and had no report.
 
     :param window: first (exclusive) and last (inclusive) example time, ISO 8601.
     :param rows: number of predictions, equal to the number of examples.
@@ -39,19 +45,49 @@ class PredictionBatch:
     file: str = ""
     report: str = ""
 
+    @property
+    def metrics(self) -> Sequence[Mapping[str, Any]]:
+        """Metrics of the model on its own test split, as ``metrics.json`` has them."""
+        return self.reference.get("metrics") or ()
+
+    @property
+    def start(self) -> datetime:
+        """Time of the first example, exclusive."""
+        return datetime.fromisoformat(self.window[0])
+
+    @property
+    def end(self) -> datetime:
+        """Time of the last example, inclusive."""
+        return datetime.fromisoformat(self.window[1])
+
     def to_json(self) -> bytes:
         """Readable JSON."""
         return json_text(asdict(self), indent=1, sort_keys=True).encode()
 
+    @classmethod
+    def from_json(cls, document: Any, where: str = "A batch of predictions") -> PredictionBatch:
+        """Read what :meth:`to_json` wrote, in this or an earlier release.
 
-def batch_folder(application: str, window: str) -> str:
-    """Key of the folder of a window's batch; ``meta.json`` in it makes the batch exist."""
-    return f"{application}/predictions/{window}"
-
-
-def predictions_key(batch: Mapping[str, Any]) -> str:
-    """Key of the file that a batch's metadata name; batches of old releases name none."""
-    return f"{batch_folder(batch['application'], batch['window_id'])}/{batch.get('file') or 'predictions.parquet'}"
+        :param document: the parsed JSON.
+        :param where: its address, for errors.
+        :raises DataError: a field is missing or has another type.
+        """
+        read = Fields(document, where)
+        return cls(
+            window_id=read.text("window_id"),
+            window=read.times("window"),
+            rows=read.whole("rows"),
+            application=read.text("application"),
+            dataset_id=read.text("dataset_id"),
+            model=read.text("model"),
+            model_version=read.text("model_version"),
+            reference_dataset_id=read.text("reference_dataset_id"),
+            run_id=read.text("run_id"),
+            predicted_at=read.time("predicted_at"),
+            reference=read.mapping("reference", {}),
+            file=read.text("file", ""),
+            report=read.text("report", ""),
+        )
 
 
 def window_id(start: str, end: str) -> str:
@@ -65,23 +101,21 @@ def _compact(time: str) -> str:
     return moment.strftime("%Y%m%dT%H%M%SZ%f" if moment.microsecond else "%Y%m%dT%H%M%SZ")
 
 
-def next_start(batches: Iterable[Mapping[str, Any]], dataset_end: str) -> str:
+def next_start(batches: Iterable[PredictionBatch], dataset_end: str) -> str:
     """Time after which examples have not been predicted.
 
-    :param batches: metadata of the published batches.
+    :param batches: the published batches.
     :param dataset_end: end of the champion's training window; counts until there is a first batch.
     """
-    ends = [str(batch["window"][1]) for batch in batches]
-    return max(ends, key=datetime.fromisoformat) if ends else dataset_end
+    last = max(batches, key=lambda batch: batch.end, default=None)
+    return dataset_end if last is None else last.window[1]
 
 
-def overtaken_by(batches: Iterable[Mapping[str, Any]], start: str, end: str) -> str | None:
+def overtaken_by(batches: Iterable[PredictionBatch], start: str, end: str) -> str | None:
     """Name of a batch that has predicted examples of the window since it was planned; ``None`` when there is none.
 
-    :param batches: metadata of the published batches; the window's own is none of those.
+    :param batches: the published batches; the window's own is none of those.
     """
     after, own = datetime.fromisoformat(start), window_id(start, end)
-    later = (
-        str(batch["window_id"]) for batch in batches if datetime.fromisoformat(batch["window"][1]) > after
-    )
+    later = (batch.window_id for batch in batches if batch.end > after)
     return next((name for name in later if name != own), None)

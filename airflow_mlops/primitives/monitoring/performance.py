@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.exceptions import DataError
 from airflow_mlops.primitives.statistics.coding import binary_sql, is_binary
+from airflow_mlops.primitives.texts.records import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,6 +133,32 @@ class PerformanceReport:
     def to_json(self) -> dict[str, Any]:
         """JSON values for the store."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Any, where: str) -> PerformanceReport:
+        """Read what :meth:`to_json` wrote, in this or an earlier release.
+
+        :param where: what the document is and where, for errors.
+        :raises DataError: a field is missing or has another type.
+        """
+        read = Fields(document, where)
+        tested, state = read.inner("tested"), read.inner("state")
+        return cls(
+            rows=read.whole("rows"),
+            labelled=read.whole("labelled"),
+            loss=read.text("loss"),
+            mean=read.number_or_none("mean"),
+            interval=read.pair("interval"),
+            tested={name: tested.number_or_none(name) for name in read.mapping("tested")},
+            auc=read.number_or_none("auc"),
+            auc_interval=read.pair("auc_interval"),
+            e_value=read.number("e_value"),
+            threshold=read.number("threshold"),
+            degraded=read.flag("degraded"),
+            fired_after=read.whole("fired_after", None),  # type: ignore[arg-type]
+            state=BettingState.of({"log_wealth": state.items("log_wealth"), "labels": state.whole("labels")}),
+            replaced=read.whole("replaced", 0),
+        )
 
 
 def losses(loss: str, prediction: Floats, actual: Floats) -> Floats:

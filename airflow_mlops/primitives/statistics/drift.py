@@ -24,6 +24,7 @@ from airflow_mlops.primitives.statistics.bins import (
     count_like,
 )
 from airflow_mlops.primitives.statistics.columns import iterate_columns, missing_from
+from airflow_mlops.primitives.texts.records import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,6 +67,22 @@ class ColumnDrift:
     effects: Mapping[str, float] = field(default_factory=dict)
     note: str | None = None
 
+    @classmethod
+    def from_json(cls, document: Any, where: str) -> ColumnDrift:
+        """Read one of the ``columns`` of a report.
+
+        :raises DataError: a field is missing or has another type.
+        """
+        read = Fields(document, where)
+        return cls(
+            column=read.text("column"),
+            kind=read.text("kind"),
+            drifted=read.flag("drifted"),
+            p_value=read.number_or_none("p_value"),
+            effects=read.mapping("effects", {}),
+            note=read.text("note", "") or None,
+        )
+
 
 @dataclass(frozen=True)
 class DriftReport:
@@ -98,6 +115,26 @@ class DriftReport:
             "columns": [asdict(column) for column in self.columns],
             "drifted": self.drifted,
         }
+
+    @classmethod
+    def from_json(cls, document: Any, where: str) -> DriftReport:
+        """Read what :meth:`to_json` wrote, in this or an earlier release.
+
+        :param where: what the document is and where, for errors.
+        :raises DataError: a field is missing or has another type.
+        """
+        read = Fields(document, where)
+        columns = enumerate(read.items("columns"), 1)
+        return cls(
+            rows=read.whole("rows"),
+            reference_rows=read.whole("reference_rows"),
+            judged=read.flag("judged"),
+            threshold=read.number("threshold"),
+            columns=[
+                ColumnDrift.from_json(column, f"{where}: column {number}") for number, column in columns
+            ],
+            error=read.text("error", ""),
+        )
 
 
 def compare_window(reference: Reference, paths: Sequence[Path | str], rule: DriftRule) -> DriftReport:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.exceptions import StoreError
 from airflow_mlops.hooks.store.base import in_parallel
 from airflow_mlops.stores.datasets.lock import PruneLock
+from airflow_mlops.stores.predictions import PredictionStore, TestPredictions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -192,7 +193,7 @@ class Pruning:
             going = [self.datasets.manifest_key(name) for name in sorted(versions)]
             going += self._notes("commits", versions) + self._notes("joins", versions)
             for name in sorted(versions):
-                going += store.list(self.datasets.predictions_key(name))
+                going += TestPredictions(self.datasets).keys(name)
                 going += store.list(self.datasets.key("assumptions", f"dataset-{name[:12]}-"))
             files = sorted(key for digest, key in chunks.items() if digest not in needed)
             # Manifests first: a version is gone before it could lack a chunk.
@@ -220,15 +221,13 @@ class Pruning:
 
 def open_windows(datasets: DatasetStore, now: datetime | None = None) -> dict[str, list[str]]:
     """Versions that monitoring has still to read: dataset id → which window of predictions waits for it."""
-    from airflow_mlops.hooks.store.base import published_batches
-
     now, found = now or datetime.now(UTC), dict[str, list[str]]()
-    for batch in published_batches(datasets.store, datasets.application):
-        window, predicted = batch["window_id"], datetime.fromisoformat(batch["predicted_at"])
+    for batch in PredictionStore(datasets.store, datasets.application).batches():
+        window, predicted = batch.window_id, datetime.fromisoformat(batch.predicted_at)
         done = f"{datasets.application}/monitoring/windows/{window}/inputs.json"
         if now - predicted > WINDOW_WAITS or datasets.store.exists(done):
             continue
-        for dataset_id in {batch["dataset_id"], batch.get("reference_dataset_id")} - {None}:
+        for dataset_id in {batch.dataset_id, batch.reference_dataset_id}:
             found.setdefault(dataset_id, []).append(f"window {window}, whose inputs are not profiled yet")
     return found
 

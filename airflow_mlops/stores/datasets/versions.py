@@ -64,10 +64,6 @@ class DatasetStore:
         """Key of the chunk with this logical digest."""
         return self.key("chunks", digest[:2], f"{digest}.parquet")
 
-    def predictions_key(self, dataset_id: str, job: str = "") -> str:
-        """Key of what a job predicted of the version's test split; without job, what all such keys begin with."""
-        return self.key("predictions", dataset_id, f"{job}.parquet" if job else "")
-
     def manifest_key(self, dataset_id: str) -> str:
         """Key of the version with this id."""
         return self.key("manifests", f"{dataset_id}.json")

@@ -13,13 +13,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_mlops.exceptions import ContractError
 from airflow_mlops.hooks.mlflow.hook import MLflowHook, ModelVersionInfo
-from airflow_mlops.hooks.store.base import published_batches
 from airflow_mlops.hooks.store.open import open_store
 from airflow_mlops.operators.datasets.provision import ProvisionDatasetOperator
 from airflow_mlops.operators.delivery import PlanBatchOperator, PredictBatchOperator
-from airflow_mlops.primitives.delivery.batch import predictions_key
 from airflow_mlops.runners.protocol import JobState
 from airflow_mlops.stores.datasets.versions import DatasetStore
+from airflow_mlops.stores.predictions import PredictionStore
 from tests.fixtures.tasks import EXAMPLES, context, write_examples
 
 PROMISE = '[{"name":"auc","value":0.7,"split":"test"}]'
@@ -32,6 +31,7 @@ class Application:
     def __init__(self, folder: Path, monkeypatch) -> None:
         self.folder, self.uri = folder, str(folder / "store")
         self.store = open_store(self.uri)
+        self.predictions = PredictionStore(self.store, "tiny")
         write_examples(folder / "data" / "1.parquet", 100)
         trained_on = self.provision(split=SPLIT)["dataset_id"]
         self.tags = {"airflow_mlops.dataset_id": trained_on, "airflow_mlops.test_metrics": PROMISE}
@@ -87,9 +87,9 @@ class Application:
         """Each prediction that a reader finds: id of the example, model version."""
         return [
             row
-            for batch in published_batches(self.store, "tiny")
+            for batch in self.predictions.batches()
             for row in duckdb.sql(
-                f"SELECT id, model_version FROM '{self.store.path(predictions_key(batch))}'"
+                f"SELECT id, model_version FROM '{self.store.path(self.predictions.file_key(batch))}'"
             ).fetchall()
         ]
 
@@ -160,14 +160,14 @@ class TestPublish:
             patch.setattr(type(tiny.store), "put_if_absent", dies)
             with pytest.raises(KeyboardInterrupt):
                 tiny.publish(plan, tiny.dataset(plan), tmp_path / "out")
-        assert published_batches(tiny.store, "tiny") == []
+        assert tiny.predictions.batches() == []
 
         tiny.version = "2"
         plan = tiny.plan()
         tiny.publish(plan, tiny.dataset(plan), tmp_path / "out")
         assert {version for _, version in tiny.published()} == {"2"}
-        (batch,) = published_batches(tiny.store, "tiny")
-        assert (batch["model_version"], batch["rows"]) == ("2", 10)
+        (batch,) = tiny.predictions.batches()
+        assert (batch.model_version, batch.rows) == ("2", 10)
 
     @pytest.mark.parametrize("place", ["before its file", "before meta.json"])
     def test_a_writer_that_stood_still_changes_nothing_of_what_was_published_meanwhile(
@@ -183,26 +183,26 @@ class TestPublish:
             if paused and key.endswith("meta.json" if place == "before meta.json" else ".parquet"):
                 paused.clear()
                 tiny.publish({**plan, "version": "2"}, dataset, tmp_path / "other")
-                (batch,) = published_batches(tiny.store, "tiny")
-                seen["batch"], seen["file"] = batch, tiny.store.read(predictions_key(batch))
+                (batch,) = tiny.predictions.batches()
+                seen["batch"], seen["file"] = batch, tiny.store.read(tiny.predictions.file_key(batch))
             return real(store, key, data)
 
         monkeypatch.setattr(type(tiny.store), "put_if_absent", put)
         late = tiny.publish(plan, dataset, tmp_path / "out")
         assert (late["created"], late["model_version"]) == (False, "2")
-        (batch,) = published_batches(tiny.store, "tiny")
+        (batch,) = tiny.predictions.batches()
         assert batch == seen["batch"]
-        assert tiny.store.read(predictions_key(batch)) == seen["file"]
-        assert {version for _, version in tiny.published()} == {batch["model_version"]} == {"2"}
+        assert tiny.store.read(tiny.predictions.file_key(batch)) == seen["file"]
+        assert {version for _, version in tiny.published()} == {batch.model_version} == {"2"}
         assert len(tiny.store.list("tiny/predictions/")) == 2  # nothing of the late one stays
 
     def test_the_file_is_named_by_its_digest(self, tiny, tmp_path):
         tiny.arrive(2, "2026-02-01")
         plan = tiny.plan()
         tiny.publish(plan, tiny.dataset(plan), tmp_path / "out")
-        (batch,) = published_batches(tiny.store, "tiny")
-        content = tiny.store.read(predictions_key(batch))
-        assert batch["file"] == f"{hashlib.sha256(content).hexdigest()}.parquet"
+        (batch,) = tiny.predictions.batches()
+        content = tiny.store.read(tiny.predictions.file_key(batch))
+        assert batch.file == f"{hashlib.sha256(content).hexdigest()}.parquet"
 
     def test_a_task_of_an_old_run_that_is_cleared_predicts_nothing_twice(self, tiny, tmp_path):
         """Its plan is from before the later run; its dataset, made again, reaches up to the newest example."""
@@ -241,8 +241,8 @@ class TestAssumptions:
     def test_they_warn_and_the_batch_names_the_report(self, tiny, tmp_path):
         plan, dataset = self.provision(tiny, warn_only=True)
         tiny.publish(plan, dataset, tmp_path / "out")
-        (batch,) = published_batches(tiny.store, "tiny")
-        report = json.loads(Path(batch["report"].removeprefix("file://")).read_bytes())
+        (batch,) = tiny.predictions.batches()
+        report = json.loads(Path(batch.report.removeprefix("file://")).read_bytes())
         assert [(one["rule"], one["column"]) for one in report["findings"] if not one["passed"]] == [
             ("between", "prediction")
         ]

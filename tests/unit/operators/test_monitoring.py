@@ -48,6 +48,8 @@ class World:
             "window": [f"2026-01-0{number}T00:00:00+00:00", f"2026-01-0{number}T02:00:00+00:00"],
             "rows": 50,
             "application": "tiny",
+            "dataset_id": f"p{number}",
+            "predicted_at": "2026-01-09T00:00:00+00:00",
             "model": "m",
             "model_version": version,
             "reference_dataset_id": "d",
@@ -55,7 +57,17 @@ class World:
             "reference": {"metrics": metrics},
         }
         self.store.put_json_if_absent(f"tiny/predictions/{window_id}/meta.json", meta)
-        inputs = {"rows": 50, "drifted": ["x"], "judged": True, "columns": []}
+        drifted = {"column": "x", "kind": "number", "drifted": True, "p_value": 1e-9, "effects": {"ks": 0.4}}
+        inputs = {
+            "window_id": window_id,
+            "model_version": version,
+            "rows": 50,
+            "reference_rows": 50,
+            "threshold": 1e-4,
+            "drifted": ["x"],
+            "judged": True,
+            "columns": [drifted],
+        }
         self.store.put_json_if_absent(f"tiny/monitoring/windows/{window_id}/inputs.json", inputs)
         return window_id
 

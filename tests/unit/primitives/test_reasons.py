@@ -88,11 +88,11 @@ class TestReasonFromEvent:
     )
     def test_whatever_was_posted_can_be_kept_and_said(self, extra):
         reason = reason_from_event(1, NOON, extra)
-        text = json.dumps(reason.to_dict())
+        text = json.dumps(reason.to_json())
         assert len(text) < 70_000
         assert len(reason.id) <= ID_LIMIT
         assert "\\u0000" not in text
-        json.dumps(reason.to_dict(), ensure_ascii=False).encode()
+        json.dumps(reason.to_json(), ensure_ascii=False).encode()
         assert "\n" not in describe([reason])
         assert len(describe([reason] * 1000)) <= WORDS_LIMIT
         assert take(Answers(), "run1", [reason])[0] == [reason]

@@ -2,28 +2,39 @@ import json
 
 import pytest
 
-from airflow_mlops.exceptions import SpecError
-from airflow_mlops.primitives.monitoring.alarms import alarm_id, decide_window
+from airflow_mlops.exceptions import DataError, SpecError
+from airflow_mlops.primitives.delivery.batch import PredictionBatch
+from airflow_mlops.primitives.monitoring.alarms import Decision, alarm_id, decide_window
 from airflow_mlops.primitives.monitoring.rules import DriftRule, PerformanceRule
+from airflow_mlops.primitives.monitoring.windows import WindowInputs, WindowPerformance
 
-BATCH = {
-    "window_id": "w3",
-    "window": ["2013-03-01T00:00:00+00:00", "2013-03-31T23:00:00+00:00"],
-    "application": "flight_delay",
-    "model": "flight_delay",
-    "model_version": "1",
-    "reference_dataset_id": "d1",
-}
+NAMES = {"window_id": "w3", "model_version": "1"}
+BATCH = PredictionBatch(
+    window_id="w3",
+    window=("2013-03-01T00:00:00+00:00", "2013-03-31T23:00:00+00:00"),
+    rows=5100,
+    application="flight_delay",
+    dataset_id="d3",
+    model="flight_delay",
+    model_version="1",
+    reference_dataset_id="d1",
+    run_id="r1",
+    predicted_at="2013-04-01T00:00:00+00:00",
+)
 
 
 def inputs(*drifted, judged=True):
-    columns = [{"column": c, "drifted": True, "p_value": 1e-9, "effects": {"ks": 0.2}} for c in drifted]
-    columns.append({"column": "calm", "drifted": False, "p_value": 0.5, "effects": {}})
-    return {"rows": 5000, "judged": judged, "columns": columns, "drifted": list(drifted)}
+    columns = [
+        {"column": c, "kind": "number", "drifted": True, "p_value": 1e-9, "effects": {"ks": 0.2}}
+        for c in drifted
+    ]
+    columns.append({"column": "calm", "kind": "number", "drifted": False, "p_value": 0.5, "effects": {}})
+    report = {"rows": 5000, "reference_rows": 9000, "judged": judged, "threshold": 1e-4, "columns": columns}
+    return WindowInputs.from_json({**NAMES, **report, "drifted": list(drifted), "error": ""})
 
 
-def performance(*, degraded):
-    return {
+def performance(*, degraded, **changes):
+    report = {
         "rows": 5100,
         "labelled": 5000,
         "loss": "brier",
@@ -33,9 +44,12 @@ def performance(*, degraded):
         "auc": 0.65,
         "auc_interval": [0.64, 0.66],
         "e_value": 12_345_678.9,
+        "threshold": 1e6,
         "fired_after": 700 if degraded else None,
         "degraded": degraded,
+        "state": {"log_wealth": [0.0], "labels": 5000},
     }
+    return WindowPerformance.from_json({**NAMES, **report, **changes})
 
 
 def decide(report, actual, drift=None, watch=None, on=("drift", "performance"), **changes):
@@ -61,7 +75,7 @@ def test_a_quiet_window_is_ok_and_says_the_figures():
 
 
 def test_a_worse_spell_within_a_good_window_is_no_alarm():
-    decision = decide(inputs(), {**performance(degraded=False), "fired_after": 700})
+    decision = decide(inputs(), performance(degraded=False, fired_after=700))
     assert decision.kind == "OK"
     assert "as tested" in decision.message
 
@@ -70,19 +84,20 @@ def test_worse_performance_asks_for_a_new_model_with_evidence():
     decision = decide(inputs("temp", "dewp"), performance(degraded=True))
     assert decision.kind == "RETRAIN"
     alarm = decision.alarm
-    assert alarm["reason"] == "performance"
-    assert alarm["alarm_id"] == alarm_id("flight_delay", "1", "d1", "w3")
-    assert alarm["figures"]["actual"] == 0.2
-    assert alarm["figures"]["tested_bound"] == 0.153
-    assert [column["column"] for column in alarm["figures"]["drifted_columns"]] == ["temp", "dewp"]
-    assert "2 of 3 inputs have drifted: temp, dewp." in alarm["message"]
-    json.dumps(decision.to_json(), allow_nan=False)
+    assert alarm.reason == "performance"
+    assert alarm.alarm_id == alarm_id("flight_delay", "1", "d1", "w3")
+    assert alarm.figures["actual"] == 0.2
+    assert alarm.figures["tested_bound"] == 0.153
+    assert [column["column"] for column in alarm.figures["drifted_columns"]] == ["temp", "dewp"]
+    assert "2 of 3 inputs have drifted: temp, dewp." in alarm.message
+    stored = json.loads(json.dumps(decision.to_json(), allow_nan=False))
+    assert Decision.from_json(stored).to_json() == stored
 
 
 def test_drift_alone_is_a_warning_unless_asked_for_more():
     assert decide(inputs("temp", "dewp"), performance(degraded=False)).kind == "WARN"
     decision = decide(inputs("temp", "dewp"), performance(degraded=False), drift={"alarm": "retrain"})
-    assert (decision.kind, decision.alarm["reason"]) == ("RETRAIN", "drift")
+    assert (decision.kind, decision.alarm.reason) == ("RETRAIN", "drift")
 
 
 def test_one_moved_column_is_never_enough_by_default():
@@ -101,14 +116,14 @@ def test_when_nobody_wants_a_retraining_people_are_warned(changes):
 
 
 def test_unreadable_inputs_are_a_warning_that_says_why():
-    decision = decide({"error": "month.parquet lacks 1 column: wind", "rows": 10, "drifted": []}, None)
+    decision = decide(WindowInputs.unreadable(BATCH, "month.parquet lacks 1 column: wind"), None)
     assert decision.kind == "WARN"
     assert "lacks 1 column: wind" in decision.message
 
 
 def test_too_few_rows_or_labels_are_said():
     assert "5000 rows are too few" in decide(inputs(judged=False), None).message
-    nothing = {**performance(degraded=False), "mean": None, "interval": None, "labelled": 0}
+    nothing = performance(degraded=False, mean=None, interval=None, labelled=0)
     assert "None of 5100 predictions has a label." in decide(inputs(), nothing).message
 
 
@@ -150,3 +165,23 @@ def test_a_rule_that_means_nothing_is_refused(rule, given, message):
 def test_what_is_left_out_of_a_rule_takes_the_default():
     assert DriftRule.from_mapping({"columns": None, "min_rows": 5}) == DriftRule(min_rows=5)
     assert PerformanceRule.from_mapping(None).alarm == "retrain"
+
+
+def test_records_of_a_window_are_read_as_they_were_written():
+    for record in (inputs("temp"), WindowInputs.unreadable(BATCH, "gone"), performance(degraded=True)):
+        stored = json.loads(json.dumps(record.to_json(), allow_nan=False))
+        assert type(record).from_json(stored).to_json() == record.to_json()
+    unmeasured = WindowPerformance.unmeasured(BATCH, "no brier")
+    assert unmeasured.to_json() == {
+        **NAMES,
+        "error": "no brier",
+        "rows": 5100,
+        "labelled": 0,
+        "degraded": False,
+    }
+    assert WindowPerformance.from_json(unmeasured.to_json()) == unmeasured
+
+
+def test_a_record_that_lacks_something_says_what_and_where():
+    with pytest.raises(DataError, match=r"s3://b/performance\.json: rows is missing, .* Cure: restore"):
+        WindowPerformance.from_json(NAMES, "s3://b/performance.json")

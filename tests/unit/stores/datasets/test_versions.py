@@ -17,6 +17,7 @@ from airflow_mlops.stores.datasets.damage import find_damage
 from airflow_mlops.stores.datasets.joins import JoinStore
 from airflow_mlops.stores.datasets.retention import Pruning, open_windows
 from airflow_mlops.stores.datasets.versions import DatasetStore
+from airflow_mlops.stores.predictions import TestPredictions
 from tests.fixtures.versions import Version, complete
 
 NOTHING = RetentionRule(Keep(0, timedelta(0)), Keep(0, timedelta(0)))
@@ -300,7 +301,7 @@ class TestPruning:
 
     def test_predictions_of_its_test_split_go_with_their_version(self, datasets, old):
         for version in (old[0], old[2]):
-            datasets.store.put_if_absent(datasets.predictions_key(version.id, "job"), b"scores")
+            datasets.store.put_if_absent(TestPredictions(datasets).key(version.id, "job"), b"scores")
         self.prune(datasets)
         assert datasets.store.list("app/datasets/predictions/") == [
             f"app/datasets/predictions/{old[2].id}/job.parquet"
@@ -383,9 +384,15 @@ class TestPruning:
         def batch(window: str, when: str, dataset: str) -> None:
             meta = {
                 "window_id": window,
+                "window": ["2026-03-01T00:00:00+00:00", when],
+                "rows": 1,
+                "application": "app",
                 "predicted_at": when,
                 "dataset_id": dataset,
+                "model": "m",
+                "model_version": "1",
                 "reference_dataset_id": "ref",
+                "run_id": "r",
             }
             datasets.store.put_json_if_absent(f"app/predictions/{window}/meta.json", meta)
 

@@ -11,52 +11,19 @@ An event is known by its own id, or by its time and content: Airflow hands event
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.contract.protocol.documents import json_text
-from airflow_mlops.contract.protocol.storable import storable, storable_text
-
-ReasonKind = Literal["on_demand", "schedule", "new_code", "drift", "performance"]
+if TYPE_CHECKING:
+    from airflow_mlops.primitives.reasons.records import Reason
 
 #: Events committed late, or stamped by a clock that is wrong, carry an earlier time than the watermark: look back this
 #: far, ids do the rest.
 OVERLAP = timedelta(days=7)
 #: Answered ids that are remembered, and runs that were never closed. More than could ever arrive within the overlap.
 REMEMBERED, UNCLOSED = 2000, 50
-#: Characters of an id, and of all reasons in words.
-ID_LIMIT, WORDS_LIMIT = 120, 2000
-#: Characters of a tag with ids that every back end of MLflow keeps.
-TAG_LIMIT = 4_000
-#: Ids of this kind are ours to give.
-_OWN = ("schedule:", "on_demand:", "event:", "said:")
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One reason to train.
-
-    :param id: deterministic; two reasons of one id are the same reason.
-    :param kind: what sort of reason.
-    :param at: ISO 8601 time of the event.
-    :param evidence: figures, window, who: JSON values that every system keeps.
-    :param event: number of the event in Airflow, where it is known.
-    :param altered: the event said something that cannot be kept as it was.
-    """
-
-    id: str
-    kind: ReasonKind
-    at: str
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    event: int | None = field(default=None, compare=False)
-    altered: bool = field(default=False, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The reason as JSON values."""
-        return {"id": self.id, "kind": self.kind, "at": self.at, "evidence": dict(self.evidence)}
 
 
 @dataclass(frozen=True)
@@ -97,45 +64,6 @@ def drain_from(answers: Answers, now: datetime | None = None) -> str | None:
     if answers.watermark is None:
         return None
     return (min(datetime.fromisoformat(answers.watermark), now or datetime.now(UTC)) - OVERLAP).isoformat()
-
-
-def reason_from_event(
-    event_id: int | str, at: datetime, extra: Mapping[str, Any] | None, default: ReasonKind = "on_demand"
-) -> Reason | None:
-    """Read an asset event, whatever was posted.
-
-    An event without a known ``reason`` is a person's or a system's wish: on demand, or whatever ``default`` says. One that only wakes
-    the DAG (``reason: rearm``) is no reason of its own. What a watcher noticed is in the event's ``payload``.
-
-    :param event_id: the event's number; anything else when it is not known.
-    """
-    said = dict(extra) if isinstance(extra, Mapping) else {}
-    if said.get("from_trigger") and isinstance(said.get("payload"), Mapping):
-        said = dict(said["payload"])
-    at = at.astimezone(UTC)
-    kept = storable(said)  # first: what follows must take whatever was posted
-    own = kept.get("alarm_id") or kept.get("id")
-    id_ = _given_id(own) if own else f"event:{at.isoformat()}:{_digest(kept)}"
-    altered = kept != said
-    kind = kept.pop("reason", default)
-    if kind == "rearm":
-        return None
-    known: ReasonKind = "on_demand"
-    if isinstance(kind, str) and kind in get_args(ReasonKind):
-        known = cast("ReasonKind", kind)
-    else:
-        kept["said"] = kind
-    return Reason(id_, known, at.isoformat(), kept, event_id if isinstance(event_id, int) else None, altered)
-
-
-def _given_id(said: Any) -> str:
-    """The id that an event gives itself: bounded, and none that a run of ours may have."""
-    text = said if isinstance(said, str) else json_text(said, sort_keys=True, default=str)
-    return storable_text(f"said:{text}" if text.startswith(_OWN) else text, ID_LIMIT)
-
-
-def _digest(said: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json_text(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def take(
@@ -207,33 +135,3 @@ def unanswered(answers: Answers, run_id: str, events: Iterable[Reason]) -> list[
     """Reasons that came while the run worked: neither answered, nor taken by this run."""
     seen = {*answers.answered, *answers.taken.get(run_id, ())}
     return [reason for reason in events if reason.id not in seen]
-
-
-def describe(reasons: Iterable[Reason | Mapping[str, Any]]) -> str:
-    """One line for people: why this run trains."""
-    lines = []
-    for reason in reasons:
-        value = reason.to_dict() if isinstance(reason, Reason) else reason
-        evidence = value["evidence"]
-        detail = evidence.get("message") or evidence.get("why") or evidence.get("who") or ""
-        lines.append(" ".join(f"{value['kind']}{': ' + str(detail) if detail else ''}".split()))
-    return storable_text("; ".join(lines), WORDS_LIMIT)
-
-
-def short_ids(ids: Iterable[str]) -> str:
-    """Ids of reasons as a tag carries them: 12 characters of each one's SHA-256, with spaces between.
-
-    More than a tag holds are one digest of all of them.
-    """
-    ids = list(ids)
-    text = " ".join(_short(one) for one in ids)
-    return text if len(text) <= TAG_LIMIT else f"all:{_short(' '.join(sorted(map(_short, ids))))}"
-
-
-def carries(tag: str, ids: Iterable[str]) -> bool:
-    """Whether a tag made by :func:`short_ids` names all of these ids."""
-    return set(short_ids(ids).split()) <= set(tag.split())
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -37,7 +37,7 @@ def predictions_asset(application: str) -> Asset:
 
 
 def retraining_asset(application: str) -> Asset:
-    """There is a reason to train; the event's extra says which (see ``primitives/reasons.py``)."""
+    """There is a reason to train; the event's extra says which (see ``primitives/reasons/``)."""
     return _asset(application, "retraining")
 
 

@@ -268,7 +268,7 @@ def test_an_empty_window_fails_for_good_and_names_what_there_is(home):
         ),
         ({"store": "gs://bucket"}, "StoreError: store .gs://bucket"),
         ({"window": "a year"}, "window 'a year'"),
-        ({"split": {"train": 0.7}}, "sum to 1"),
+        ({"split": {"train": 0.7, "test": 0.5}}, r"train \+ validation \+ test = 1"),
     ],
 )
 def test_what_cannot_work_fails_for_good(home, changes, message):
